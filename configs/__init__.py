@@ -1,0 +1,1 @@
+"""YAML presets that every command takes with ``--config``."""

@@ -1,0 +1,1 @@
+"""The embedded SO-101 demo: simulated episodes and a tiny video VLM that was taught to judge them."""

@@ -1,0 +1,79 @@
+"""The frozen records that pass between the stages, and what their numbers mean.
+
+dataset -> Segment -> Clip -> LogProbs -> PrefixScores -> EpisodeReward -> columns and sidecar
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int64, UInt8
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Consecutive frames of one episode that follow one instruction: the unit of scoring."""
+
+    episode_index: int
+    start: int  # first frame, counted within the episode
+    length: int  # frames, >= 1
+    instruction: str
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """The images of one segment as a VLM is shown them.
+
+    Image ``i`` is ``frames[shown[i]]`` and carries the time ``frame_indices[i] / fps``. Controls
+    change ``shown`` alone: the static one is all zeros, the reversed one descends.
+    """
+
+    segment: Segment
+    fps: float  # the dataset's own clock, Hz
+    frames: UInt8[np.ndarray, "decoded height width 3"]
+    shown: Int64[np.ndarray, " sampled"]  # index into frames
+    frame_indices: Int64[np.ndarray, " sampled"]  # within the segment, ascending
+
+
+@dataclass(frozen=True, slots=True)
+class LogProbs:
+    """Log-probabilities of the two answers, in nats, <= 0."""
+
+    true: Float32[np.ndarray, "instructions prefixes"]
+    false: Float32[np.ndarray, "instructions prefixes"]
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixScores:
+    """Raw scores of one segment under one control, one entry per prefix, ascending."""
+
+    segment: Segment
+    control: str  # "none" or "static"
+    prefix_length: Int64[np.ndarray, " prefixes"]  # raw frames of the segment, 1..length
+    frame_index: Int64[np.ndarray, " prefixes"]  # last frame shown, counted within the episode
+    log_prob_true: Float32[np.ndarray, " prefixes"]  # nats, <= 0
+    log_prob_false: Float32[np.ndarray, " prefixes"]  # nats, <= 0
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeReward:
+    """Per-frame rewards of one episode, all finite; every array has the episode's frames."""
+
+    episode_index: int
+    log_prob_true: Float32[np.ndarray, " frames"]  # nats, <= 0, interpolated between prefixes
+    log_prob_false: Float32[np.ndarray, " frames"]  # nats, <= 0, interpolated between prefixes
+    progress: Float32[np.ndarray, " frames"]  # 0..1
+    advantage: Float32[np.ndarray, " frames"]  # progress gained over the horizon, -1..1
+
+
+@dataclass(frozen=True, slots=True)
+class FrameRewards:
+    """Rewards of a whole dataset in the order of its global ``index``; zeros where unlabelled."""
+
+    index: Int64[np.ndarray, " frames"]
+    episode_index: Int64[np.ndarray, " frames"]
+    frame_index: Int64[np.ndarray, " frames"]
+    labelled: Bool[np.ndarray, " frames"]
+    log_prob_true: Float32[np.ndarray, " frames"]
+    log_prob_false: Float32[np.ndarray, " frames"]
+    progress: Float32[np.ndarray, " frames"]
+    advantage: Float32[np.ndarray, " frames"]

@@ -1,0 +1,1 @@
+"""Scorers: the only part of the package that imports transformers."""

@@ -1,0 +1,1 @@
+"""Reward weights and the adapter to LeRobot's trainer."""
