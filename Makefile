@@ -1,0 +1,61 @@
+# Every target sets .venv up first; that takes minutes once, then no time (see scripts/setup.sh).
+# PYTHON=... chooses the interpreter.
+
+bin := .venv/bin
+all_extras := dev,sim,train
+
+.PHONY: help demo test test-slow test-all lint types format smoke constraints clean
+
+help:
+	@echo "make demo         score, report on and curate the built-in demo dataset; see demo-output/"
+	@echo "make test         the quick tests"
+	@echo "make test-slow    the others: simulation, training, the built wheel"
+	@echo "make test-all     both"
+	@echo "make lint         ruff and pyright, as in CI"
+	@echo "make format       let ruff rewrite what it can"
+	@echo "make smoke        build sdist and wheel, try the wheel in a fresh environment"
+	@echo "make constraints  pin the versions again (needs uv)"
+	@echo "make clean        remove what these targets made, .venv included"
+
+demo:
+	@scripts/setup.sh
+	$(bin)/lerobot-topreward demo --output demo-output
+
+test:
+	@scripts/setup.sh dev
+	$(bin)/python -m pytest -m "not slow"
+
+test-slow:
+	@scripts/setup.sh $(all_extras)
+	$(bin)/python -m pytest -m slow
+
+test-all:
+	@scripts/setup.sh $(all_extras)
+	$(bin)/python -m pytest
+
+lint: types
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+
+# Type checkers do not follow the folder mapping in pyproject.toml, so they check an installed copy.
+types:
+	@scripts/setup.sh $(all_extras)
+	rm -rf build
+	$(bin)/python -m pip install --quiet --no-deps --no-build-isolation --target build/types .
+	$(bin)/pyright
+
+format:
+	@scripts/setup.sh dev
+	$(bin)/ruff check --fix .
+	$(bin)/ruff format .
+
+smoke:
+	@scripts/setup.sh dev
+	scripts/smoke.sh
+
+constraints:
+	uv pip compile --universal --python-version 3.12 --all-extras --no-annotate --no-header \
+		--upgrade --output-file constraints.txt pyproject.toml
+
+clean:
+	rm -rf .venv build dist demo-output *.egg-info .pytest_cache .ruff_cache
