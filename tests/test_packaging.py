@@ -1,0 +1,128 @@
+"""What the wheel holds, and rules about imports that no linter knows."""
+
+import ast
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import lerobot_topreward
+
+REPOSITORY = Path(__file__).parents[1]
+PYPROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+SETUPTOOLS = PYPROJECT["tool"]["setuptools"]
+
+
+def _source_folders() -> dict[str, Path]:
+    """Every folder with an ``__init__.py``, by the name under which it is imported."""
+    mapped = SETUPTOOLS["package-dir"]
+    return {
+        ".".join((package, *init.parent.relative_to(REPOSITORY / folder).parts)): init.parent
+        for package, folder in mapped.items()
+        for init in (REPOSITORY / folder).rglob("__init__.py")
+    }
+
+
+def test_every_package_is_listed() -> None:
+    assert sorted(_source_folders()) == sorted(SETUPTOOLS["packages"])
+
+
+def test_every_folder_of_modules_is_a_package() -> None:
+    """A folder without ``__init__.py`` imports here and vanishes from the wheel."""
+    folders = {
+        module.parent
+        for folder in SETUPTOOLS["package-dir"].values()
+        for module in (REPOSITORY / folder).rglob("*.py")
+    }
+    assert folders == set(_source_folders().values())
+
+
+def test_version_is_the_one_in_pyproject() -> None:
+    assert lerobot_topreward.__version__ == PYPROJECT["project"]["version"]
+
+
+def test_changelog_begins_with_this_version() -> None:
+    changelog = (REPOSITORY / "CHANGELOG.md").read_text(encoding="utf-8")
+    first = next(line for line in changelog.splitlines() if line.startswith("## ["))
+    assert first.startswith(("## [Unreleased]", f"## [{PYPROJECT['project']['version']}]"))
+
+
+def test_constraints_pin_every_direct_requirement_within_its_range() -> None:
+    project = PYPROJECT["project"]
+    extras = project["optional-dependencies"].values()
+    pins = [
+        Requirement(line)
+        for line in (REPOSITORY / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    ]
+    assert all(pin.url is None for pin in pins)
+    pinned = {canonicalize_name(pin.name): str(pin.specifier)[2:] for pin in pins}
+    for text in (*project["dependencies"], *(text for extra in extras for text in extra)):
+        requirement = Requirement(text)
+        version = pinned.get(canonicalize_name(requirement.name))
+        assert version, f"{text}: not in constraints.txt, run make constraints"
+        assert requirement.specifier.contains(version), f"{text}: pinned to {version}"
+
+
+@pytest.mark.parametrize("folder", ["policies", "train", "configs"])
+def test_ruff_refuses_a_bare_import_of_a_mapped_folder(folder: str) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", "--no-cache", "--stdin-filename", "x.py", "-"],
+        input=f"import {folder}\n",
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "TID251" in result.stdout, result.stderr
+
+
+def _imports(module: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return {name.split(".")[0] for name in names}
+
+
+def test_only_the_vlm_package_imports_transformers() -> None:
+    importers = {
+        module.relative_to(REPOSITORY)
+        for folder in _source_folders().values()
+        for module in folder.glob("*.py")
+        if "transformers" in _imports(module)
+    }
+    allowed = Path("lerobot_topreward/vlm")
+    assert {module for module in importers if module.parent != allowed} == set()
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_every_source_and_data_file_and_nothing_else(tmp_path: Path) -> None:
+    # By way of the sdist, as a release is built; the installed setuptools needs no network.
+    subprocess.run(
+        [sys.executable, "-m", "build", "--no-isolation", "--outdir", tmp_path, REPOSITORY],
+        check=True,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        held = {Path(name) for name in archive.namelist()}
+    held = {path for path in held if not path.parts[0].endswith(".dist-info")}
+
+    expected: set[Path] = set()
+    for package, folder in _source_folders().items():
+        inside = Path(*package.split("."))
+        expected |= {inside / module.name for module in folder.glob("*.py")}
+        for pattern in SETUPTOOLS["package-data"].get(package, []):
+            expected |= {
+                inside / file.relative_to(folder)
+                for file in folder.glob(pattern)
+                if file.is_file() and "__pycache__" not in file.parts
+            }
+    assert Path("lerobot_topreward/py.typed") in expected
+    assert held == expected
