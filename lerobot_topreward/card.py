@@ -1,0 +1,205 @@
+"""The section of a dataset card that says what the reward columns are and how far to trust them."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+from lerobot.datasets.utils import DatasetInfo, create_lerobot_dataset_card
+
+START = "<!-- lerobot-topreward:start -->"
+END = "<!-- lerobot-topreward:end -->"
+_TAGS = ["LeRobot", "topreward"]
+_TAG_BLOCK = "tags:\n- LeRobot\n- topreward\n"
+# What the dataset viewer shows; without it the sidecar at the root would be taken for the data.
+_CONFIGS = "configs:\n- config_name: default\n  data_files: data/*/*.parquet\n"
+_FRONT_MATTER = re.compile(
+    r"\A\s*---[ \t]*\r?\n(?P<block>.*?^)---[ \t]*\r?$", re.DOTALL | re.MULTILINE
+)
+_TAG_LINES = re.compile(r"^tags:[ \t]*\r?\n(?:(?P<indent>[ \t]*)-[^\n]*\n)+", re.MULTILINE)
+_TAG_INLINE = re.compile(r"^tags:[ \t]*\[[^\]\n]*[^\],\s](?=\s*\])", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class CardFacts:
+    """How the labels of a dataset were made: everything that its card says about them."""
+
+    source_repo_id: str
+    source_revision: str | None  # commit on the Hub; None when it was a local folder
+    vlm: str
+    vlm_revision: str | None
+    prompt: str
+    camera: str
+    schedule: str  # which frames and prefixes, in words
+    normalize: str  # "episode" or "task"
+    horizon: int  # frames, >= 1
+    fps: float  # Hz
+    version: str  # of this package
+    labelled: int  # episodes
+    failed: int  # episodes that were tried in vain
+    total: int  # episodes
+
+    @property
+    def source(self) -> str:
+        """Name the dataset that was labelled, with its commit where it has one."""
+        commit = "" if self.source_revision is None else f"@{self.source_revision[:12]}"
+        return f"{self.source_repo_id}{commit}"
+
+
+_SECTION = """\
+{start}
+## TOPReward: how far along is the robot?
+
+A frozen video language model was asked, at moments all through each episode, whether the video so
+far completes the task. The log-probability of its answer *True* is the reward
+([TOPReward](https://arxiv.org/abs/2602.19313)). Episodes labelled: {labelled} of {total}{failed}.
+
+| Column | Meaning |
+|---|---|
+| `topreward.log_prob` | log-probability of *True*, in nats, <= 0, interpolated between scored moments |
+| `topreward.progress` | the same scaled to 0..1, {scaled} |
+| `topreward.advantage` | progress gained over the next {horizon} frames ({seconds:.2g} s), -1..1 |
+| `topreward.labelled` | whether the frame has a reward at all; where not, the others are 0 |
+
+`topreward_progress.parquet` holds the same values, one row per frame, in the form that LeRobot's
+reward-aligned behavior cloning (RA-BC) reads.
+
+```python
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+dataset = LeRobotDataset("{repo_id}", revision="{branch}")
+dataset[0]["topreward.progress"]
+```
+
+| Made with | |
+|---|---|
+| Model | [{vlm}](https://huggingface.co/{vlm}), revision `{vlm_revision}` |
+| Camera | `{camera}` |
+| Frames | {schedule} |
+| Source | `{source}` |
+| Software | `lerobot-topreward` {version} |
+
+The prompt, after the video:
+
+~~~text
+{prompt}
+~~~
+
+**Limits.** The reward is a model's opinion, not a measurement.
+
+- {caution}
+- Some models answer *True* more readily the longer a video lasts, whatever it shows: compare with a
+  static control (the first frame repeated) before trusting a rising curve.
+
+```bibtex
+@article{{topreward2026,
+  title = {{TOPReward: Token Probabilities as Hidden Zero-Shot Rewards for Robotics}},
+  journal = {{arXiv preprint arXiv:2602.19313}},
+  year = {{2026}}
+}}
+```
+{end}"""
+
+
+def card_section(facts: CardFacts, *, repo_id: str, branch: str) -> str:
+    """Describe the labels in Markdown, between two markers that later runs look for.
+
+    Args:
+        facts: How the labels were made.
+        repo_id: The repository that the card belongs to.
+        branch: The branch on which the labels are read.
+    """
+    per_task = facts.normalize == "task"
+    return _SECTION.format(
+        start=START,
+        end=END,
+        labelled=facts.labelled,
+        total=facts.total,
+        failed=f" ({facts.failed} failed)" if facts.failed else "",
+        scaled="over all episodes of a task" if per_task else "within each episode",
+        horizon=facts.horizon,
+        seconds=facts.horizon / facts.fps,
+        repo_id=repo_id,
+        branch=branch,
+        vlm=facts.vlm,
+        vlm_revision=facts.vlm_revision or "unknown",
+        camera=facts.camera,
+        schedule=facts.schedule,
+        source=facts.source,
+        version=facts.version,
+        prompt=facts.prompt,
+        caution=(
+            "Progress is scaled over the episodes of a task: it depends on which were labelled."
+            if per_task
+            else "Progress is scaled within each episode, so an episode that failed reaches 1 too:\n"
+            "  compare episodes by `topreward.log_prob`."
+        ),
+    )
+
+
+def merge_card(existing: str | None, section: str, *, info: DatasetInfo, repo_id: str) -> str:
+    """Put the section into a dataset card, leaving the rest of the card as it is.
+
+    Args:
+        existing: The card so far; None makes LeRobot's own card for the dataset.
+        section: The output of ``card_section``.
+        info: The dataset's ``meta/info.json``, for a new card.
+        repo_id: The repository, for a new card.
+    """
+    if existing is None:
+        card = create_lerobot_dataset_card(tags=_TAGS[1:], dataset_info=info, repo_id=repo_id)
+        return _with_section(str(card), section)
+    return _with_section(_with_metadata(existing), section)
+
+
+def _with_section(text: str, section: str) -> str:
+    pattern = re.compile(rf"{re.escape(START)}.*?{re.escape(END)}", re.DOTALL)
+    if pattern.search(text):
+        return pattern.sub(lambda _: section, text, count=1)
+    # A marker without its partner would swallow what stands between it and a later one.
+    text = text.replace(START, "").replace(END, "")
+    return f"{text.rstrip()}\n\n{section}\n"
+
+
+def _with_metadata(text: str) -> str:
+    # Edited as text: reading and writing YAML again would turn `language: no` into `false` and
+    # lose comments. Front matter that is not valid is not ours to mend: the Hub says what is wrong.
+    front = _FRONT_MATTER.match(text)
+    if front is None:
+        return f"---\n{_TAG_BLOCK}{_CONFIGS}---\n\n{text.lstrip()}"
+    block = front["block"]
+    before = _parse(block)
+    if before is None:
+        return text
+    for edited in (_with_tags(block, before), block):
+        if "configs" not in before:
+            edited += _CONFIGS
+        after = _parse(edited)
+        if after is not None and all(
+            after.get(key) == before[key] for key in before.keys() - {"tags"}
+        ):
+            return text[: front.start("block")] + edited + text[front.end("block") :]
+    return text
+
+
+def _parse(block: str) -> dict[str, Any] | None:
+    try:
+        loaded = yaml.safe_load(block)
+    except yaml.YAMLError:
+        return None
+    return loaded if isinstance(loaded, dict) else None
+
+
+def _with_tags(block: str, loaded: dict[str, Any]) -> str:
+    if not loaded.get("tags"):
+        return re.sub(r"^tags:[^\n]*\n", "", block, flags=re.MULTILINE) + _TAG_BLOCK
+    present = {str(tag).lower() for tag in loaded["tags"]}
+    missing = [tag for tag in _TAGS if tag.lower() not in present]
+    if not missing:
+        return block
+    if (listed := _TAG_LINES.search(block)) is not None:
+        added = "".join(f"{listed['indent']}- {tag}\n" for tag in missing)
+        return block[: listed.end()] + added + block[listed.end() :]
+    if (inline := _TAG_INLINE.search(block)) is not None:
+        return block[: inline.end()] + ", " + ", ".join(missing) + block[inline.end() :]
+    return block
