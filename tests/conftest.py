@@ -2,6 +2,8 @@ import os
 
 # Nothing may reach the network, and nothing may be written outside the test's own folders.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Tiny tensors gain nothing from threads, and threads stall each other on a busy machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -1,0 +1,152 @@
+"""Which checkpoint is meant, known without loading it: what makes two raw scores comparable."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+
+from lerobot_topreward.errors import UserError
+from lerobot_topreward.hub import translate_errors
+
+ARCHITECTURES = ("qwen3_vl", "qwen3_vl_moe")
+BUILTIN = "builtin:so101-demo"
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+_SAMPLE = 1 << 20  # bytes read at each of 16 places of a large weight file
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VlmConfig:
+    """Which VLM judges, and how it is loaded."""
+
+    vlm: str = "Qwen/Qwen3-VL-8B-Instruct"  # Hub id or folder of a qwen3_vl(_moe) checkpoint
+    vlm_revision: str | None = None  # branch, tag or commit on the Hub
+    device: str = "auto"  # cuda, cuda:1, mps or cpu; auto takes the first there is
+    dtype: str = "auto"  # bfloat16 on an accelerator, float32 on a cpu
+    device_map: str | None = None  # "auto" spreads a model over all GPUs, through accelerate
+    quantize: str | None = None  # "4bit" or "8bit", with the extra `quant`
+
+    def __post_init__(self) -> None:
+        """Check the values that can be known to be wrong at once."""
+        if self.dtype not in DTYPES:
+            raise UserError(f"--dtype '{self.dtype}' is not one of {', '.join(DTYPES)}")
+        if self.device_map not in (None, "auto"):
+            raise UserError(f"--device-map '{self.device_map}' is not known; it takes: auto")
+        if self.quantize not in (None, "4bit", "8bit"):
+            raise UserError(f"--quantize '{self.quantize}' is not known; it takes: 4bit, 8bit")
+
+
+@dataclass(frozen=True, slots=True)
+class VlmIdentity:
+    """One checkpoint, pinned."""
+
+    name: str  # as the user named it
+    revision: str  # Hub commit, or a digest of the folder's files
+    dtype: str  # of the weights in memory
+    quantize: str | None
+    folder: Path | None  # None for the Hub
+
+
+def resolve_device(device: str) -> torch.device:
+    """Turn ``--device`` into a device that is there.
+
+    Raises:
+        UserError: it is not there, or is no device.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        raise UserError(
+            f"--device '{device}' is no device; it takes: auto, cuda, mps, cpu"
+        ) from None
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f"--device {device}: PyTorch {torch.__version__} sees {torch.cuda.device_count()} CUDA "
+            "GPUs here; use --device cpu, or check the driver with nvidia-smi"
+        )
+    if found.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError("--device mps: there is no Apple GPU here; use --device cpu")
+    return found
+
+
+def resolve_dtype(dtype: str, device: torch.device) -> str:
+    """The name of the dtype that ``--dtype`` means on this device."""
+    if dtype != "auto":
+        return dtype
+    return "float32" if device.type == "cpu" else "bfloat16"
+
+
+def identify(config: VlmConfig) -> VlmIdentity:
+    """Pin a checkpoint without loading it, and check that it is one we can use.
+
+    Raises:
+        UserError: it does not exist, cannot be reached, or has another architecture.
+    """
+    dtype = resolve_dtype(config.dtype, resolve_device(config.device))
+    folder = _folder(config.vlm)
+    if folder is not None:
+        _check_architecture(config.vlm, folder / "config.json")
+        revision = _digest(config.vlm, folder)
+    else:
+        from huggingface_hub import hf_hub_download
+
+        with translate_errors(repo_id=config.vlm, option="--vlm"):
+            found = Path(hf_hub_download(config.vlm, "config.json", revision=config.vlm_revision))
+        _check_architecture(config.vlm, found)
+        revision = found.parent.name  # .../snapshots/<commit>/config.json
+    return VlmIdentity(config.vlm, revision, dtype, config.quantize, folder)
+
+
+def _folder(vlm: str) -> Path | None:
+    if vlm == BUILTIN:
+        return Path(str(files("lerobot_topreward.demo"))) / "assets" / "vlm"
+    if vlm.startswith("builtin:"):
+        raise UserError(f"--vlm '{vlm}' is not known; the built-in one is {BUILTIN}")
+    path = Path(vlm).expanduser()
+    if path.is_dir():
+        return path
+    if vlm.count("/") != 1 or vlm.startswith((".", "/", "~")):
+        raise UserError(f"--vlm '{vlm}' is neither a folder here nor a Hub id like owner/name")
+    return None
+
+
+def _check_architecture(vlm: str, config: Path) -> None:
+    try:
+        model_type = json.loads(config.read_text()).get("model_type")
+    except (OSError, ValueError):
+        raise UserError(
+            f"--vlm '{vlm}' has no readable config.json; give a checkpoint's folder"
+        ) from None
+    if model_type not in ARCHITECTURES:
+        raise UserError(
+            f"--vlm '{vlm}' is a '{model_type}' model; scoring needs {' or '.join(ARCHITECTURES)}, "
+            "such as Qwen/Qwen3-VL-8B-Instruct"
+        )
+
+
+def _digest(vlm: str, folder: Path) -> str:
+    """Hash a checkpoint's files: small ones whole, large ones by size and 16 samples."""
+    digest = hashlib.sha256()
+    names = [p for p in sorted(folder.iterdir()) if p.suffix in (".json", ".jinja", ".safetensors")]
+    if not any(p.suffix == ".safetensors" for p in names):
+        raise UserError(
+            f"--vlm '{vlm}' has no .safetensors files; convert its weights first "
+            "(pickled weights are never loaded)"
+        )
+    for path in names:
+        size = path.stat().st_size
+        digest.update(f"{path.name}:{size};".encode())
+        with path.open("rb") as file:
+            if size <= 16 * _SAMPLE:
+                digest.update(file.read())
+                continue
+            for i in range(16):
+                file.seek((size - _SAMPLE) * i // 15)
+                digest.update(file.read(_SAMPLE))
+    return digest.hexdigest()[:40]

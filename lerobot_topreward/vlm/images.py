@@ -1,0 +1,81 @@
+"""From the images of a clip to the pixels that the vision tower takes."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from transformers import Qwen3VLVideoProcessor
+from transformers.image_utils import SizeDict
+from transformers.models.qwen3_vl.video_processing_qwen3_vl import smart_resize
+
+from lerobot_topreward.errors import EpisodeError
+from lerobot_topreward.records import Clip
+
+
+def resolution(
+    processor: Qwen3VLVideoProcessor, clip: Clip, *, max_pixels: int | None
+) -> tuple[int, int]:
+    """The height and width at which every prefix of this clip is shown.
+
+    Qwen's own rule (``smart_resize``) depends on the number of images, so prefixes left to
+    themselves change resolution as they grow; we take it once, from the longest.
+
+    Args:
+        processor: holds the checkpoint's pixel budget for a whole video.
+        clip: what is shown.
+        max_pixels: a lower budget, per image.
+
+    Raises:
+        EpisodeError: the images are too small or too narrow for the architecture.
+    """
+    images = len(clip.shown)
+    height, width = clip.frames.shape[1:3]
+    budget = int(processor.size["longest_edge"])
+    if max_pixels is not None:
+        # The rule counts an odd number of images as one more.
+        budget = min(budget, max_pixels * (images + images % 2))
+    try:
+        return smart_resize(
+            num_frames=images,
+            height=height,
+            width=width,
+            temporal_factor=int(processor.temporal_patch_size),
+            factor=int(processor.patch_size) * int(processor.merge_size),
+            min_pixels=min(int(processor.size["shortest_edge"]), budget),
+            max_pixels=budget,
+        )
+    except ValueError as error:
+        raise EpisodeError(
+            f"images of {width}x{height} cannot be shown to this model: {error}"
+        ) from None
+
+
+def resize(
+    processor: Qwen3VLVideoProcessor,
+    frames: UInt8[np.ndarray, "decoded height width 3"],
+    *,
+    size: tuple[int, int],
+    device: torch.device,
+) -> UInt8[Tensor, "decoded 3 new_height new_width"]:
+    """Resize as the checkpoint's own processor does, each frame once."""
+    # numpy makes the copy: torch's uint8 copies stall on a busy machine.
+    video = torch.from_numpy(np.ascontiguousarray(frames.transpose(0, 3, 1, 2))).to(device)
+    if tuple(video.shape[-2:]) == size:
+        return video
+    target = SizeDict(height=size[0], width=size[1])
+    return processor.resize(video, size=target, resample=processor.resample)
+
+
+def block_pixels(
+    processor: Qwen3VLVideoProcessor,
+    images: UInt8[Tensor, "decoded 3 height width"],
+    pairs: Sequence[tuple[int, int]],
+) -> Float[Tensor, "patches values"]:
+    """Patches of blocks that show these pairs of images, as the checkpoint's own processor cuts them."""
+    order = torch.tensor(pairs, device=images.device).flatten()
+    out = processor(
+        videos=[images[order]], do_resize=False, do_sample_frames=False, return_tensors="pt"
+    )
+    return out["pixel_values_videos"]

@@ -1,0 +1,256 @@
+"""Score every prefix of a clip in one pass, exactly.
+
+The blocks that prefixes share go through the language model once, causally, into a cache of keys
+and values; then every prefix is a branch that sees its part of the cache (see `layout`). Nothing is
+approximated: against one forward per prefix the difference is floating-point noise.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from transformers import DynamicCache
+
+from lerobot_topreward.errors import EpisodeError
+from lerobot_topreward.prompts import question
+from lerobot_topreward.records import Clip, LogProbs
+from lerobot_topreward.vlm.images import block_pixels, resize, resolution
+from lerobot_topreward.vlm.layout import (
+    BlockShape,
+    Packed,
+    Stem,
+    Tokens,
+    causal_mask,
+    chunks,
+    pack,
+    place_stem,
+    tree_mask,
+)
+from lerobot_topreward.vlm.loading import Vlm
+
+SMALLEST_CHUNK = 128
+
+
+class StemCache(DynamicCache):
+    """The stem's keys and values, read but never grown, so that chunks leave no trace."""
+
+    def __init__(self, stem: DynamicCache, length: int) -> None:
+        """Show the first ``length`` tokens of a cache, without copying them."""
+        super().__init__()
+        self._shown = [(keys[:, :, :length], values[:, :, :length]) for keys, values, _ in stem]
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Return the stem followed by the new tokens."""
+        keys, values = self._shown[layer_idx]
+        return torch.cat([keys, key_states], dim=2), torch.cat([values, value_states], dim=2)
+
+
+@dataclass(frozen=True, slots=True)
+class _Video:
+    """One clip, ready to be encoded block by block."""
+
+    images: UInt8[Tensor, "decoded 3 height width"]
+    shown: tuple[int, ...]  # for each image of the clip, which decoded one
+    headers: tuple[tuple[int, ...], ...]  # token ids of each block of two images
+    odd_headers: tuple[tuple[int, ...], ...]  # of the block that shows image i twice
+    shape: BlockShape
+
+    def pairs(self, images: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        return [(self.shown[a], self.shown[b]) for a, b in images]
+
+
+class OnePassScorer:
+    """The built-in scorer: all prefixes and all instructions of a clip in one pass."""
+
+    def __init__(
+        self, vlm: Vlm, *, chunk_tokens: int = 4096, max_pixels: int | None = None
+    ) -> None:
+        """Wrap a checkpoint.
+
+        Args:
+            vlm: the checkpoint.
+            chunk_tokens: tokens per forward, which bounds peak memory; halved when it runs out.
+            max_pixels: per image, to trade detail for cost; the checkpoint's own budget if None.
+        """
+        self.vlm = vlm
+        self.chunk_tokens = chunk_tokens
+        self.max_pixels = max_pixels
+
+    def score(self, clip: Clip, prefixes: Sequence[int], instructions: Sequence[str]) -> LogProbs:
+        """Score prefixes of a clip; see `Scorer.score`."""
+        with torch.inference_mode():
+            while True:
+                try:
+                    return self._score(clip, prefixes, instructions)
+                except RuntimeError as error:
+                    if not is_out_of_memory(error):
+                        raise
+                # Out of the handler: the traceback holds the tensors that did not fit.
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
+                self.chunk_tokens //= 2
+                if self.chunk_tokens < SMALLEST_CHUNK:
+                    self.chunk_tokens = SMALLEST_CHUNK
+                    raise EpisodeError(
+                        f"out of memory with {len(clip.shown)} images even in chunks of "
+                        f"{SMALLEST_CHUNK} tokens; try --max-pixels, --sample-fps or a smaller --vlm"
+                    )
+
+    def _score(self, clip: Clip, prefixes: Sequence[int], instructions: Sequence[str]) -> LogProbs:
+        video = self._prepare(clip)
+        questions = [self._ids([question(text)])[0] for text in instructions]
+        stem = place_stem(video.headers[: max(prefixes) // 2], video.shape)
+        cache = self._prefill(video, stem)
+        grid_tokens = video.shape.rows * video.shape.columns
+        rows = []
+        for first, last in chunks(
+            prefixes,
+            branch_tokens=sum(map(len, questions)),
+            block_tokens=grid_tokens + 16,
+            budget=self.chunk_tokens,
+        ):
+            part = prefixes[first:last]
+            headers = [video.odd_headers[shown - 1] for shown in part]
+            packed = pack(part, questions, headers, stem, video.shape)
+            rows.append(self._ask(video, packed, cache))
+        answers = torch.cat(rows).transpose(0, 1).cpu().numpy()
+        if not np.isfinite(answers).all():
+            raise EpisodeError("the model's log-probabilities are not finite; try --dtype float32")
+        return LogProbs(true=answers[..., 0], false=answers[..., 1])
+
+    def _prepare(self, clip: Clip) -> _Video:
+        processor = self.vlm.processor.video_processor
+        size = resolution(processor, clip, max_pixels=self.max_pixels)
+        images = resize(processor, clip.frames, size=size, device=self.vlm.device)
+        cell = int(processor.patch_size) * int(processor.merge_size)
+        tokens = self.vlm.processor
+        shape = BlockShape(
+            rows=size[0] // cell,
+            columns=size[1] // cell,
+            vision_start=tokens.vision_start_token_id,
+            video=tokens.video_token_id,
+            vision_end=tokens.vision_end_token_id,
+        )
+        times = clip.frame_indices / clip.fps
+        pairs = (times[0 : len(times) - 1 : 2] + times[1::2]) / 2
+        return _Video(
+            images,
+            tuple(int(i) for i in clip.shown),
+            self._headers(pairs, first=[i == 0 for i in range(len(pairs))]),
+            self._headers(times, first=[i == 0 for i in range(len(times))]),
+            shape,
+        )
+
+    def _headers(
+        self, times: Sequence[float] | np.ndarray, *, first: Sequence[bool]
+    ) -> tuple[tuple[int, ...], ...]:
+        """Token ids of blocks' headers; the first block's begins with what precedes the video."""
+        if len(times) == 0:
+            return ()
+        texts = [
+            f"{self.vlm.prologue if is_first else ''}<{time:.1f} seconds>"
+            for time, is_first in zip(times, first, strict=True)
+        ]
+        return tuple(tuple(ids) for ids in self._ids(texts))
+
+    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
+        return self.vlm.processor.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+
+    def _prefill(self, video: _Video, stem: Stem) -> DynamicCache:
+        """Run the shared blocks once, a few blocks at a time, and keep their keys and values."""
+        cache = DynamicCache(config=self.vlm.model.config)
+        blocks = len(stem.ends) - 1
+        first = 0
+        while first < blocks:
+            last = first + 1
+            while last < blocks and stem.ends[last + 1] - stem.ends[first] <= self.chunk_tokens:
+                last += 1
+            start, end = stem.ends[first], stem.ends[last]
+            tokens = Tokens(
+                stem.tokens.ids[start:end],
+                stem.tokens.positions[:, start:end],
+                stem.tokens.visual[start:end],
+            )
+            mask = None  # the causal kernel
+            if start:
+                mask = causal_mask(past=start, new=end - start, device=self.vlm.device)
+            images = [(2 * block, 2 * block + 1) for block in range(first, last)]
+            self._forward(video, tokens, images, mask=mask, cache=cache)
+            first = last
+        return cache
+
+    def _ask(
+        self, video: _Video, packed: Packed, cache: DynamicCache
+    ) -> Float[Tensor, "prefixes instructions 2"]:
+        """Log-probabilities of the two answers at the end of every packed question."""
+        seen = int(packed.context.max())
+        mask = tree_mask(packed, stem_tokens=seen).to(self.vlm.device)
+        images = [(image, image) for image in packed.doubled]
+        past = StemCache(cache, seen) if seen else None
+        hidden = self._forward(video, packed.tokens, images, mask=mask, cache=past)
+        asked = hidden[0, packed.asks.flatten().to(hidden.device)]
+        logits = self.vlm.model.lm_head(asked).float()
+        answers = torch.log_softmax(logits, dim=-1)[:, list(self.vlm.answers)]
+        return answers.view(*packed.asks.shape, 2)
+
+    def _forward(
+        self,
+        video: _Video,
+        tokens: Tokens,
+        images: Sequence[tuple[int, int]],
+        *,
+        mask: Tensor | None,
+        cache: DynamicCache | None,
+    ) -> Float[Tensor, "1 n hidden"]:
+        """The language model over some tokens, with the features of the images among them."""
+        device = self.vlm.device
+        embeds = self.vlm.model.get_input_embeddings()(tokens.ids.to(device))
+        visual = tokens.visual.to(device)
+        deepstack = None
+        if images:
+            features, deepstack = self._encode(video, video.pairs(images))
+            embeds[visual] = features.to(embeds)
+        output = self.vlm.model.model.language_model(
+            inputs_embeds=embeds[None],
+            position_ids=tokens.positions[:, None].to(device),
+            attention_mask=None if mask is None else mask[None, None],
+            past_key_values=cache,
+            use_cache=cache is not None,
+            visual_pos_masks=visual[None] if images else None,
+            deepstack_visual_embeds=deepstack,
+        )
+        return output.last_hidden_state
+
+    def _encode(
+        self, video: _Video, pairs: Sequence[tuple[int, int]]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Vision features of blocks, in order; a block shown twice is encoded once."""
+        unique = sorted(set(pairs))
+        processor = self.vlm.processor.video_processor
+        pixels = block_pixels(processor, video.images, unique).to(self.vlm.device)
+        merge = int(processor.merge_size)
+        grid = torch.tensor(
+            [[len(unique), video.shape.rows * merge, video.shape.columns * merge]],
+            device=pixels.device,
+        )
+        out = self.vlm.model.model.get_video_features(pixels, grid, return_dict=True)
+        order = torch.tensor([unique.index(pair) for pair in pairs], device=pixels.device)
+        per_block = video.shape.rows * video.shape.columns
+
+        def arrange(features: Tensor) -> Tensor:
+            return features.view(len(unique), per_block, -1)[order].flatten(0, 1)
+
+        return arrange(torch.cat(list(out.pooler_output))), [
+            arrange(level) for level in out.deepstack_features
+        ]
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether an allocation failed, on any device."""
+    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)

@@ -1,0 +1,65 @@
+"""Score one prefix at a time with the model's own forward: the oracle, and a fallback."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from lerobot_topreward.errors import EpisodeError
+from lerobot_topreward.prompts import question
+from lerobot_topreward.records import Clip, LogProbs
+from lerobot_topreward.vlm.images import resize, resolution
+from lerobot_topreward.vlm.loading import Vlm
+from lerobot_topreward.vlm.one_pass import is_out_of_memory
+
+VIDEO = "<|vision_start|><|video_pad|><|vision_end|>"
+
+
+class PerPrefixScorer:
+    """One forward per prefix and instruction, through the checkpoint's own processor."""
+
+    def __init__(self, vlm: Vlm, *, max_pixels: int | None = None) -> None:
+        """Wrap a checkpoint; ``max_pixels`` is per image."""
+        self.vlm = vlm
+        self.max_pixels = max_pixels
+
+    def score(self, clip: Clip, prefixes: Sequence[int], instructions: Sequence[str]) -> LogProbs:
+        """Score prefixes of a clip; see `Scorer.score`."""
+        processor = self.vlm.processor.video_processor
+        size = resolution(processor, clip, max_pixels=self.max_pixels)
+        images = resize(processor, clip.frames, size=size, device=self.vlm.device)
+        video = images[torch.from_numpy(clip.shown).to(images.device)]
+        answers = np.empty((2, len(instructions), len(prefixes)), dtype=np.float32)
+        for row, instruction in enumerate(instructions):
+            for column, shown in enumerate(prefixes):
+                try:
+                    answers[:, row, column] = self._one(video, clip, shown, instruction)
+                except RuntimeError as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    raise EpisodeError(
+                        f"out of memory with {shown} images; try --engine one-pass, --max-pixels, "
+                        "--sample-fps or a smaller --vlm"
+                    ) from None
+        if not np.isfinite(answers).all():
+            raise EpisodeError("the model's log-probabilities are not finite; try --dtype float32")
+        return LogProbs(true=answers[0], false=answers[1])
+
+    def _one(self, video: torch.Tensor, clip: Clip, shown: int, instruction: str) -> np.ndarray:
+        metadata = {
+            "total_num_frames": shown,
+            "fps": float(clip.fps),
+            "frames_indices": [int(i) for i in clip.frame_indices[:shown]],
+        }
+        inputs = self.vlm.processor(
+            text=[self.vlm.prologue + VIDEO + question(instruction)],
+            videos=[video[:shown]],
+            video_metadata=[metadata],
+            do_sample_frames=False,
+            do_resize=False,
+            return_mm_token_type_ids=True,
+            return_tensors="pt",
+        ).to(self.vlm.device)
+        with torch.inference_mode():
+            logits = self.vlm.model(**inputs, logits_to_keep=1).logits[0, -1].float()
+        return torch.log_softmax(logits, dim=-1)[list(self.vlm.answers)].cpu().numpy()
