@@ -1,0 +1,90 @@
+"""What ``--camera`` and ``--episodes`` mean."""
+
+from difflib import get_close_matches
+
+from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
+
+from lerobot_topreward.errors import UserError
+
+# Cameras that see the gripper more than the task; the paper scores third-person views.
+_CLOSE_UP = ("wrist", "gripper", "hand")
+
+
+def resolve_camera(meta: LeRobotDatasetMetadata, camera: str | None) -> str:
+    """Find the feature key of the camera to score.
+
+    Args:
+        meta: The dataset's metadata.
+        camera: A feature key or its last part; None picks the only camera, or else the only one
+            that is not named after a wrist, gripper or hand.
+
+    Raises:
+        UserError: No such camera, no camera at all, or none that stands out.
+    """
+    keys = [key for key in meta.camera_keys if key not in meta.depth_keys]
+    if not keys:
+        raise UserError("the dataset must have a colour camera; it has none, so there is no video")
+    lasts = [key.rpartition(".")[2] for key in keys]
+    names = {
+        key: last if lasts.count(last) == 1 else key for key, last in zip(keys, lasts, strict=True)
+    }
+    listed = ", ".join(names.values())
+    if camera is not None:
+        for key, name in names.items():
+            if camera in (key, name):
+                return key
+        close = get_close_matches(camera.rpartition(".")[2], names.values(), n=1)
+        hint = f". Did you mean {close[0]}?" if close else ""
+        raise UserError(f"--camera {camera!r} is not in this dataset; it has: {listed}{hint}")
+    far = [key for key in keys if not any(word in names[key].lower() for word in _CLOSE_UP)]
+    for candidates in (keys, far):
+        if len(candidates) == 1:
+            return candidates[0]
+    raise UserError(f"which camera shows the task best? Give --camera, one of: {listed}")
+
+
+def parse_episodes(spec: str | None, *, total: int, max_episodes: int | None) -> list[int]:
+    """Read ``--episodes``.
+
+    Args:
+        spec: Indices and half-open ranges as in Python, ``0:10,15`` for 0..9 and 15; ``5:`` runs to
+            the end; None for all.
+        total: Episodes in the dataset.
+        max_episodes: Keep only the first so many of them.
+
+    Returns:
+        Episode indices, ascending.
+
+    Raises:
+        UserError: Not in that form, out of range, named twice, or nothing left.
+    """
+    if max_episodes is not None and max_episodes < 1:
+        raise UserError(f"--max-episodes must be at least 1; got {max_episodes}")
+    if spec is None:
+        return list(range(total))[:max_episodes]
+    chosen: set[int] = set()
+    for part in spec.split(","):
+        for episode in _parse_range(part.strip(), spec=spec, total=total):
+            if episode in chosen:
+                raise UserError(f"--episodes {spec!r} names episode {episode} twice")
+            chosen.add(episode)
+    return sorted(chosen)[:max_episodes]
+
+
+def _parse_range(part: str, *, spec: str, total: int) -> range:
+    first, colon, last = part.partition(":")
+    try:
+        start = int(first) if first or not colon else 0
+        stop = (int(last) if last else total) if colon else start + 1
+    except ValueError:
+        raise UserError(
+            f"--episodes must be indices and ranges such as 0:10,15; got {part!r} in {spec!r}"
+        ) from None
+    if start < 0 or stop > total:
+        raise UserError(
+            f"--episodes {part!r} is out of range: the dataset has episodes 0..{total - 1} "
+            f"(0:{total} is all of them)"
+        )
+    if start >= stop:
+        raise UserError(f"--episodes {part!r} is empty: the end of a range is not part of it")
+    return range(start, stop)

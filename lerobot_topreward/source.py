@@ -1,0 +1,290 @@
+"""A LeRobot v3.0 dataset as it is read: opening, fetching, frames, instructions."""
+
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Dataset
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import OfflineModeIsEnabled
+from huggingface_hub.utils import validate_repo_id
+from jaxtyping import Float64, Int64
+from lerobot.datasets.dataset_metadata import CODEBASE_VERSION, LeRobotDatasetMetadata
+from lerobot.datasets.utils import INFO_PATH, get_safe_version, has_legacy_hub_download_metadata
+from lerobot.utils.constants import HF_LEROBOT_HOME, HF_LEROBOT_HUB_CACHE
+
+from lerobot_topreward.errors import EpisodeError, UserError
+from lerobot_topreward.hub import translate_errors
+from lerobot_topreward.metadata import load_metadata
+from lerobot_topreward.records import Segment
+
+_FRAME_COLUMNS = ("index", "episode_index", "frame_index", "timestamp", "task_index")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An opened dataset; its data and videos may still have to be fetched."""
+
+    meta: LeRobotDatasetMetadata
+    root: Path  # the folder with meta/, data/ and videos/
+    repo_id: str
+    revision: str | None  # commit on the Hub; None for a local folder
+
+
+@dataclass(frozen=True, slots=True)
+class FrameTable:
+    """Every frame of a dataset in the order of its global ``index``, episode after episode."""
+
+    index: Int64[np.ndarray, " frames"]
+    episode_index: Int64[np.ndarray, " frames"]
+    frame_index: Int64[np.ndarray, " frames"]  # within the episode
+    timestamp: Float64[np.ndarray, " frames"]  # s since the episode began
+    task_index: Int64[np.ndarray, " frames"]
+
+    def rows(self, episode: int) -> slice:
+        """Locate the frames of an episode; an empty slice when it has none."""
+        first, last = np.searchsorted(self.episode_index, [episode, episode + 1])
+        return slice(int(first), int(last))
+
+
+def open_source(*, repo_id: str | None, root: Path | None, revision: str | None) -> Source:
+    """Open a dataset as LeRobot does, fetching no more than its ``meta/`` files.
+
+    Args:
+        repo_id: Name on the Hub, or of a dataset recorded under ``$HF_LEROBOT_HOME``.
+        root: A local folder; ``repo_id`` is then only a name.
+        revision: Branch, tag or commit on the Hub; LeRobot's version tag when None.
+
+    Raises:
+        UserError: Nothing to open, not a (complete, non-empty) v3 dataset, or the Hub refuses.
+    """
+    if root is not None:
+        if revision is not None:
+            raise UserError(
+                f"--revision chooses among versions on the Hub, but --root {root} is read as it "
+                "is; leave one of them out"
+            )
+        root = root.expanduser().absolute()
+        return _open_folder(root, repo_id=repo_id or f"local/{root.name}", option=f"--root {root}")
+    if repo_id is None:
+        raise UserError("which dataset? Give --repo-id OWNER/NAME or --root FOLDER")
+    with translate_errors(repo_id=repo_id):
+        validate_repo_id(repo_id)
+    # LeRobot's own rule: what was recorded here comes before the Hub, old-style mirrors do not.
+    recorded = HF_LEROBOT_HOME / repo_id
+    if (
+        revision is None
+        and (recorded / INFO_PATH).is_file()
+        and not has_legacy_hub_download_metadata(recorded)
+    ):
+        return _open_folder(recorded, repo_id=repo_id, option=f"--repo-id {repo_id}: {recorded}")
+    snapshot = _fetch_meta(repo_id, revision)
+    return _open_folder(snapshot, repo_id=repo_id, option=f"--repo-id {repo_id}")
+
+
+def source_of(meta: LeRobotDatasetMetadata) -> Source:
+    """Describe a dataset that LeRobot has already opened."""
+    # The Hub's cache names a snapshot's folder after its commit, and nothing else lies there.
+    commit = meta.root.name if meta.root.parent.name == "snapshots" else None
+    return Source(meta=meta, root=meta.root, repo_id=meta.repo_id, revision=commit)
+
+
+def _fetch_meta(repo_id: str, revision: str | None) -> Path:
+    with translate_errors(repo_id=repo_id, revision=revision):
+        if revision is None:
+            try:
+                revision = get_safe_version(repo_id, CODEBASE_VERSION)
+            except (OfflineModeIsEnabled, httpx.ConnectError, httpx.TimeoutException):
+                # Unlike LeRobot, open what is already in the cache: a run is often resumed on a
+                # machine without a network.
+                revision = CODEBASE_VERSION
+        return Path(
+            snapshot_download(
+                repo_id,
+                repo_type="dataset",
+                revision=revision,
+                cache_dir=HF_LEROBOT_HUB_CACHE,
+                allow_patterns="meta/",
+            )
+        )
+
+
+def _open_folder(root: Path, *, repo_id: str, option: str) -> Source:
+    return source_of(load_metadata(root, repo_id=repo_id, option=option))
+
+
+def frame_table(source: Source) -> FrameTable:
+    """Read the index columns of all frames, fetching ``data/`` from the Hub when it is not here.
+
+    Raises:
+        UserError: ``data/`` is missing, incomplete, unreadable or out of order.
+    """
+    _fetch(source, _files(source, camera=None))
+    try:
+        parts = [pq.read_table(path, columns=list(_FRAME_COLUMNS)) for path in data_files(source)]
+        table = pa.concat_tables(parts).combine_chunks()
+        columns = {name: table[name].to_numpy() for name in _FRAME_COLUMNS}
+    except (pa.ArrowException, KeyError, OSError) as error:
+        raise UserError(f"{source.root / 'data'} cannot be read: {error}") from error
+    if len(table) != source.meta.total_frames:
+        raise UserError(
+            f"{source.root / 'data'} must hold the {source.meta.total_frames} frames that "
+            f"{INFO_PATH} promises; it holds {len(table)}. Copy or download the dataset again"
+        )
+    order = np.argsort(columns["index"], kind="stable")
+    frames = FrameTable(
+        index=columns["index"][order],
+        episode_index=columns["episode_index"][order],
+        frame_index=columns["frame_index"][order],
+        timestamp=columns["timestamp"][order].astype(np.float64),
+        task_index=columns["task_index"][order],
+    )
+    _check_numbering(frames, source.root / "data")
+    return frames
+
+
+def _check_numbering(frames: FrameTable, folder: Path) -> None:
+    position = np.arange(len(frames.index))
+    first = np.searchsorted(frames.episode_index, frames.episode_index)
+    if (
+        np.any(frames.index != position)
+        or np.any(np.diff(frames.episode_index) < 0)
+        or np.any(frames.frame_index != position - first)
+    ):
+        raise UserError(
+            f"{folder} must number its frames 0, 1, 2, ... without a gap, both in index, episode "
+            "after episode, and in frame_index within each"
+        )
+
+
+def data_files(source: Source) -> list[Path]:
+    """List the parquet files of ``data/`` that the metadata name, in the order of their names.
+
+    Raises:
+        UserError: One is not here.
+    """
+    paths = [source.root / name for name in _files(source, camera=None)]
+    for path in paths:
+        if not path.is_file():
+            raise UserError(f"the dataset is incomplete: {path} is missing")
+    return paths
+
+
+def segments(
+    source: Source, table: FrameTable, episodes: Sequence[int], *, instruction: str | None
+) -> dict[int, list[Segment] | EpisodeError]:
+    """Cut episodes into runs of frames that follow one instruction.
+
+    Args:
+        source: The dataset.
+        table: Its frames.
+        episodes: Which episodes.
+        instruction: Used for every whole episode in place of the dataset's own tasks.
+
+    Returns:
+        The segments of each episode in order, or why it cannot be labelled (it has no frames).
+
+    Raises:
+        UserError: An episode has no task, or the instruction is blank.
+    """
+    if instruction is not None and not instruction.strip():
+        raise UserError("--instruction must say what the robot does; it is blank")
+    tasks = task_names(source.meta)
+    found: dict[int, list[Segment] | EpisodeError] = {}
+    lacking: list[int] = []
+    for episode in episodes:
+        task_index = table.task_index[table.rows(episode)]
+        if len(task_index) == 0:
+            found[episode] = EpisodeError("it has no frames")
+            continue
+        if instruction is not None:
+            found[episode] = [Segment(episode, 0, len(task_index), instruction)]
+            continue
+        runs = [(start, n, tasks.get(task, "")) for start, n, task in task_runs(task_index)]
+        found[episode] = [Segment(episode, start, n, text) for start, n, text in runs]
+        if not all(text.strip() for _, _, text in runs):
+            lacking.append(episode)
+    if lacking:
+        more = f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
+        raise UserError(
+            f"every episode needs a task; the dataset has none for episode "
+            f"{', '.join(map(str, lacking[:5]))}{more}. Say what the robot does: --instruction TEXT"
+        )
+    return found
+
+
+def task_names(meta: LeRobotDatasetMetadata) -> dict[int, str]:
+    """Map the dataset's ``task_index`` to its text."""
+    if meta.tasks is None:
+        return {}
+    return {int(i): str(text) for text, i in meta.tasks["task_index"].items()}
+
+
+def task_runs(task_index: Int64[np.ndarray, " frames"]) -> list[tuple[int, int, int]]:
+    """Run-length encode: (first frame, frames, task_index) of each run."""
+    starts = np.flatnonzero(np.diff(task_index, prepend=-1))
+    lengths = np.diff(starts, append=len(task_index))
+    return list(zip(starts.tolist(), lengths.tolist(), task_index[starts].tolist(), strict=True))
+
+
+def fetch_videos(source: Source, camera: str, episodes: Sequence[int]) -> None:
+    """Fetch the one camera's video files that hold these episodes; local folders are left alone.
+
+    Raises:
+        UserError: The Hub refuses or is out of reach.
+    """
+    if camera in source.meta.video_keys:
+        _fetch(source, _files(source, camera=camera, episodes=set(episodes)))
+
+
+def fetch_all_videos(source: Source) -> None:
+    """Fetch the videos of all cameras, to complete a copy of the dataset.
+
+    Raises:
+        UserError: The Hub refuses or is out of reach.
+    """
+    _fetch(source, [name for key in source.meta.video_keys for name in _files(source, camera=key)])
+
+
+def episode_rows(meta: LeRobotDatasetMetadata) -> Dataset:
+    """Give the table of episodes, which LeRobot leaves out only when there are none."""
+    if meta.episodes is None:
+        raise ValueError(f"{meta.repo_id} has no episodes")
+    return meta.episodes
+
+
+def _files(
+    source: Source, *, camera: str | None, episodes: Container[int] | None = None
+) -> list[str]:
+    """Name the files of ``data/``, or of a camera's videos, that hold these episodes or all."""
+    rows = episode_rows(source.meta)
+    kind = "data" if camera is None else f"videos/{camera}"
+    template = source.meta.data_path if camera is None else source.meta.video_path
+    places = zip(rows[f"{kind}/chunk_index"], rows[f"{kind}/file_index"], strict=True)
+    return sorted(
+        {
+            str(template).format(video_key=camera, chunk_index=chunk, file_index=file)
+            for episode, (chunk, file) in enumerate(places)
+            if episodes is None or episode in episodes
+        }
+    )
+
+
+def _fetch(source: Source, names: list[str]) -> None:
+    """Bring files of a Hub dataset to where its ``meta/`` lies; nothing if it is local."""
+    # A snapshot never changes: what is here needs no network, nor the Hub's permission.
+    absent = [name for name in names if not (source.root / name).is_file()]
+    if source.revision is None or not absent:
+        return
+    with translate_errors(repo_id=source.repo_id, revision=source.revision):
+        snapshot_download(
+            source.repo_id,
+            repo_type="dataset",
+            revision=source.revision,
+            cache_dir=source.root.parents[2],  # CACHE/datasets--OWNER--NAME/snapshots/COMMIT
+            allow_patterns=absent,
+        )
