@@ -1,0 +1,134 @@
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from lerobot_topreward.fingerprints import dataset_fingerprint, episode_fingerprints
+from lerobot_topreward.source import frame_table, open_source
+
+FRONT, WRIST = "observation.images.front", "observation.images.wrist"
+
+
+@pytest.fixture(scope="module")
+def recorded(record_dataset) -> Path:
+    return record_dataset(
+        lengths=(6, 4), tasks=("pick up the cube", ("open it", "close it")), size=(64, 64)
+    )
+
+
+@pytest.fixture
+def dataset(recorded, tmp_path) -> Path:
+    return shutil.copytree(recorded, tmp_path / "dataset")
+
+
+def episodes_of(root: Path, camera: str | None = None) -> list[str]:
+    source = open_source(repo_id=None, root=root, revision=None)
+    return list(episode_fingerprints(source, frame_table(source), camera=camera).values())
+
+
+def whole(root: Path) -> str:
+    source = open_source(repo_id=None, root=root, revision=None)
+    return dataset_fingerprint(source, frame_table(source))
+
+
+def edit(root: Path, files: str, change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
+    for path in root.glob(files):
+        change(pd.read_parquet(path)).to_parquet(path)
+
+
+def renumber_files(root: Path) -> None:
+    for kind in ("data", f"videos/{FRONT}", f"videos/{WRIST}"):
+        (old,) = (root / kind).glob("chunk-000/file-000.*")
+        (root / kind / "chunk-003").mkdir()
+        old.rename(root / kind / "chunk-003" / old.name)
+        name = f"{kind}/chunk_index"
+        edit(root, "meta/episodes/*/*.parquet", lambda t, name=name: t.assign(**{name: 3}))
+
+
+def add_our_columns(root: Path) -> None:
+    path = root / "meta/info.json"
+    info = json.loads(path.read_text())
+    info["features"]["topreward.progress"] = {"dtype": "float32", "shape": [1], "names": None}
+    path.write_text(json.dumps(info))
+    edit(
+        root,
+        "data/*/*.parquet",
+        lambda t: t.assign(**{"topreward.progress": np.zeros(len(t), np.float32)}),
+    )
+
+
+def renumber_tasks(root: Path) -> None:
+    edit(root, "meta/tasks.parquet", lambda t: t.assign(task_index=2 - t.task_index))
+    edit(root, "data/*/*.parquet", lambda t: t.assign(task_index=2 - t.task_index))
+
+
+@pytest.mark.parametrize("change", [renumber_files, add_our_columns, renumber_tasks])
+def test_what_is_not_a_new_recording_changes_nothing(recorded, dataset, change):
+    change(dataset)
+    assert episodes_of(dataset, FRONT) == episodes_of(recorded, FRONT)
+    assert whole(dataset) == whole(recorded)
+
+
+def nudge(column: str) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    def change(table: pd.DataFrame) -> pd.DataFrame:
+        values = [row.copy() for row in table[column]]
+        values[-1][0] += 1e-6
+        return table.assign(**{column: values})
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("files", "change"),
+    [
+        ("data/*/*.parquet", nudge("action")),
+        ("data/*/*.parquet", nudge("observation.state")),
+        ("meta/tasks.parquet", lambda t: t.rename(index={"close it": "shut it"})),
+        ("data/*/*.parquet", lambda t: t.assign(task_index=[*t.task_index[:-1], 0])),
+    ],
+)
+def test_a_change_is_noticed_in_its_episode_alone(recorded, dataset, files, change):
+    edit(dataset, files, change)
+    before, after = episodes_of(recorded), episodes_of(dataset)
+    assert before[0] == after[0]
+    assert before[1] != after[1]
+    assert whole(dataset) != whole(recorded)
+
+
+def test_the_clock_is_hashed(recorded, dataset):
+    path = dataset / "meta/info.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"fps": 5}))
+    assert not set(episodes_of(recorded)) & set(episodes_of(dataset))
+
+
+def test_the_camera_and_its_place_in_the_video_are_hashed_when_asked(recorded, dataset):
+    plain, front, wrist = (episodes_of(recorded, camera) for camera in (None, FRONT, WRIST))
+    assert len({*plain, *front, *wrist}) == 6
+    start = f"videos/{FRONT}/from_timestamp"
+    edit(dataset, "meta/episodes/*/*.parquet", lambda t: t.assign(**{start: t[start] + [0, 0.1]}))
+    assert episodes_of(dataset, WRIST) == wrist
+    assert episodes_of(dataset, FRONT)[0] == front[0]
+    assert episodes_of(dataset, FRONT)[1] != front[1]
+
+
+def test_columns_of_any_nesting_and_images_in_data(record_dataset, tmp_path):
+    root = shutil.copytree(
+        record_dataset(lengths=(3, 2), cameras=("front",), size=(64, 64), video=False),
+        tmp_path / "dataset",
+    )
+    before = episodes_of(root, FRONT)
+    assert len(set(before)) == 2
+    (path,) = root.glob("data/*/*.parquet")
+    table = pq.read_table(path)
+    nested = [[[1.0, 2.0], [3.0, 4.0]]] * 5
+    pq.write_table(table.append_column("observation.grid", pa.array(nested)), path)
+    info = json.loads((root / "meta/info.json").read_text())
+    info["features"]["observation.grid"] = {"dtype": "float64", "shape": [2, 2], "names": None}
+    (root / "meta/info.json").write_text(json.dumps(info))
+    assert not set(before) & set(episodes_of(root, FRONT))
