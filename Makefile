@@ -2,9 +2,9 @@
 # PYTHON=... chooses the interpreter.
 
 bin := .venv/bin
-all_extras := dev,sim,train
+all_extras := dev sim train
 
-.PHONY: help demo test test-slow test-all lint types format smoke constraints clean
+.PHONY: help demo test test-slow test-all lint style types format smoke constraints clean
 
 help:
 	@echo "make demo         score, report on and curate the built-in demo dataset; see demo-output/"
@@ -33,7 +33,10 @@ test-all:
 	@scripts/setup.sh $(all_extras)
 	$(bin)/python -m pytest
 
-lint: types
+lint: style types
+
+style:
+	@scripts/setup.sh dev
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
 
