@@ -1,0 +1,109 @@
+"""How good rewards are, given what truly happened: pure functions of small arrays.
+
+Value-order correlation alone proves little: it cannot see failure, and it rewards a model that
+merely likes longer videos. Read it beside the success AUC and beside a static control.
+"""
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy.stats import rankdata, spearmanr
+
+TAIL = 3  # prefixes whose mean is an episode's final value, as in the paper
+
+
+def voc(values: Float[np.ndarray, " prefixes"]) -> float:
+    """Value-order correlation: Spearman's rank correlation of values with time.
+
+    TOPReward (arXiv 2602.19313, section 4) after GVL (arXiv 2411.04549, section 3).
+
+    Args:
+        values: rewards of growing prefixes in the order of time, any unit.
+
+    Returns:
+        -1..1; nan when undefined: fewer than two values, or all of them equal.
+
+    Raises:
+        ValueError: a value is not finite.
+    """
+    values = _finite(values, name="values")
+    if len(values) < 2 or np.all(values == values[0]):
+        return float("nan")
+    return float(spearmanr(values, np.arange(len(values))).statistic)
+
+
+def success_score(log_probs: Float[np.ndarray, " prefixes"], *, tail: int = TAIL) -> float:
+    """How successful an episode looks: the mean log-probability of its last prefixes.
+
+    TOPReward (arXiv 2602.19313, section 4, success detection).
+
+    Args:
+        log_probs: of " True" for growing prefixes in the order of time, nats.
+        tail: how many of the last prefixes to average; fewer when there are fewer.
+
+    Returns:
+        Nats, <= 0.
+
+    Raises:
+        ValueError: no prefix, or one that is not finite.
+    """
+    log_probs = _finite(log_probs, name="log_probs")
+    if len(log_probs) == 0:
+        raise ValueError("log_probs must hold at least one prefix; got none")
+    return float(np.mean(log_probs[-tail:]))
+
+
+def rise(values: Float[np.ndarray, " prefixes"], *, tail: int = TAIL) -> float:
+    """How far a curve climbs: the mean of its last values minus its first value.
+
+    Under a static control this is what length alone adds. It complements `voc`, which sees ranks
+    only and calls a drift of a thousandth as much of a trend as a real climb.
+
+    Args:
+        values: rewards of growing prefixes in the order of time, any unit.
+        tail: how many of the last values to average.
+
+    Returns:
+        In the unit of the values; negative for a curve that falls.
+
+    Raises:
+        ValueError: no value, or one that is not finite.
+    """
+    return success_score(values, tail=tail) - float(values[0])
+
+
+def roc_auc(
+    scores: Float[np.ndarray, " episodes"], success: Bool[np.ndarray, " episodes"]
+) -> float:
+    """Area under the ROC curve: how often a success scores above a failure, ties counting half.
+
+    By the rank-sum identity of Mann and Whitney (1947).
+
+    Args:
+        scores: one per episode, higher for more successful, any unit.
+        success: what truly happened.
+
+    Returns:
+        0..1, where 0.5 is chance; nan when undefined: only successes or only failures.
+
+    Raises:
+        ValueError: the lengths differ, or a score is not finite.
+    """
+    scores = _finite(scores, name="scores")
+    success = np.asarray(success, dtype=bool)
+    if scores.shape != success.shape:
+        raise ValueError(
+            f"scores and success must be as long; got {len(scores)} and {len(success)}"
+        )
+    positives = int(success.sum())
+    negatives = len(success) - positives
+    if positives == 0 or negatives == 0:
+        return float("nan")
+    above = rankdata(scores)[success].sum() - positives * (positives + 1) / 2
+    return float(above / (positives * negatives))
+
+
+def _finite(values: Float[np.ndarray, " n"], *, name: str) -> Float[np.ndarray, " n"]:
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1 or not np.isfinite(array).all():
+        raise ValueError(f"{name} must be a finite vector; got shape {array.shape}: {array}")
+    return array
