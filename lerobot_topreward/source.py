@@ -88,8 +88,9 @@ def open_source(*, repo_id: str | None, root: Path | None, revision: str | None)
 
 def source_of(meta: LeRobotDatasetMetadata) -> Source:
     """Describe a dataset that LeRobot has already opened."""
-    # The Hub's cache names a snapshot's folder after its commit, and nothing else lies there.
-    commit = meta.root.name if meta.root.parent.name == "snapshots" else None
+    # The Hub's cache names folders so; any other folder is nobody's snapshot.
+    cached = f"datasets--{meta.repo_id.replace('/', '--')}/snapshots"
+    commit = meta.root.name if meta.root.parent.match(cached) else None
     return Source(meta=meta, root=meta.root, repo_id=meta.repo_id, revision=commit)
 
 

@@ -68,6 +68,13 @@ def test_local_folder_is_opened(recorded):
     fetch_all_videos(source)  # nothing to fetch, and no network to do it with
 
 
+def test_only_a_snapshot_of_that_name_is_the_hubs(recorded, tmp_path):
+    root = tmp_path / "datasets--me--cubes/snapshots" / ("a" * 40)
+    shutil.copytree(recorded, root)
+    assert open_source(repo_id="me/cubes", root=root, revision=None).revision == "a" * 40
+    assert open_source(repo_id=None, root=root, revision=None).revision is None
+
+
 def test_a_name_may_go_with_a_folder(recorded):
     assert open_source(repo_id="me/cubes", root=recorded, revision=None).repo_id == "me/cubes"
 
