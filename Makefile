@@ -7,7 +7,7 @@ all_extras := dev sim train
 .PHONY: help demo test test-slow test-all lint style types format smoke constraints clean
 
 help:
-	@echo "make demo         score, report on and curate the built-in demo dataset; see demo-output/"
+	@echo "make demo         label the SO-101 dataset that comes with the project; see demo-output/"
 	@echo "make test         the quick tests"
 	@echo "make test-slow    the others: simulation, training, the built wheel"
 	@echo "make test-all     both"
