@@ -1,0 +1,114 @@
+"""What a dataset's folder holds that a branch on the Hub does not, and the other way round."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from huggingface_hub.hf_api import RepoFile
+from lerobot.datasets.utils import DatasetInfo
+
+from lerobot_topreward.errors import UserError
+
+CARD = "README.md"
+SIDECAR = "topreward_progress.parquet"
+# LeRobot opens whatever matches these, so one left over from before would be read as well. Other
+# files that somebody put beside them are theirs.
+_OWNED = ("data/*/*.parquet", "meta/episodes/*/*.parquet")
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What one commit has to do."""
+
+    added: Mapping[str, Path | bytes]  # path in the repository -> new content
+    deleted: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self.added or self.deleted)
+
+
+def find_changes(folder: Path, *, remote: Mapping[str, RepoFile], card: str) -> Changes:
+    """Compare the files that LeRobot needs, the sidecar and the card with a branch, by content.
+
+    Args:
+        folder: The labelled dataset. The raw scores and anything else in it stay where they are.
+        remote: The branch's files by path.
+        card: The dataset card as it shall be.
+    """
+    local: dict[str, Path | bytes] = {**_files(folder), CARD: card.encode()}
+    return Changes(
+        added={path: content for path, content in local.items() if _differs(content, remote, path)},
+        deleted=tuple(
+            path
+            for path in sorted(remote.keys() - local.keys())
+            if any(fnmatchcase(path, pattern) for pattern in _OWNED)
+        ),
+    )
+
+
+def check_complete(folder: Path, *, info: DatasetInfo, remote: Mapping[str, RepoFile]) -> None:
+    """See that LeRobot will find every file that the dataset's episodes name.
+
+    Raises:
+        UserError: A data file is not in the folder, or a video neither there nor on the branch.
+    """
+    missing = sorted(
+        path
+        for path in set(_named_files(folder, info=info))
+        if not (folder / path).is_file() and not (path.startswith("videos/") and path in remote)
+    )
+    if missing:
+        raise UserError(
+            f"{folder} must be a complete dataset to be pushed; {len(missing)} of its files are "
+            f"missing, the first is {missing[0]}. Label all episodes of the dataset, or restore it"
+        )
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    found = {
+        path.relative_to(folder).as_posix(): path
+        for part in ("data", "meta", "videos")
+        for path in sorted((folder / part).rglob("*"))
+        if path.is_file()
+        and not any(name.startswith(".") for name in path.relative_to(folder).parts)
+    }
+    if (folder / SIDECAR).is_file():
+        found[SIDECAR] = folder / SIDECAR
+    return found
+
+
+def _named_files(folder: Path, *, info: DatasetInfo) -> Iterator[str]:
+    videos = [key for key, feature in info.features.items() if feature["dtype"] == "video"]
+    for path in sorted((folder / "meta" / "episodes").rglob("*.parquet")):
+        columns = [
+            f"{part}/{which}_index"
+            for part in ("data", *(f"videos/{key}" for key in videos))
+            for which in ("chunk", "file")
+        ]
+        table = pq.read_table(path, columns=columns).to_pydict()
+        for chunk, file in zip(table["data/chunk_index"], table["data/file_index"], strict=True):
+            yield info.data_path.format(chunk_index=chunk, file_index=file)
+        for key in videos:
+            assert info.video_path is not None
+            places = (table[f"videos/{key}/{which}_index"] for which in ("chunk", "file"))
+            for chunk, file in zip(*places, strict=True):
+                yield info.video_path.format(video_key=key, chunk_index=chunk, file_index=file)
+
+
+def _differs(content: Path | bytes, remote: Mapping[str, RepoFile], path: str) -> bool:
+    held = remote.get(path)
+    size = len(content) if isinstance(content, bytes) else content.stat().st_size
+    if held is None or held.size != size:
+        return True
+    if held.lfs is None:
+        data = content if isinstance(content, bytes) else content.read_bytes()
+        # https://git-scm.com/book/en/v2/Git-Internals-Git-Objects
+        return hashlib.sha1(b"blob %d\0" % size + data).hexdigest() != held.blob_id
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).hexdigest() != held.lfs.sha256
+    with content.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest() != held.lfs.sha256

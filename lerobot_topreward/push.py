@@ -1,0 +1,293 @@
+"""Labelled datasets to the Hub: only what changed, in one commit, on a branch of its own."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import packaging.version
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+from huggingface_hub.hf_api import RepoFile
+from lerobot.datasets.dataset_metadata import CODEBASE_VERSION
+from lerobot.datasets.io_utils import load_info
+from lerobot.datasets.utils import INFO_PATH, DatasetInfo
+
+from lerobot_topreward.card import START, CardFacts, card_section, merge_card
+from lerobot_topreward.changes import CARD, Changes, check_complete, find_changes
+from lerobot_topreward.errors import UserError
+from lerobot_topreward.hub import translate_errors
+
+DEFAULT_BRANCH = "topreward"
+_TITLE = "Add TOPReward labels"
+
+
+@dataclass(frozen=True, slots=True)
+class PushResult:
+    """What a push left on the Hub."""
+
+    url: str  # of the branch or pull request, for people
+    commit: str  # the commit that now holds the labels
+    branch: str  # what to give LeRobot as revision; refs/pr/N for a pull request
+    uploaded: int  # files added or changed
+    deleted: int
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether the Hub held all of it already, so that no commit was made."""
+        return self.uploaded == self.deleted == 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    commit: str
+    files: Mapping[str, RepoFile]  # by path
+    card: str | None
+    info: Mapping[str, Any]  # meta/info.json, empty where there is none
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    repo_id: str
+    branch: str  # the card names it; commits go to revision
+    revision: str  # a branch, or refs/pr/N of a pull request that is already open
+    open_pr: bool  # whether the commit opens a new pull request
+    is_source: bool
+    option: str
+
+
+def push(
+    folder: Path,
+    *,
+    repo_id: str,
+    facts: CardFacts,
+    branch: str | None = None,
+    private: bool = False,
+    create_pr: bool = False,
+    api: HfApi | None = None,
+    option: str = "--hub-repo-id",
+) -> PushResult:
+    """Bring a labelled dataset to the Hub.
+
+    Only files that differ from the branch are sent: to the dataset that was labelled its videos do
+    not travel again, while a new repository receives all that LeRobot needs. Data and episode files
+    that the dataset no longer has are deleted in the same commit. Tags are never moved; a
+    repository without any version tag, which LeRobot would refuse to read, is given one unless it
+    is the source.
+
+    Args:
+        folder: The dataset with its reward columns and sidecar, complete.
+        repo_id: Where to; created if it does not exist.
+        facts: What the card says; ``facts.source_repo_id`` is the dataset that was labelled.
+        branch: Where to in the repository. By default ``topreward`` in the source itself, so that
+            its readers notice nothing, and ``main`` elsewhere. A new branch of the source begins at
+            the commit that was labelled.
+        private: Create the repository as a private one.
+        create_pr: Open a pull request against ``main``, or renew the one opened before.
+        api: The Hub's client.
+        option: The command-line option that named the repository, for messages.
+
+    Raises:
+        UserError: The Hub refuses or cannot be reached, the options contradict each other, files
+            are missing, or the push would replace another dataset.
+    """
+    api = api or HfApi()
+    is_source = repo_id == facts.source_repo_id
+    _check_branch(branch, create_pr=create_pr)
+    info = load_info(folder)
+    with translate_errors(repo_id=repo_id, option=option):
+        _prepare_repo(api, repo_id, private=private, may_create=not (is_source or create_pr))
+        branch = branch or (DEFAULT_BRANCH if is_source and not create_pr else "main")
+        _ensure_branch(api, repo_id, branch, start=facts.source_revision if is_source else None)
+        revision = (_own_pull_request(api, repo_id) if create_pr else None) or branch
+        target = _Target(
+            repo_id=repo_id,
+            branch=branch,
+            revision=revision,
+            open_pr=create_pr and revision == branch,
+            is_source=is_source,
+            option=option,
+        )
+        result = _commit_fresh(api, folder, target, facts=facts, info=info)
+        if not is_source and not create_pr:
+            _ensure_version_tag(api, repo_id, commit=result.commit)
+    return result
+
+
+def _check_branch(branch: str | None, *, create_pr: bool) -> None:
+    if branch is None:
+        return
+    if create_pr and branch != "main":
+        raise UserError(
+            f"--create-pr opens a pull request against main; got --branch {branch}. Drop one of them"
+        )
+    try:
+        packaging.version.parse(branch)
+    except packaging.version.InvalidVersion:
+        return
+    # https://github.com/huggingface/lerobot/blob/main/src/lerobot/datasets/utils.py get_safe_version
+    raise UserError(
+        f"--branch must not look like a version; got {branch!r}, which LeRobot would take for the "
+        f"dataset's format and read by default. Choose a name such as {DEFAULT_BRANCH!r}"
+    )
+
+
+def _prepare_repo(api: HfApi, repo_id: str, *, private: bool, may_create: bool) -> None:
+    try:
+        repo = api.dataset_info(repo_id)
+    except RepositoryNotFoundError:
+        if not may_create:
+            raise
+        api.create_repo(repo_id, repo_type="dataset", private=private)
+        return
+    if private and not repo.private:
+        raise UserError(
+            f"--private makes a new repository private; {repo_id!r} exists and is public. "
+            "Drop the option, change the repository's settings, or name another repository"
+        )
+
+
+def _ensure_branch(api: HfApi, repo_id: str, branch: str, *, start: str | None) -> None:
+    refs = api.list_repo_refs(repo_id, repo_type="dataset")
+    if branch not in {ref.name for ref in refs.branches}:
+        api.create_branch(
+            repo_id, branch=branch, revision=start, repo_type="dataset", exist_ok=True
+        )
+
+
+def _own_pull_request(api: HfApi, repo_id: str) -> str | None:
+    opened = api.get_repo_discussions(
+        repo_id,
+        repo_type="dataset",
+        author=api.whoami()["name"],
+        discussion_type="pull_request",
+        discussion_status="open",
+    )
+    return next((f"refs/pr/{request.num}" for request in opened if request.title == _TITLE), None)
+
+
+def _ensure_version_tag(api: HfApi, repo_id: str, *, commit: str) -> None:
+    refs = api.list_repo_refs(repo_id, repo_type="dataset")
+    for ref in [*refs.branches, *refs.tags]:
+        try:
+            packaging.version.parse(ref.name)
+        except packaging.version.InvalidVersion:
+            continue
+        return
+    api.create_tag(repo_id, tag=CODEBASE_VERSION, revision=commit, repo_type="dataset")
+
+
+def _commit_fresh(
+    api: HfApi, folder: Path, target: _Target, *, facts: CardFacts, info: DatasetInfo
+) -> PushResult:
+    try:
+        return _commit(api, folder, target, facts=facts, info=info)
+    except HfHubHTTPError as error:
+        if error.response.status_code != 412:
+            raise
+    try:
+        # Somebody committed meanwhile: compare with what the branch holds now, and try once more.
+        return _commit(api, folder, target, facts=facts, info=info)
+    except HfHubHTTPError as error:
+        if error.response.status_code != 412:
+            raise
+        raise UserError(
+            f"{target.option} {target.repo_id!r}: someone else keeps committing to "
+            f"{target.revision!r}. Run again when they are done; nothing is sent twice"
+        ) from error
+
+
+def _commit(
+    api: HfApi, folder: Path, target: _Target, *, facts: CardFacts, info: DatasetInfo
+) -> PushResult:
+    head = _read_head(api, target)
+    check_complete(folder, info=info, remote=head.files)
+    _check_replaceable(head, info=info, target=target)
+    before = head.card
+    if before is None and (folder / CARD).is_file():
+        before = (folder / CARD).read_bytes().decode()
+    section = card_section(facts, repo_id=target.repo_id, branch=target.branch)
+    card = merge_card(before, section, info=info, repo_id=target.repo_id)
+    changes = find_changes(folder, remote=head.files, card=card)
+    commit, revision = head.commit, target.revision
+    if changes:
+        made = _send(api, changes, target, parent=head.commit, facts=facts)
+        commit, revision = made.oid, made.pr_revision or revision
+    page = revision.replace("refs/pr/", "discussions/")
+    return PushResult(
+        url=f"{api.endpoint}/datasets/{target.repo_id}/{page if page != revision else f'tree/{page}'}",
+        commit=commit,
+        branch=revision,
+        uploaded=len(changes.added),
+        deleted=len(changes.deleted),
+    )
+
+
+def _read_head(api: HfApi, target: _Target) -> _Head:
+    commit = api.dataset_info(target.repo_id, revision=target.revision).sha
+    assert commit is not None  # the Hub states it whenever a revision is asked for
+    entries = api.list_repo_tree(
+        target.repo_id, repo_type="dataset", revision=commit, recursive=True
+    )
+    files = {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
+
+    def read(path: str) -> str | None:
+        if path not in files:
+            return None
+        cached = api.hf_hub_download(target.repo_id, path, repo_type="dataset", revision=commit)
+        return Path(cached).read_bytes().decode()  # as text, line ends would change
+
+    return _Head(
+        commit=commit, files=files, card=read(CARD), info=json.loads(read(INFO_PATH) or "{}")
+    )
+
+
+def _check_replaceable(head: _Head, *, info: DatasetInfo, target: _Target) -> None:
+    held = (head.info.get("total_episodes", 0), head.info.get("total_frames", 0))
+    if held in ((0, 0), (info.total_episodes, info.total_frames)):
+        return
+    # A branch of the source is a place for labels, and a repository with our card was made by an
+    # earlier push; anywhere else a dataset would be lost by mistake.
+    if target.is_source:
+        replaceable = target.branch != "main"
+    else:
+        replaceable = head.card is not None and START in head.card
+    if not replaceable:
+        raise UserError(
+            f"{target.option} {target.repo_id!r} must not hold another dataset on "
+            f"{target.revision!r}; it has {held[0]} episodes of {held[1]} frames in all, yours "
+            f"{info.total_episodes} of {info.total_frames}.\nName another repository, or a "
+            "--branch of its own"
+        )
+
+
+def _send(
+    api: HfApi, changes: Changes, target: _Target, *, parent: str, facts: CardFacts
+) -> CommitInfo:
+    operations = [
+        *(
+            CommitOperationAdd(path_in_repo=path, path_or_fileobj=content)
+            for path, content in changes.added.items()
+        ),
+        *(CommitOperationDelete(path_in_repo=path) for path in changes.deleted),
+    ]
+    try:
+        return api.create_commit(
+            target.repo_id,
+            operations,
+            commit_message=_TITLE,
+            commit_description=f"{facts.labelled} of {facts.total} episodes of {facts.source} "
+            f"labelled by {facts.vlm} with lerobot-topreward {facts.version}",
+            repo_type="dataset",
+            revision=target.revision,
+            parent_commit=parent,
+            create_pr=target.open_pr,
+        )
+    except ValueError as error:
+        if "Invalid metadata in README.md" not in str(error):
+            raise
+        raise UserError(
+            f"{target.option} {target.repo_id!r}: the Hub refuses the front matter of its "
+            f"{CARD}. Mend it there and run again; {str(error).splitlines()[-1]}"
+        ) from error

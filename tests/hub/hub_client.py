@@ -1,0 +1,70 @@
+"""A process that talks to the Hub named in its environment: one JSON request and answer a line.
+
+huggingface_hub reads its environment once, at import, so the tests' own process cannot do it.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi, snapshot_download
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+from lerobot_topreward.card import CardFacts
+from lerobot_topreward.errors import UserError
+from lerobot_topreward.hub import translate_errors
+from lerobot_topreward.push import push
+
+
+def run_push(*, folder: str, facts: dict[str, Any], **options: Any) -> dict[str, Any]:
+    result = push(Path(folder), facts=CardFacts(**facts), **options)
+    return {
+        "url": result.url,
+        "commit": result.commit,
+        "branch": result.branch,
+        "uploaded": result.uploaded,
+        "deleted": result.deleted,
+        "unchanged": result.unchanged,
+    }
+
+
+def run_load(*, repo_id: str, revision: str | None = None) -> dict[str, Any]:
+    """Open a dataset as a user of LeRobot does, and decode its last frame."""
+    with translate_errors(repo_id=repo_id, revision=revision):
+        dataset = LeRobotDataset(repo_id, revision=revision, video_backend="pyav")
+        last: Any = dataset[len(dataset) - 1]
+    return {
+        "revision": dataset.revision,
+        "frames": len(dataset),
+        "columns": sorted(dataset.features),
+        "rewards": {key: float(last[key]) for key in last if key.startswith("topreward.")},
+    }
+
+
+def run_fetch(*, repo_id: str, endpoint: str | None = None, option: str = "--repo-id") -> str:
+    with translate_errors(repo_id=repo_id, option=option):
+        return snapshot_download(repo_id, repo_type="dataset", endpoint=endpoint)
+
+
+def run_refs(*, repo_id: str) -> list[str]:
+    with translate_errors(repo_id=repo_id):
+        refs = HfApi().list_repo_refs(repo_id, repo_type="dataset")
+    return [ref.name for ref in [*refs.branches, *refs.tags]]
+
+
+def answer(request: dict[str, Any]) -> dict[str, Any]:
+    os.environ.pop("HF_TOKEN", None)
+    if request["token"] is not None:
+        os.environ["HF_TOKEN"] = request["token"]
+    try:
+        return {"result": globals()[f"run_{request['call']}"](**request["options"])}
+    except UserError as error:
+        return {"error": str(error)}
+
+
+if __name__ == "__main__":
+    answers, sys.stdout = sys.stdout, sys.stderr
+    for line in sys.stdin:
+        print(json.dumps(answer(json.loads(line))), file=answers, flush=True)
