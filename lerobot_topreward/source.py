@@ -227,7 +227,7 @@ def task_names(meta: LeRobotDatasetMetadata) -> dict[int, str]:
 
 def task_runs(task_index: Int64[np.ndarray, " frames"]) -> list[tuple[int, int, int]]:
     """Run-length encode: (first frame, frames, task_index) of each run."""
-    starts = np.flatnonzero(np.diff(task_index, prepend=-1))
+    starts = np.flatnonzero(np.diff(task_index, prepend=task_index[:1] - 1))
     lengths = np.diff(starts, append=len(task_index))
     return list(zip(starts.tolist(), lengths.tolist(), task_index[starts].tolist(), strict=True))
 

@@ -220,6 +220,7 @@ def test_an_episode_without_frames_fails_alone(recorded):
 def test_task_runs():
     assert task_runs(np.array([], np.int64)) == []
     assert task_runs(np.array([0])) == [(0, 1, 0)]
+    assert task_runs(np.array([-1, -1])) == [(0, 2, -1)]
     assert task_runs(np.array([3, 3, 0, 3])) == [(0, 2, 3), (2, 1, 0), (3, 1, 3)]
 
 
