@@ -29,7 +29,13 @@ from lerobot.datasets.utils import DATA_DIR, EPISODES_DIR, INFO_PATH, STATS_PATH
 
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.records import FrameRewards
-from lerobot_topreward.sidecar import SIDECAR_NAME, check_finite, fingerprint_of, write_sidecar
+from lerobot_topreward.sidecar import (
+    SIDECAR_NAME,
+    SIDECAR_ROW_BYTES,
+    check_finite,
+    fingerprint_of,
+    stage_sidecar,
+)
 from lerobot_topreward.transaction import (
     WORK_FOLDER,
     FileOps,
@@ -60,6 +66,8 @@ _ATTRIBUTES = {
 # copied, or the edit would reach the source through the link.
 _LINKED = ("videos", "images")
 _LINKED_FROM_BYTES = 64 * 2**20
+
+_COLUMNS_ROW_BYTES = 13  # before compression
 
 Stats = dict[str, dict[str, np.ndarray]]
 
@@ -163,7 +171,7 @@ def write_columns(
         plan = _plan(source_root, output, device=staging.stat().st_dev, frames=len(rewards.index))
         with space_reported(output, needed=plan.needed_bytes, ops=ops):
             _stage_rewritten(source_root, staging, plan, rewards)
-            write_sidecar(
+            stage_sidecar(
                 staging / SIDECAR_NAME, rewards, fingerprint=fingerprint, provenance=provenance
             )
             for path in plan.kept:
@@ -185,9 +193,8 @@ def _plan(source_root: Path, output: Path, *, device: int, frames: int) -> _Plan
     data = _parquet_files(source_root, DATA_DIR)
     episodes = _parquet_files(source_root, EPISODES_DIR)
     rewritten = {*data, *episodes, Path(STATS_PATH), Path(INFO_PATH), Path(SIDECAR_NAME)}
-    # Ours: 13 bytes a frame in data/, 44 in the sidecar, and about 40 statistics an episode.
-    needed = sum(_size(source_root / path) for path in rewritten) + 64 * frames
-    needed += _size(source_root / EPISODES_DIR)
+    needed = sum(_size(source_root / path) for path in rewritten)
+    needed += (_COLUMNS_ROW_BYTES + SIDECAR_ROW_BYTES) * frames
     kept = []
     if output != source_root:
         others = (path for path in _walk(source_root) if path not in rewritten)

@@ -29,9 +29,10 @@ from jaxtyping import Float32, Int64
 
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.records import FrameRewards
-from lerobot_topreward.transaction import sync
+from lerobot_topreward.transaction import FileOps, space_reported, sync
 
 SIDECAR_NAME = "topreward_progress.parquet"
+SIDECAR_ROW_BYTES = 44  # before compression
 _METADATA_KEY = b"lerobot_topreward"
 _FORMAT = 1
 _SCHEMA = pa.schema(
@@ -76,6 +77,26 @@ def write_sidecar(
         provenance: how the rewards were made; anything that JSON can hold.
 
     Raises:
+        UserError: there is no room on the disk.
+        ValueError: a value is NaN or infinite.
+    """
+    draft = path.with_name(f".{path.name}.tmp")
+    with space_reported(path.parent, needed=SIDECAR_ROW_BYTES * len(rewards.index), ops=FileOps()):
+        try:
+            stage_sidecar(draft, rewards, fingerprint=fingerprint, provenance=provenance)
+            os.replace(draft, path)
+        finally:
+            draft.unlink(missing_ok=True)
+        sync(path.parent)
+
+
+def stage_sidecar(
+    path: Path, rewards: FrameRewards, *, fingerprint: str, provenance: Mapping[str, Any]
+) -> None:
+    """Write a sidecar where nobody reads it yet; see `write_sidecar`.
+
+    Raises:
+        OSError: it cannot be written.
         ValueError: a value is NaN or infinite.
     """
     check_finite(rewards)
@@ -84,14 +105,8 @@ def write_sidecar(
     columns = {name: getattr(rewards, _source(name))[rows] for name in _SCHEMA.names}
     header = {"format": _FORMAT, "fingerprint": fingerprint, "provenance": dict(provenance)}
     schema = _SCHEMA.with_metadata({_METADATA_KEY: json.dumps(header).encode()})
-    draft = path.with_name(f".{path.name}.tmp")
-    try:
-        pq.write_table(pa.table(columns, schema=schema), draft)
-        sync(draft)
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
-    sync(path.parent)
+    pq.write_table(pa.table(columns, schema=schema), path)
+    sync(path)
 
 
 def _source(column: str) -> str:

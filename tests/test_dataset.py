@@ -16,7 +16,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from lerobot.datasets.dataset_tools import delete_episodes, recompute_stats, split_dataset
+from lerobot.datasets.dataset_tools import (
+    delete_episodes,
+    merge_datasets,
+    modify_tasks,
+    recompute_stats,
+    split_dataset,
+)
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from lerobot_topreward.dataset import FEATURES, check_output, write_columns
@@ -312,6 +318,37 @@ def test_splitting_and_recomputing_keep_the_columns(
     for name in FEATURES:
         for key, values in after[name].items():
             np.testing.assert_allclose(before[name][key], values, rtol=1e-6, atol=1e-9)
+
+
+def test_merging_keeps_the_columns(small: Path, tmp_path: Path) -> None:
+    rewards = rewards_for(small)
+    for name in ("a", "b"):
+        write(small, rewards, tmp_path / name)
+    merged = merge_datasets(
+        [load(tmp_path / "a"), load(tmp_path / "b")],
+        output_repo_id="local/merged",
+        output_dir=tmp_path / "merged",
+    )
+    assert merged.meta.stats is not None
+    for name, values in columns_of(rewards).items():
+        stored = data_table(tmp_path / "merged")[name].to_numpy()
+        np.testing.assert_array_equal(stored, np.tile(values, 2))
+        np.testing.assert_allclose(merged.meta.stats[name]["mean"], values.mean(), rtol=1e-4)
+
+
+def test_editing_the_output_in_place_does_not_reach_the_source(small: Path, tmp_path: Path) -> None:
+    before, rewards = hashes(small), rewards_for(small)
+    write(small, rewards, tmp_path / "output")
+    modify_tasks(load(tmp_path / "output"), new_task="pull")  # rewrites meta/tasks.parquet
+    for name in ("README.md", "truth.parquet"):
+        (tmp_path / "output" / name).write_text("edited")
+    assert sample(load(tmp_path / "output"), 0)["task"] == "pull"
+    assert_columns(tmp_path / "output", rewards)
+    assert hashes(small) == before
+    # What an edit through pandas leaves can be labelled again.
+    write(tmp_path / "output", rewards_for(small, seed=1), tmp_path / "again")
+    assert_columns(tmp_path / "again", rewards_for(small, seed=1))
+    assert len(load(tmp_path / "again")) == len(rewards.index)
 
 
 def test_the_sidecar_agrees_with_the_columns(labelled: tuple[Path, Path, FrameRewards]) -> None:
