@@ -24,48 +24,59 @@ class Changes:
     """What one commit has to do."""
 
     added: Mapping[str, Path | bytes]  # path in the repository -> new content
+    copied: tuple[str, ...]  # from the commit that was labelled, within the Hub
     deleted: tuple[str, ...]
 
     def __bool__(self) -> bool:
         """Whether there is anything to do."""
-        return bool(self.added or self.deleted)
+        return bool(self.added or self.copied or self.deleted)
 
 
-def find_changes(folder: Path, *, remote: Mapping[str, RepoFile], card: str) -> Changes:
+def find_changes(
+    folder: Path,
+    *,
+    info: DatasetInfo,
+    card: str,
+    remote: Mapping[str, RepoFile],
+    origin: Mapping[str, RepoFile],
+) -> Changes:
     """Compare the files that LeRobot needs, the sidecar and the card with a branch, by content.
 
     Args:
         folder: The labelled dataset. The raw scores and anything else in it stay where they are.
-        remote: The branch's files by path.
+        info: Its ``meta/info.json``.
         card: The dataset card as it shall be.
+        remote: The branch's files by path.
+        origin: In the dataset's own repository, the files of the commit that was labelled: videos
+            that were never fetched need not be.
+
+    Raises:
+        UserError: A file that the dataset's episodes name is neither in the folder nor, if it is a
+            video, in ``origin``: LeRobot could not read the dataset.
     """
+    absent = sorted(
+        path for path in set(_named_files(folder, info=info)) if not (folder / path).is_file()
+    )
+    lost = [path for path in absent if not path.startswith("videos/") or path not in origin]
+    if lost:
+        raise UserError(
+            f"{folder} must be a complete dataset to be pushed; {len(lost)} of its files are "
+            f"missing, the first is {lost[0]}. Fetch or restore the whole dataset and label again"
+        )
     local: dict[str, Path | bytes] = {**_files(folder), CARD: card.encode()}
     return Changes(
         added={path: content for path, content in local.items() if _differs(content, remote, path)},
+        copied=tuple(
+            path
+            for path in absent
+            if path not in remote or remote[path].blob_id != origin[path].blob_id
+        ),
         deleted=tuple(
             path
             for path in sorted(remote.keys() - local.keys())
             if any(fnmatchcase(path, pattern) for pattern in _OWNED)
         ),
     )
-
-
-def check_complete(folder: Path, *, info: DatasetInfo, remote: Mapping[str, RepoFile]) -> None:
-    """See that LeRobot will find every file that the dataset's episodes name.
-
-    Raises:
-        UserError: A data file is not in the folder, or a video neither there nor on the branch.
-    """
-    missing = sorted(
-        path
-        for path in set(_named_files(folder, info=info))
-        if not (folder / path).is_file() and not (path.startswith("videos/") and path in remote)
-    )
-    if missing:
-        raise UserError(
-            f"{folder} must be a complete dataset to be pushed; {len(missing)} of its files are "
-            f"missing, the first is {missing[0]}. Label all episodes of the dataset, or restore it"
-        )
 
 
 def _files(folder: Path) -> dict[str, Path]:

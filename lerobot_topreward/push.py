@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import packaging.version
-from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub import (
+    CommitInfo,
+    CommitOperationAdd,
+    CommitOperationCopy,
+    CommitOperationDelete,
+    HfApi,
+    get_token,
+)
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 from huggingface_hub.hf_api import RepoFile
 from lerobot.datasets.dataset_metadata import CODEBASE_VERSION
@@ -15,7 +22,7 @@ from lerobot.datasets.io_utils import load_info
 from lerobot.datasets.utils import INFO_PATH, DatasetInfo
 
 from lerobot_topreward.card import START, CardFacts, card_section, merge_card
-from lerobot_topreward.changes import CARD, Changes, check_complete, find_changes
+from lerobot_topreward.changes import CARD, Changes, find_changes
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.hub import translate_errors
 
@@ -31,12 +38,8 @@ class PushResult:
     commit: str  # the commit that now holds the labels
     branch: str  # what to give LeRobot as revision; refs/pr/N for a pull request
     uploaded: int  # files added or changed
-    deleted: int
-
-    @property
-    def unchanged(self) -> bool:
-        """Whether the Hub held all of it already, so that no commit was made."""
-        return self.uploaded == self.deleted == 0
+    deleted: int  # files
+    unchanged: bool  # the Hub held all of it already, and no commit was made
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +98,15 @@ def push(
     api = api or HfApi()
     is_source = repo_id == facts.source_repo_id
     _check_branch(branch, create_pr=create_pr)
+    if not (api.token or get_token()):
+        raise UserError(
+            f"{option} {repo_id!r}: pushing needs a token that may write, and none was found. "
+            "Log in: hf auth login"
+        )
     info = load_info(folder)
     with translate_errors(repo_id=repo_id, option=option):
-        _prepare_repo(api, repo_id, private=private, may_create=not (is_source or create_pr))
+        may_create = not (is_source or create_pr)
+        _prepare_repo(api, repo_id, private=private, may_create=may_create, option=option)
         branch = branch or (DEFAULT_BRANCH if is_source and not create_pr else "main")
         _ensure_branch(api, repo_id, branch, start=facts.source_revision if is_source else None)
         revision = (_own_pull_request(api, repo_id) if create_pr else None) or branch
@@ -133,12 +142,19 @@ def _check_branch(branch: str | None, *, create_pr: bool) -> None:
     )
 
 
-def _prepare_repo(api: HfApi, repo_id: str, *, private: bool, may_create: bool) -> None:
+def _prepare_repo(
+    api: HfApi, repo_id: str, *, private: bool, may_create: bool, option: str
+) -> None:
     try:
         repo = api.dataset_info(repo_id)
-    except RepositoryNotFoundError:
+    except RepositoryNotFoundError as error:
         if not may_create:
-            raise
+            raise UserError(
+                f"{option} must name a dataset that is on the Hub already, to add a branch or pull "
+                f"request to it; got {repo_id!r}, which is not, or is hidden from your token.\n"
+                "Check the name and the token (hf auth login), or name a new repository with "
+                "--hub-repo-id and without --create-pr"
+            ) from error
         api.create_repo(repo_id, repo_type="dataset", private=private)
         return
     if private and not repo.private:
@@ -179,58 +195,63 @@ def _ensure_version_tag(api: HfApi, repo_id: str, *, commit: str) -> None:
 
 
 def _commit_fresh(
-    api: HfApi, folder: Path, target: _Target, *, facts: CardFacts, info: DatasetInfo
+    api: HfApi,
+    folder: Path,
+    target: _Target,
+    *,
+    facts: CardFacts,
+    info: DatasetInfo,
+    again: bool = False,
 ) -> PushResult:
     try:
         return _commit(api, folder, target, facts=facts, info=info)
     except HfHubHTTPError as error:
         if error.response.status_code != 412:
             raise
-    try:
-        # Somebody committed meanwhile: compare with what the branch holds now, and try once more.
-        return _commit(api, folder, target, facts=facts, info=info)
-    except HfHubHTTPError as error:
-        if error.response.status_code != 412:
-            raise
-        raise UserError(
-            f"{target.option} {target.repo_id!r}: someone else keeps committing to "
-            f"{target.revision!r}. Run again when they are done; nothing is sent twice"
-        ) from error
+        if again:
+            raise UserError(
+                f"{target.option} {target.repo_id!r}: someone else keeps committing to "
+                f"{target.revision!r}. Run again when they are done; nothing is sent twice"
+            ) from error
+    # Somebody committed meanwhile: compare with what the branch holds now.
+    return _commit_fresh(api, folder, target, facts=facts, info=info, again=True)
 
 
 def _commit(
     api: HfApi, folder: Path, target: _Target, *, facts: CardFacts, info: DatasetInfo
 ) -> PushResult:
     head = _read_head(api, target)
-    check_complete(folder, info=info, remote=head.files)
     _check_replaceable(head, info=info, target=target)
     before = head.card
     if before is None and (folder / CARD).is_file():
         before = (folder / CARD).read_bytes().decode()
     section = card_section(facts, repo_id=target.repo_id, branch=target.branch)
     card = merge_card(before, section, info=info, repo_id=target.repo_id)
-    changes = find_changes(folder, remote=head.files, card=card)
+    start = facts.source_revision or head.commit
+    origin: Mapping[str, RepoFile] = {}
+    if target.is_source:
+        origin = head.files if start == head.commit else _list_files(api, target.repo_id, start)
+    changes = find_changes(folder, info=info, card=card, remote=head.files, origin=origin)
     commit, revision = head.commit, target.revision
     if changes:
-        made = _send(api, changes, target, parent=head.commit, facts=facts)
+        made = _send(api, changes, target, parent=head.commit, start=start, facts=facts)
         commit, revision = made.oid, made.pr_revision or revision
-    page = revision.replace("refs/pr/", "discussions/")
+    is_pr = revision.startswith("refs/pr/")
+    page = revision.replace("refs/pr/", "discussions/") if is_pr else f"tree/{revision}"
     return PushResult(
-        url=f"{api.endpoint}/datasets/{target.repo_id}/{page if page != revision else f'tree/{page}'}",
+        url=f"{api.endpoint}/datasets/{target.repo_id}/{page}",
         commit=commit,
         branch=revision,
         uploaded=len(changes.added),
         deleted=len(changes.deleted),
+        unchanged=not changes,
     )
 
 
 def _read_head(api: HfApi, target: _Target) -> _Head:
     commit = api.dataset_info(target.repo_id, revision=target.revision).sha
     assert commit is not None  # the Hub states it whenever a revision is asked for
-    entries = api.list_repo_tree(
-        target.repo_id, repo_type="dataset", revision=commit, recursive=True
-    )
-    files = {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
+    files = _list_files(api, target.repo_id, commit)
 
     def read(path: str) -> str | None:
         if path not in files:
@@ -241,6 +262,11 @@ def _read_head(api: HfApi, target: _Target) -> _Head:
     return _Head(
         commit=commit, files=files, card=read(CARD), info=json.loads(read(INFO_PATH) or "{}")
     )
+
+
+def _list_files(api: HfApi, repo_id: str, revision: str) -> dict[str, RepoFile]:
+    entries = api.list_repo_tree(repo_id, repo_type="dataset", revision=revision, recursive=True)
+    return {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
 
 
 def _check_replaceable(head: _Head, *, info: DatasetInfo, target: _Target) -> None:
@@ -263,12 +289,16 @@ def _check_replaceable(head: _Head, *, info: DatasetInfo, target: _Target) -> No
 
 
 def _send(
-    api: HfApi, changes: Changes, target: _Target, *, parent: str, facts: CardFacts
+    api: HfApi, changes: Changes, target: _Target, *, parent: str, start: str, facts: CardFacts
 ) -> CommitInfo:
     operations = [
         *(
             CommitOperationAdd(path_in_repo=path, path_or_fileobj=content)
             for path, content in changes.added.items()
+        ),
+        *(
+            CommitOperationCopy(src_path_in_repo=path, path_in_repo=path, src_revision=start)
+            for path in changes.copied
         ),
         *(CommitOperationDelete(path_in_repo=path) for path in changes.deleted),
     ]

@@ -6,6 +6,7 @@ huggingface_hub reads its environment once, at import, so the tests' own process
 import json
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,7 @@ from lerobot_topreward.push import push
 
 
 def run_push(*, folder: str, facts: dict[str, Any], **options: Any) -> dict[str, Any]:
-    result = push(Path(folder), facts=CardFacts(**facts), **options)
-    return {
-        "url": result.url,
-        "commit": result.commit,
-        "branch": result.branch,
-        "uploaded": result.uploaded,
-        "deleted": result.deleted,
-        "unchanged": result.unchanged,
-    }
+    return asdict(push(Path(folder), facts=CardFacts(**facts), **options))
 
 
 def run_load(*, repo_id: str, revision: str | None = None) -> dict[str, Any]:

@@ -1,0 +1,351 @@
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hub_state import Blob, Hub, Repo
+
+from lerobot_topreward.card import START, CardFacts
+from lerobot_topreward.dataset import write_columns
+from lerobot_topreward.records import FrameRewards
+
+Client = Callable[..., Any]
+COLUMNS = {f"topreward.{name}" for name in ("log_prob", "progress", "advantage", "labelled")}
+CHANGED = {
+    "README.md",
+    "data/chunk-000/file-000.parquet",
+    "meta/episodes/chunk-000/file-000.parquet",
+    "meta/info.json",
+    "meta/stats.json",
+    "topreward_progress.parquet",
+}
+FACTS = CardFacts(
+    source_repo_id="alice/cubes",
+    source_revision=None,
+    vlm="Qwen/Qwen3-VL-8B-Instruct",
+    vlm_revision="d" * 40,
+    prompt="The above video shows",
+    camera="observation.images.front",
+    schedule="2 frames a second",
+    normalize="episode",
+    horizon=10,
+    fps=10,
+    version="0.1.0",
+    labelled=2,
+    failed=0,
+    total=2,
+)
+
+
+def write_labels(source: Path, output: Path, *, log_prob: float = -1.0) -> Path:
+    frames = pq.read_table(source / "data", columns=["index", "episode_index", "frame_index"])
+    index, episode, frame = (column.to_numpy() for column in frames.columns)
+    values = np.full(len(index), log_prob, dtype=np.float32)
+    rewards = FrameRewards(
+        index=index,
+        episode_index=episode,
+        frame_index=frame,
+        labelled=np.ones(len(index), dtype=bool),
+        log_prob_true=values,
+        log_prob_false=values * 2,
+        progress=np.linspace(0, 1, len(index), dtype=np.float32),
+        advantage=np.zeros(len(index), dtype=np.float32),
+    )
+    write_columns(source, rewards, output, fingerprint="f" * 64, provenance={})
+    return output
+
+
+@pytest.fixture(scope="session")
+def source(record_dataset: Callable[..., Path]) -> Path:
+    return record_dataset(lengths=(6, 5), cameras=("front",))
+
+
+@pytest.fixture(scope="session")
+def labelled(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_labels(source, tmp_path_factory.mktemp("labelled") / "dataset")
+    (folder / "topreward" / "key").mkdir(parents=True)
+    (folder / "topreward" / "key" / "episode_000000.parquet").write_bytes(b"raw scores")
+    return folder
+
+
+@pytest.fixture
+def push(client: Client, labelled: Path) -> Client:
+    def ask(*, repo_id: str = "alice/cubes", folder: Path = labelled, **options: Any) -> Any:
+        options["facts"] = asdict(FACTS) | options.pop("facts", {})
+        return client("push", repo_id=repo_id, folder=str(folder), **options)
+
+    return ask
+
+
+def files_at(repo: Repo, revision: str) -> dict[str, bytes]:
+    return {path: blob.data for path, blob in repo.resolve(revision).files.items()}
+
+
+def changed_between(repo: Repo, before: str, after: str) -> set[str]:
+    old, new = files_at(repo, before), files_at(repo, after)
+    return {path for path in old | new if old.get(path) != new.get(path)}
+
+
+def sent_blobs(hub: Hub) -> list[str]:
+    return sorted(path.rsplit("/", 1)[1] for path in hub.asked("PUT"))
+
+
+def hashes(folder: Path, *paths: str) -> list[str]:
+    return sorted(hashlib.sha256((folder / path).read_bytes()).hexdigest() for path in paths)
+
+
+LFS = sorted(path for path in CHANGED if path.endswith(".parquet"))
+
+
+def test_labels_go_to_a_branch_of_the_source(
+    hub: Hub, push: Client, client: Client, source: Path, labelled: Path
+):
+    repo = hub.add("alice/cubes", source, tag="v3.0")
+    before = dict(repo.refs)
+    pushed = push(facts={"source_revision": repo.refs["refs/heads/main"]})
+
+    assert pushed["branch"] == "topreward"
+    assert pushed["url"] == f"{hub.url}/datasets/alice/cubes/tree/topreward"
+    assert pushed["uploaded"] == len(CHANGED)
+    assert changed_between(repo, "main", "topreward") == CHANGED
+    assert sent_blobs(hub) == hashes(labelled, *LFS)
+    assert {**before, "refs/heads/topreward": pushed["commit"]} == repo.refs
+
+    for revision in ("topreward", pushed["commit"]):
+        loaded = client("load", repo_id="alice/cubes", revision=revision)
+        assert set(loaded["columns"]) >= COLUMNS
+        assert loaded["rewards"] == pytest.approx(
+            {
+                "topreward.log_prob": -1,
+                "topreward.progress": 1,
+                "topreward.advantage": 0,
+                "topreward.labelled": 1,
+            }
+        )
+    for revision in (None, "main"):
+        assert not COLUMNS & set(
+            client("load", repo_id="alice/cubes", revision=revision)["columns"]
+        )
+
+
+def test_pushing_again_sends_and_commits_nothing(hub: Hub, push: Client, source: Path):
+    hub.add("alice/cubes", source, tag="v3.0")
+    first = push()
+    hub.requests.clear()
+    assert push() == first | {"uploaded": 0, "deleted": 0, "unchanged": True}
+    assert not hub.asked("PUT")
+    assert not hub.asked("POST")
+
+
+def test_new_repository_holds_all_that_lerobot_needs(
+    hub: Hub, push: Client, client: Client, labelled: Path
+):
+    pushed = push(repo_id="alice/cubes-labelled", private=True)
+    repo = hub.dataset("alice/cubes-labelled")
+    assert pushed["branch"] == "main"
+    assert repo.private
+    assert repo.refs["refs/tags/v3.0"] == pushed["commit"]
+    expected = {
+        path.relative_to(labelled).as_posix()
+        for part in ("data", "meta", "videos")
+        for path in (labelled / part).rglob("*")
+        if path.is_file()
+    }
+    assert set(files_at(repo, "main")) - {".gitattributes"} == expected | CHANGED
+    loaded = client("load", repo_id="alice/cubes-labelled")
+    assert (loaded["revision"], loaded["frames"]) == ("v3.0", 11)
+    assert set(loaded["columns"]) >= COLUMNS
+
+
+def test_tags_of_an_existing_repository_stay(hub: Hub, push: Client, source: Path, tmp_path: Path):
+    first = push(repo_id="alice/other")
+    folder = write_labels(source, tmp_path / "again", log_prob=-2)
+    second = push(repo_id="alice/other", folder=folder)
+    assert second["uploaded"] == len({*LFS, "meta/stats.json"})
+    assert hub.dataset("alice/other").refs["refs/tags/v3.0"] == first["commit"]
+
+
+def test_card_of_the_repository_is_kept(hub: Hub, push: Client, source: Path, tmp_path: Path):
+    folder = tmp_path / "source"
+    shutil.copytree(source, folder)
+    (folder / "README.md").write_text("---\nlicense: mit\n---\n\n# My cubes\n")
+    repo = hub.add("alice/cubes", folder)
+    push(branch="labels")
+    card = files_at(repo, "labels")["README.md"].decode()
+    assert card.startswith("---\nlicense: mit\ntags:\n- LeRobot\n- topreward\n")
+    assert "# My cubes" in card
+    assert START in card
+    assert 'LeRobotDataset("alice/cubes", revision="labels")' in card
+
+
+def test_broken_card_is_the_users_to_mend(hub: Hub, push: Client, source: Path, tmp_path: Path):
+    folder = tmp_path / "source"
+    shutil.copytree(source, folder)
+    (folder / "README.md").write_text("---\ntags: [a\n---\n")
+    hub.add("alice/cubes", folder)
+    assert "refuses the front matter of its README.md" in push()
+    assert not hub.asked("PUT")
+
+
+def test_files_that_the_dataset_lost_are_deleted_and_foreign_ones_kept(
+    hub: Hub, push: Client, source: Path, tmp_path: Path
+):
+    folder = tmp_path / "source"
+    shutil.copytree(source, folder)
+    stale = ("data/chunk-000/file-001.parquet", "meta/episodes/chunk-001/file-000.parquet")
+    foreign = ("meta/notes.json", "extra.parquet", "data/readme.txt")
+    for path in (*stale, *foreign):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(path.encode())
+    repo = hub.add("alice/cubes", folder)
+    assert push()["deleted"] == len(stale)
+    assert changed_between(repo, "main", "topreward") == CHANGED | set(stale)
+
+
+@pytest.mark.parametrize(
+    ("token", "said"),
+    [
+        ("hf_reader", "Take a token with write access"),
+        ("hf_other", "Take a token with write access"),
+        ("hf_gone", "the Hub refused yours"),
+        (None, "none was found. Log in: hf auth login"),
+    ],
+)
+def test_token_that_may_not_write_is_named(
+    hub: Hub, push: Client, source: Path, token: str | None, said: str
+):
+    hub.add("alice/cubes", source)
+    refused = push(token=token)
+    assert refused.startswith("--hub-repo-id ")
+    assert said in refused
+
+
+def test_commit_in_between_is_taken_into_account(hub: Hub, push: Client, source: Path):
+    repo = hub.add("alice/cubes", source)
+    hub.fail("POST", "/commit/", status=412)
+    assert push()["commit"] == repo.refs["refs/heads/topreward"]
+    assert len(hub.asked("GET", "/revision/topreward")) == 2
+    assert len(hub.asked("PUT")) == len(LFS)
+
+
+def test_busy_branch_is_given_up(hub: Hub, push: Client, source: Path):
+    hub.add("alice/cubes", source)
+    hub.fail("POST", "/commit/", status=412, times=2)
+    assert "someone else keeps committing to 'topreward'" in push()
+
+
+def test_upload_goes_on_where_the_connection_was_cut(
+    hub: Hub, push: Client, source: Path, labelled: Path
+):
+    repo = hub.add("alice/cubes", source)
+    hub.fail("PUT", "/lfs/", after=100)
+    hub.fail("POST", "/commit/", after=20)
+    assert "cannot be reached" in push()
+    assert sent_blobs(hub) == hashes(labelled, *LFS)
+    hub.requests.clear()
+    assert push()["uploaded"] == len(CHANGED)
+    assert sent_blobs(hub) == []
+    assert changed_between(repo, "main", "topreward") == CHANGED
+
+
+def test_upload_sends_only_what_has_not_arrived(
+    hub: Hub, push: Client, source: Path, labelled: Path
+):
+    hub.add("alice/cubes", source)
+    data = hashes(labelled, "data/chunk-000/file-000.parquet")
+    hub.fail("PUT", data[0], status=403)
+    assert push().startswith("--hub-repo-id ")
+    hub.requests.clear()
+    push()
+    assert sent_blobs(hub) == data
+
+
+def test_pull_request_leaves_main_alone_and_is_opened_once(
+    hub: Hub, push: Client, source: Path, tmp_path: Path
+):
+    repo = hub.add("alice/cubes", source, tag="v3.0")
+    main = repo.refs["refs/heads/main"]
+    first = push(token="hf_other", create_pr=True)
+    assert first["branch"] == "refs/pr/1"
+    assert first["url"].endswith("/datasets/alice/cubes/discussions/1")
+    assert changed_between(repo, "main", "refs/pr/1") == CHANGED
+    assert push(token="hf_other", create_pr=True) == first | {"uploaded": 0, "unchanged": True}
+    folder = write_labels(source, tmp_path / "again", log_prob=-2)
+    assert push(token="hf_other", create_pr=True, folder=folder)["branch"] == "refs/pr/1"
+    assert set(repo.refs) == {"refs/heads/main", "refs/tags/v3.0", "refs/pr/1"}
+    assert repo.refs["refs/heads/main"] == main
+
+
+def test_another_dataset_is_not_overwritten(hub: Hub, push: Client, source: Path, tmp_path: Path):
+    folder = tmp_path / "bigger"
+    shutil.copytree(source, folder)
+    info = json.loads((folder / "meta/info.json").read_text())
+    (folder / "meta/info.json").write_text(json.dumps(info | {"total_episodes": 40}))
+    hub.add("alice/other", folder)
+    hub.add("alice/cubes", folder)
+    for options in ({"repo_id": "alice/other"}, {"branch": "main"}, {"create_pr": True}):
+        assert "must not hold another dataset on 'main'; it has 40 episodes" in push(**options)
+    assert not hub.asked("PUT")
+    assert push()["branch"] == "topreward"
+
+
+def test_incomplete_folder_is_refused(hub: Hub, push: Client, labelled: Path, tmp_path: Path):
+    folder = tmp_path / "partial"
+    shutil.copytree(labelled, folder)
+    shutil.rmtree(folder / "videos")
+    said = push(repo_id="alice/new", folder=folder)
+    assert "videos/observation.images.front/chunk-000/file-000.mp4" in said
+
+
+def test_videos_may_be_on_the_hub_alone(
+    hub: Hub, push: Client, source: Path, labelled: Path, tmp_path: Path
+):
+    folder = tmp_path / "partial"
+    shutil.copytree(labelled, folder)
+    shutil.rmtree(folder / "videos")
+    repo = hub.add("alice/cubes", source)
+    assert push(folder=folder)["uploaded"] == len(CHANGED)
+    assert changed_between(repo, "main", "topreward") == CHANGED
+
+
+def test_branch_gets_the_videos_of_the_commit_that_was_labelled(
+    hub: Hub, push: Client, source: Path, labelled: Path, tmp_path: Path
+):
+    folder = tmp_path / "partial"
+    shutil.copytree(labelled, folder)
+    shutil.rmtree(folder / "videos")
+    repo = hub.add("alice/cubes", source)
+    main = repo.resolve("main")
+    video = "videos/observation.images.front/chunk-000/file-000.mp4"
+    old = {**main.files, video: Blob(b"recorded before", lfs=True)}
+    repo.commit("refs/heads/topreward", "Older labels", old, parent=main)
+    options = {"folder": folder, "facts": {"source_revision": main.sha}}
+    push(**options)
+    assert changed_between(repo, "main", "topreward") == CHANGED
+    assert sent_blobs(hub) == hashes(labelled, *LFS)
+    assert push(**options)["unchanged"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"branch": "v3.1"}, "must not look like a version"),
+        ({"branch": "x", "create_pr": True}, "pull request against main"),
+        ({"private": True}, "exists and is public"),
+        ({"repo_id": "alice cubes"}, "must look like owner/name"),
+        ({"repo_id": "alice/none", "create_pr": True}, "on the Hub already"),
+        ({"facts": {"source_repo_id": "a/local"}, "repo_id": "a/local"}, "on the Hub already"),
+    ],
+)
+def test_contradictory_options_change_nothing(
+    hub: Hub, push: Client, source: Path, options: dict[str, Any], said: str
+):
+    hub.add("alice/cubes", source)
+    assert said in push(**options)
+    assert not hub.asked("POST")
