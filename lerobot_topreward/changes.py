@@ -11,9 +11,9 @@ from huggingface_hub.hf_api import RepoFile
 from lerobot.datasets.utils import DatasetInfo
 
 from lerobot_topreward.errors import UserError
+from lerobot_topreward.sidecar import SIDECAR_NAME
 
 CARD = "README.md"
-SIDECAR = "topreward_progress.parquet"
 # LeRobot opens whatever matches these, so one left over from before would be read as well. Other
 # files that somebody put beside them are theirs.
 _OWNED = ("data/*/*.parquet", "meta/episodes/*/*.parquet")
@@ -87,8 +87,8 @@ def _files(folder: Path) -> dict[str, Path]:
         if path.is_file()
         and not any(name.startswith(".") for name in path.relative_to(folder).parts)
     }
-    if (folder / SIDECAR).is_file():
-        found[SIDECAR] = folder / SIDECAR
+    if (folder / SIDECAR_NAME).is_file():
+        found[SIDECAR_NAME] = folder / SIDECAR_NAME
     return found
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import packaging.version
 from huggingface_hub import (
     CommitInfo,
     CommitOperationAdd,
@@ -15,9 +14,8 @@ from huggingface_hub import (
     HfApi,
     get_token,
 )
-from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.hf_api import RepoFile
-from lerobot.datasets.dataset_metadata import CODEBASE_VERSION
 from lerobot.datasets.io_utils import load_info
 from lerobot.datasets.utils import INFO_PATH, DatasetInfo
 
@@ -25,8 +23,15 @@ from lerobot_topreward.card import START, CardFacts, card_section, merge_card
 from lerobot_topreward.changes import CARD, Changes, find_changes
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.hub import translate_errors
+from lerobot_topreward.hub_refs import (
+    DEFAULT_BRANCH,
+    check_branch,
+    ensure_branch,
+    ensure_version_tag,
+    own_pull_request,
+    prepare_repo,
+)
 
-DEFAULT_BRANCH = "topreward"
 _TITLE = "Add TOPReward labels"
 
 
@@ -97,7 +102,7 @@ def push(
     """
     api = api or HfApi()
     is_source = repo_id == facts.source_repo_id
-    _check_branch(branch, create_pr=create_pr)
+    check_branch(branch, create_pr=create_pr)
     if not (api.token or get_token()):
         raise UserError(
             f"{option} {repo_id!r}: pushing needs a token that may write, and none was found. "
@@ -106,10 +111,10 @@ def push(
     info = load_info(folder)
     with translate_errors(repo_id=repo_id, option=option):
         may_create = not (is_source or create_pr)
-        _prepare_repo(api, repo_id, private=private, may_create=may_create, option=option)
+        prepare_repo(api, repo_id, private=private, may_create=may_create, option=option)
         branch = branch or (DEFAULT_BRANCH if is_source and not create_pr else "main")
-        _ensure_branch(api, repo_id, branch, start=facts.source_revision if is_source else None)
-        revision = (_own_pull_request(api, repo_id) if create_pr else None) or branch
+        ensure_branch(api, repo_id, branch, start=facts.source_revision if is_source else None)
+        revision = (own_pull_request(api, repo_id, title=_TITLE) if create_pr else None) or branch
         target = _Target(
             repo_id=repo_id,
             branch=branch,
@@ -120,78 +125,8 @@ def push(
         )
         result = _commit_fresh(api, folder, target, facts=facts, info=info)
         if not is_source and not create_pr:
-            _ensure_version_tag(api, repo_id, commit=result.commit)
+            ensure_version_tag(api, repo_id, commit=result.commit)
     return result
-
-
-def _check_branch(branch: str | None, *, create_pr: bool) -> None:
-    if branch is None:
-        return
-    if create_pr and branch != "main":
-        raise UserError(
-            f"--create-pr opens a pull request against main; got --branch {branch}. Drop one of them"
-        )
-    try:
-        packaging.version.parse(branch)
-    except packaging.version.InvalidVersion:
-        return
-    # https://github.com/huggingface/lerobot/blob/main/src/lerobot/datasets/utils.py get_safe_version
-    raise UserError(
-        f"--branch must not look like a version; got {branch!r}, which LeRobot would take for the "
-        f"dataset's format and read by default. Choose a name such as {DEFAULT_BRANCH!r}"
-    )
-
-
-def _prepare_repo(
-    api: HfApi, repo_id: str, *, private: bool, may_create: bool, option: str
-) -> None:
-    try:
-        repo = api.dataset_info(repo_id)
-    except RepositoryNotFoundError as error:
-        if not may_create:
-            raise UserError(
-                f"{option} must name a dataset that is on the Hub already, to add a branch or pull "
-                f"request to it; got {repo_id!r}, which is not, or is hidden from your token.\n"
-                "Check the name and the token (hf auth login), or name a new repository with "
-                "--hub-repo-id and without --create-pr"
-            ) from error
-        api.create_repo(repo_id, repo_type="dataset", private=private)
-        return
-    if private and not repo.private:
-        raise UserError(
-            f"--private makes a new repository private; {repo_id!r} exists and is public. "
-            "Drop the option, change the repository's settings, or name another repository"
-        )
-
-
-def _ensure_branch(api: HfApi, repo_id: str, branch: str, *, start: str | None) -> None:
-    refs = api.list_repo_refs(repo_id, repo_type="dataset")
-    if branch not in {ref.name for ref in refs.branches}:
-        api.create_branch(
-            repo_id, branch=branch, revision=start, repo_type="dataset", exist_ok=True
-        )
-
-
-def _own_pull_request(api: HfApi, repo_id: str) -> str | None:
-    opened = api.get_repo_discussions(
-        repo_id,
-        repo_type="dataset",
-        author=api.whoami()["name"],
-        discussion_type="pull_request",
-        discussion_status="open",
-    )
-    return next((f"refs/pr/{request.num}" for request in opened if request.title == _TITLE), None)
-
-
-def _ensure_version_tag(api: HfApi, repo_id: str, *, commit: str) -> None:
-    refs = api.list_repo_refs(repo_id, repo_type="dataset")
-    for ref in [*refs.branches, *refs.tags]:
-        try:
-            packaging.version.parse(ref.name)
-        except packaging.version.InvalidVersion:
-            continue
-        return
-    api.create_tag(repo_id, tag=CODEBASE_VERSION, revision=commit, repo_type="dataset")
 
 
 def _commit_fresh(
