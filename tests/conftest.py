@@ -38,6 +38,7 @@ def record_dataset(tmp_path_factory: pytest.TempPathFactory) -> RecordDataset:
         video: bool = True,
         seed: int = 0,
         vcodec: str = "h264",
+        file_per_episode: bool = False,
     ) -> Path:
         root = tmp_path_factory.mktemp("recorded") / "dataset"
         rng = np.random.default_rng(seed)
@@ -59,6 +60,8 @@ def record_dataset(tmp_path_factory: pytest.TempPathFactory) -> RecordDataset:
             use_videos=video,
             rgb_encoder=RGBEncoderConfig(vcodec=vcodec) if video else None,
         )
+        if file_per_episode:  # every video is larger than this, so none is added to
+            setattr(dataset.meta.info, "video_files_size_in_mb", 1e-9)  # noqa: B010
         for episode, length in enumerate(lengths):
             task = tasks[episode % len(tasks)]
             for frame in range(length):
@@ -81,3 +84,12 @@ def record_dataset(tmp_path_factory: pytest.TempPathFactory) -> RecordDataset:
         return root
 
     return record
+
+
+@pytest.fixture(scope="session")
+def tiny_vlm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random tiny Qwen3-VL checkpoint whose curves are not flat."""
+    from lerobot_topreward.vlm.tiny import TinyConfig, build_tiny_vlm
+
+    folder = tmp_path_factory.mktemp("vlm") / "tiny"
+    return build_tiny_vlm(folder, config=TinyConfig(spread=0.2))

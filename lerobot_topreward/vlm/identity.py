@@ -96,7 +96,7 @@ def identify(config: VlmConfig) -> VlmIdentity:
     else:
         from huggingface_hub import hf_hub_download
 
-        with translate_errors(repo_id=config.vlm, option="--vlm"):
+        with translate_errors(repo_id=config.vlm, option="--vlm", repo_type="model"):
             found = Path(hf_hub_download(config.vlm, "config.json", revision=config.vlm_revision))
         _check_architecture(config.vlm, found)
         revision = found.parent.name  # .../snapshots/<commit>/config.json

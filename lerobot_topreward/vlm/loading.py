@@ -10,7 +10,6 @@ from transformers import (
     AutoProcessor,
     Qwen3VLForConditionalGeneration,
     Qwen3VLMoeForConditionalGeneration,
-    Qwen3VLProcessor,
 )
 
 from lerobot_topreward.errors import UserError
@@ -24,7 +23,6 @@ from lerobot_topreward.vlm.memory import (
     stored_bytes,
 )
 
-Model = Qwen3VLForConditionalGeneration | Qwen3VLMoeForConditionalGeneration
 _PLACEHOLDER = "<|vision_start|><|video_pad|><|vision_end|>"
 
 
@@ -32,8 +30,9 @@ _PLACEHOLDER = "<|vision_start|><|video_pad|><|vision_end|>"
 class Vlm:
     """A loaded checkpoint and what is needed to ask it."""
 
-    model: Model
-    processor: Qwen3VLProcessor
+    # transformers sets and wraps their parts dynamically, beyond what its annotations say.
+    model: Any  # Qwen3VLForConditionalGeneration or Qwen3VLMoeForConditionalGeneration
+    processor: Any  # Qwen3VLProcessor
     prologue: str  # the text before the video
     answers: tuple[int, int]  # token ids of " True" and " False"
 
@@ -52,7 +51,7 @@ def load_vlm(config: VlmConfig, identity: VlmIdentity | None = None) -> Vlm:
     identity = identity or identify(config)
     source = str(identity.folder) if identity.folder is not None else identity.name
     pinned: dict[str, Any] = {} if identity.folder else {"revision": identity.revision}
-    with translate_errors(repo_id=identity.name, option="--vlm"):
+    with translate_errors(repo_id=identity.name, option="--vlm", repo_type="model"):
         settings = AutoConfig.from_pretrained(source, **pinned)
         processor = AutoProcessor.from_pretrained(source, **pinned)
     prologue, answers = check_processor(identity.name, processor)
@@ -67,7 +66,7 @@ def load_vlm(config: VlmConfig, identity: VlmIdentity | None = None) -> Vlm:
     )
     # transformers draws its own bar; ours counts episodes.
     transformers.utils.logging.disable_progress_bar()
-    with translate_errors(repo_id=identity.name, option="--vlm"):
+    with translate_errors(repo_id=identity.name, option="--vlm", repo_type="model"):
         model = model_class.from_pretrained(
             source,
             dtype=getattr(torch, identity.dtype),
@@ -80,7 +79,7 @@ def load_vlm(config: VlmConfig, identity: VlmIdentity | None = None) -> Vlm:
     return Vlm(model.eval(), processor, prologue, answers)
 
 
-def check_processor(name: str, processor: Qwen3VLProcessor) -> tuple[str, tuple[int, int]]:
+def check_processor(name: str, processor: Any) -> tuple[str, tuple[int, int]]:
     """Find the text before the video and the answers' tokens.
 
     The prompt is the chat template's user turn cut at the first end of turn, so that the model
@@ -109,7 +108,7 @@ def _quantization(identity: VlmIdentity) -> transformers.BitsAndBytesConfig | No
     if identity.quantize is None:
         return None
     try:
-        import bitsandbytes  # noqa: F401
+        import bitsandbytes  # noqa: F401  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise UserError(
             f"--quantize {identity.quantize} needs bitsandbytes; "

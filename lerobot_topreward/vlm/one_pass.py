@@ -7,7 +7,7 @@ approximated: against one forward per prefix the difference is floating-point no
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -41,7 +41,10 @@ class StemCache(DynamicCache):
     def __init__(self, stem: DynamicCache, length: int) -> None:
         """Show the first ``length`` tokens of a cache, without copying them."""
         super().__init__()
-        self._shown = [(keys[:, :, :length], values[:, :, :length]) for keys, values, _ in stem]
+        self._shown = [
+            (layer.keys[:, :, :length], layer.values[:, :, :length])
+            for layer in cast(list[Any], stem.layers)
+        ]
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
@@ -69,7 +72,7 @@ class OnePassScorer:
     """The built-in scorer: all prefixes and all instructions of a clip in one pass."""
 
     def __init__(
-        self, vlm: Vlm, *, chunk_tokens: int = 4096, max_pixels: int | None = None
+        self, vlm: Vlm, *, chunk_tokens: int = 2048, max_pixels: int | None = None
     ) -> None:
         """Wrap a checkpoint.
 
@@ -239,7 +242,7 @@ class OnePassScorer:
             [[len(unique), video.shape.rows * merge, video.shape.columns * merge]],
             device=pixels.device,
         )
-        out = self.vlm.model.model.get_video_features(pixels, grid, return_dict=True)
+        out = self.vlm.model.model.get_video_features(pixels, grid)
         order = torch.tensor([unique.index(pair) for pair in pairs], device=pixels.device)
         per_block = video.shape.rows * video.shape.columns
 

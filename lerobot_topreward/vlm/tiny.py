@@ -6,6 +6,7 @@ tested offline, and so that the demo can teach one.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
@@ -57,10 +58,13 @@ class TinyConfig:
     vision_hidden: int = 64  # vision width
     vision_layers: int = 3  # vision blocks
     vision_heads: int = 4  # vision heads
+    vision_intermediate: int | None = None  # vision MLP width; twice vision_hidden if None
     deepstack: tuple[int, ...] = (0, 1)  # vision blocks whose features join the first text layers
     grid: int = 8  # learnt vision positions per side
     experts: int = 0  # > 0 makes a mixture of experts (qwen3_vl_moe)
     vocab: int = 400  # byte-level BPE tokens
+    embeddings: int | None = None  # rows of the embedding; as many as there are tokens if None
+    tied: bool = False  # whether the output shares the input's embedding
     seed: int = 0  # of the random weights
     spread: float = 0.02  # their standard deviation; larger ones make curves that are not flat
 
@@ -104,8 +108,8 @@ def build_model(
     config: TinyConfig, tokenizer: Qwen2Tokenizer
 ) -> Qwen3VLForConditionalGeneration | Qwen3VLMoeForConditionalGeneration:
     """A model with random weights of the given sizes, in fp32."""
-    text: dict[str, object] = {
-        "vocab_size": len(tokenizer),
+    text: dict[str, Any] = {
+        "vocab_size": config.embeddings or len(tokenizer),
         "hidden_size": config.hidden,
         "intermediate_size": config.intermediate,
         "num_hidden_layers": config.layers,
@@ -118,7 +122,7 @@ def build_model(
             "mrope_section": _mrope_section(config.head_dim),
             "mrope_interleaved": True,
         },
-        "tie_word_embeddings": False,
+        "tie_word_embeddings": config.tied,
         "initializer_range": config.spread,
     }
     if config.experts:
@@ -130,7 +134,7 @@ def build_model(
     vision = {
         "depth": config.vision_layers,
         "hidden_size": config.vision_hidden,
-        "intermediate_size": 2 * config.vision_hidden,
+        "intermediate_size": config.vision_intermediate or 2 * config.vision_hidden,
         "num_heads": config.vision_heads,
         "out_hidden_size": config.hidden,
         "num_position_embeddings": config.grid**2,
@@ -152,13 +156,19 @@ def build_model(
         else (Qwen3VLConfig, Qwen3VLForConditionalGeneration)
     )
     torch.manual_seed(config.seed)
-    model = model_class(config_class(text_config=text, vision_config=vision, **ids))
+    settings: dict[str, Any] = {
+        "text_config": text,
+        "vision_config": vision,
+        "tie_word_embeddings": config.tied,
+        **ids,
+    }
+    model = model_class(config_class(**settings))
     return model.eval()
 
 
 def _mrope_section(head_dim: int) -> list[int]:
     half = head_dim // 2
-    side = half // 3
+    side = half * 5 // 16  # 24, 20, 20 at Qwen's own head_dim of 128
     return [half - 2 * side, side, side]
 
 

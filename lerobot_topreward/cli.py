@@ -1,0 +1,124 @@
+"""The command line: thin, one function per command."""
+
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+import tyro
+from rich.console import Console
+
+from lerobot_topreward.config import LabelConfig, load_preset, with_options
+from lerobot_topreward.errors import UserError
+
+INTERRUPTED = 130  # as shells report Ctrl-C
+
+_COMMANDS = {
+    "label": "label a dataset with per-frame task progress and advantage",
+    "demo": "label the bundled SO-101 episodes with the bundled VLM",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run ``lerobot-topreward`` and exit: 0 done, 1 some episodes failed, 2 a user's mistake."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    errors = Console(stderr=True, soft_wrap=True, highlight=False)
+    try:
+        code = _dispatch(arguments)
+    except UserError as error:
+        errors.print(f"[red]error:[/red] {_escape(str(error))}")
+        code = 2
+    except KeyboardInterrupt:
+        errors.print("stopped; run the same command again to go on from here")
+        code = INTERRUPTED
+    sys.exit(code)
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if arguments[:1] == ["label"]:
+        return _label(parse(LabelConfig, "label", arguments[1:]))
+    if arguments[:1] == ["demo"]:
+        from lerobot_topreward.demo.command import DemoConfig, demo
+
+        return demo(parse(DemoConfig, "demo", arguments[1:]), console=_console())
+    out = _console()
+    if arguments[:1] in ([], ["-h"], ["--help"]):
+        out.print("usage: lerobot-topreward COMMAND [OPTIONS]\n")
+        for name, what in _COMMANDS.items():
+            out.print(f"  {name:<8} {what}")
+        out.print("\nlerobot-topreward COMMAND --help shows the options of a command")
+        return 0
+    if arguments[0] == "--version":
+        from lerobot_topreward import __version__
+
+        out.print(__version__)
+        return 0
+    close = get_close_matches(arguments[0], _COMMANDS, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"commands: {', '.join(_COMMANDS)}"
+    raise UserError(f"there is no command '{arguments[0]}'; {hint}")
+
+
+def parse[C](config_class: type[C], command: str, arguments: Sequence[str]) -> C:
+    """Read a command's options: its defaults, then ``--config``, then the command line.
+
+    Raises:
+        UserError: a preset or a value breaks a rule.
+        SystemExit: tyro printed help (0) or what is wrong with the arguments (2).
+    """
+    rest, preset = _take_config(arguments)
+    default = with_options(config_class, load_preset(preset) if preset else {})
+    return tyro.cli(
+        config_class,
+        prog=f"lerobot-topreward {command}",
+        args=rest,
+        default=default,
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+
+
+def _take_config(arguments: Sequence[str]) -> tuple[list[str], str | None]:
+    rest, preset = [], None
+    waiting = iter(arguments)
+    for argument in waiting:
+        if argument == "--config":
+            preset = next(waiting, None)
+            if preset is None:
+                raise UserError("--config needs a YAML file or the name of a preset")
+        elif argument.startswith("--config="):
+            preset = argument.removeprefix("--config=")
+        else:
+            rest.append(argument)
+    return rest, preset
+
+
+def _label(config: LabelConfig) -> int:
+    from lerobot_topreward.label import label
+
+    out = _console()
+    result = label(config, console=out)
+    if result.interrupted:
+        out.print(
+            f"stopped: {result.labelled} episodes are scored and kept; "
+            "run the same command again to go on"
+        )
+        return INTERRUPTED
+    out.print(f"episodes labelled    {result.labelled}")
+    out.print(f"of these scored now  {result.scored}")
+    out.print(f"failed               {len(result.failed)}")
+    out.print(f"seconds              {result.seconds:.1f}")
+    what = "sidecar" if config.write == "sidecar" else "dataset"
+    out.print(f"{what:<20} {result.output}")
+    out.print(f"raw scores           {result.store}")
+    if result.pushed is not None:
+        state = "unchanged" if result.pushed.unchanged else f"{result.pushed.uploaded} files"
+        out.print(f"pushed               {result.pushed.url} ({state})")
+    for episode, reason in sorted(result.failed.items()):
+        out.print(f"[yellow]episode {episode} failed:[/yellow] {_escape(reason)}")
+    return 1 if result.failed else 0
+
+
+def _console() -> Console:
+    return Console(highlight=False, soft_wrap=True)
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", r"\[")

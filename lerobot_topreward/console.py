@@ -1,0 +1,95 @@
+"""What a run says while it works: a bar on a terminal, plain lines elsewhere; and Ctrl-C."""
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+_LINE_EVERY_S = 10.0
+
+
+class EpisodeProgress:
+    """Episodes done, frames per second and the time that is left."""
+
+    def __init__(self, console: Console, *, episodes: int) -> None:
+        """Begin to count towards a number of episodes."""
+        self._console = console
+        self._episodes = episodes
+        self.done = self._frames = 0
+        self._began = self._said = time.monotonic()
+        self._bar = Progress(
+            TextColumn("scoring"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("episodes  {task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("scoring", total=episodes, rate="")
+
+    def __enter__(self) -> "EpisodeProgress":
+        """Show the bar."""
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Take the bar away."""
+        self._bar.stop()
+
+    def episode_done(self, frames: int) -> None:
+        """Count an episode of so many frames, labelled or failed."""
+        self.done += 1
+        self._frames += frames
+        now = time.monotonic()
+        rate = self._frames / max(now - self._began, 1e-9)
+        self._bar.update(self._task, advance=1, rate=f"{rate:.0f} frames/s")
+        last = self.done == self._episodes
+        if not self._console.is_terminal and (last or now - self._said >= _LINE_EVERY_S):
+            self._said = now
+            left = (now - self._began) / self.done * (self._episodes - self.done)
+            self._console.print(
+                f"scored {self.done} of {self._episodes} episodes, {rate:.0f} frames/s, "
+                f"{left:.0f} s left",
+                highlight=False,
+            )
+
+
+@dataclass(slots=True)
+class StopRequest:
+    """Whether the user has asked to stop."""
+
+    asked: bool = field(default=False)
+
+
+@contextmanager
+def stop_on_signal(console: Console) -> Iterator[StopRequest]:
+    """Let the episode at hand finish on the first Ctrl-C or SIGTERM; stop at once on the second."""
+    request = StopRequest()
+
+    def handle(_: int, __: FrameType | None) -> None:
+        if request.asked:
+            raise KeyboardInterrupt
+        request.asked = True
+        console.print("finishing this episode; once more to stop at once", style="yellow")
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield request
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

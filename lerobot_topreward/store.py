@@ -1,0 +1,208 @@
+"""The store of raw scores: one shard per episode and control, so that a run can stop at any moment.
+
+::
+
+    <output>/topreward/<key>/run.json                       how the scores were made, what failed
+    <output>/topreward/<key>/episode_000123.parquet         control "none"
+    <output>/topreward/<key>/episode_000123.static.parquet  control "static"
+
+The key is a hash of everything that changes a raw score. A shard has one row per prefix:
+``episode_index, segment_start, prefix_length`` (raw frames of the segment), ``frame_index`` (last
+frame shown, within the episode), ``timestamp`` (s), ``log_prob_true, log_prob_false`` (nats, <= 0),
+``control``. Its metadata hold the episode's fingerprint and segments: a shard is used only for the
+episode that it was made from, so a dataset that grew or changed costs only its new episodes.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
+
+from lerobot_topreward.errors import UserError
+from lerobot_topreward.records import PrefixScores, Segment
+from lerobot_topreward.transaction import WORK_FOLDER, sync, write_file
+
+SCHEMA = pa.schema(
+    [
+        ("episode_index", pa.int64()),
+        ("segment_start", pa.int64()),
+        ("prefix_length", pa.int64()),
+        ("frame_index", pa.int64()),
+        ("timestamp", pa.float64()),
+        ("log_prob_true", pa.float32()),
+        ("log_prob_false", pa.float32()),
+        ("control", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreKey:
+    """Everything that changes a raw score."""
+
+    vlm: str
+    vlm_revision: str
+    dtype: str
+    quantize: str | None
+    engine: str
+    prompt: str  # of an empty instruction
+    camera: str  # feature key
+    instruction: str | None  # what overrode the dataset's own tasks
+    sample_fps: float
+    final_frame: bool
+    prefixes: int | None  # None: every sampled frame
+    max_pixels: int | None
+
+    def digest(self) -> str:
+        """A short hash that names the store's folder."""
+        text = json.dumps(asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@contextmanager
+def output_lock(output: Path) -> Iterator[None]:
+    """Keep a second run away from an output folder, also when this one dies.
+
+    Raises:
+        UserError: another run holds it, or the folder cannot be written to.
+    """
+    work = output / WORK_FOLDER
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(work / ".lock")
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(
+            f"output folder {output} is in use by another run; wait for it to end, or choose "
+            "another --output"
+        ) from None
+    except OSError as error:
+        raise UserError(
+            f"output folder {output} must be writable; {error.strerror}. Choose another --output"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """The shards of one key."""
+
+    folder: Path
+
+    def path(self, episode: int, control: str) -> Path:
+        """Where a shard is, whether or not it exists."""
+        suffix = "" if control == "none" else f".{control}"
+        return self.folder / f"episode_{episode:06d}{suffix}.parquet"
+
+    def write(self, scores: Sequence[PrefixScores], *, fingerprint: str, fps: float) -> None:
+        """Write the shard of one episode and control, whole or not at all."""
+        first = scores[0]
+        table = pa.concat_tables([_table(score, fps=fps) for score in scores])
+        header = {"fingerprint": fingerprint, "segments": _describe([s.segment for s in scores])}
+        path = self.path(first.segment.episode_index, first.control)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.partial")
+        pq.write_table(table.replace_schema_metadata({"topreward": json.dumps(header)}), partial)
+        sync(partial)
+        os.replace(partial, path)
+
+    def read(
+        self, segments: Sequence[Segment], control: str, *, fingerprint: str
+    ) -> list[PrefixScores] | None:
+        """Read an episode's shard; None where there is none that fits this episode."""
+        path = self.path(segments[0].episode_index, control)
+        try:
+            table = pq.read_table(path)
+            header = json.loads((table.schema.metadata or {})[b"topreward"])
+        except (OSError, pa.ArrowException, KeyError, ValueError):
+            return None  # missing or damaged: scored anew
+        wanted = {"fingerprint": fingerprint, "segments": _describe(segments)}
+        if header != wanted or not table.schema.equals(SCHEMA):
+            return None
+        columns = {name: table[name].to_numpy() for name in SCHEMA.names if name != "control"}
+        return [_scores(segment, control, columns) for segment in segments]
+
+
+def _describe(segments: Sequence[Segment]) -> list[list[Any]]:
+    return [[segment.start, segment.length, segment.instruction] for segment in segments]
+
+
+def _table(scores: PrefixScores, *, fps: float) -> pa.Table:
+    rows = len(scores.prefix_length)
+    columns = {
+        "episode_index": np.full(rows, scores.segment.episode_index),
+        "segment_start": np.full(rows, scores.segment.start),
+        "prefix_length": scores.prefix_length,
+        "frame_index": scores.frame_index,
+        "timestamp": scores.frame_index / fps,
+        "log_prob_true": scores.log_prob_true,
+        "log_prob_false": scores.log_prob_false,
+        "control": [scores.control] * rows,
+    }
+    return pa.table(columns, schema=SCHEMA)
+
+
+def _scores(segment: Segment, control: str, columns: Mapping[str, np.ndarray]) -> PrefixScores:
+    rows = columns["segment_start"] == segment.start
+    return PrefixScores(
+        segment=segment,
+        control=control,
+        prefix_length=columns["prefix_length"][rows],
+        frame_index=columns["frame_index"][rows],
+        log_prob_true=columns["log_prob_true"][rows],
+        log_prob_false=columns["log_prob_false"][rows],
+    )
+
+
+def open_store(output: Path, key: ScoreKey, *, dataset: str) -> Store:
+    """Find or begin the store of a key.
+
+    Raises:
+        UserError: the output folder belongs to another dataset.
+    """
+    for path in sorted((output / WORK_FOLDER).glob("*/run.json")):
+        made_from = read_run(path).get("dataset")
+        if made_from != dataset:
+            raise UserError(
+                f"output folder {output} holds the labels of {made_from}, not of {dataset}; "
+                "choose another --output"
+            )
+    folder = output / WORK_FOLDER / key.digest()
+    folder.mkdir(parents=True, exist_ok=True)
+    return Store(folder)
+
+
+def read_run(path: Path) -> dict[str, Any]:
+    """Read a ``run.json``.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} is damaged ({error}); delete it and run the command again"
+        ) from None
+
+
+def write_run(store: Store, key: ScoreKey, *, run: Mapping[str, Any]) -> Path:
+    """Write ``run.json`` beside the shards, whole or not at all."""
+    path = store.folder / "run.json"
+    partial = path.with_name(".run.json.partial")
+    scoring = {field.name: getattr(key, field.name) for field in fields(key)}
+    write_file(partial, json.dumps({**run, "scoring": scoring}, indent=2, sort_keys=True))
+    os.replace(partial, path)
+    return path
