@@ -103,6 +103,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.headers.get("Transfer-Encoding") == "chunked":
             self.body = b"".join(iter(self.read_chunk, b""))
         with self.hub.lock:
+            self.hub.meanwhile.pop(path, lambda: None)()
             status, headers, body = self.answer(method, url.path, fault)
             self.hub.requests.append(Request(method, path, status))
         self.send_response(status)

@@ -5,7 +5,7 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -124,11 +124,12 @@ class Hub:
         }
         self.requests: list[Request] = []
         self.faults: list[Fault] = []
+        self.meanwhile: dict[str, Callable[[], object]] = {}  # done once, before a path is answered
         self.lock = threading.Lock()
         self.url = ""
 
     def reset(self) -> None:
-        for kept in (self.repos, self.requests, self.faults):
+        for kept in (self.repos, self.requests, self.faults, self.meanwhile):
             kept.clear()
 
     def add(

@@ -228,9 +228,15 @@ def test_token_that_may_not_write_is_named(
 
 def test_commit_in_between_is_taken_into_account(hub: Hub, push: Client, source: Path):
     repo = hub.add("alice/cubes", source)
-    hub.fail("POST", "/commit/", status=412)
-    assert push()["commit"] == repo.refs["refs/heads/topreward"]
-    assert len(hub.asked("GET", "/revision/topreward")) == 2
+    main = repo.resolve("main")
+    theirs = {**main.files, "README.md": Blob(b"# Theirs\n", lfs=False)}
+    hub.meanwhile["/api/datasets/alice/cubes/commit/topreward"] = lambda: repo.commit(
+        "refs/heads/topreward", "A card", theirs, parent=main
+    )
+    pushed = push()
+    assert changed_between(repo, "main", "topreward") == CHANGED
+    assert b"# Theirs" in files_at(repo, "topreward")["README.md"]
+    assert repo.refs == {"refs/heads/main": main.sha, "refs/heads/topreward": pushed["commit"]}
     assert len(hub.asked("PUT")) == len(LFS)
 
 
