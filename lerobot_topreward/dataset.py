@@ -33,6 +33,7 @@ from lerobot_topreward.sidecar import (
     SIDECAR_NAME,
     SIDECAR_ROW_BYTES,
     check_finite,
+    dataset_of,
     fingerprint_of,
     stage_sidecar,
 )
@@ -83,7 +84,9 @@ class _Plan:
     needed_bytes: int
 
 
-def check_output(source_root: Path, output: Path, *, fingerprint: str) -> None:
+def check_output(
+    source_root: Path, output: Path, *, fingerprint: str, dataset: str | None = None
+) -> None:
     """Refuse an output folder that cannot be written, or holds what is not ours; changes nothing.
 
     Worth calling before hours of scoring.
@@ -92,6 +95,8 @@ def check_output(source_root: Path, output: Path, *, fingerprint: str) -> None:
         source_root: the dataset's folder.
         output: where the labelled dataset goes; the same folder to label it in place.
         fingerprint: the dataset's.
+        dataset: its name. Labels of the same name are renewed even though the dataset has changed
+            since, as when more episodes were recorded.
 
     Raises:
         UserError: says what is in the way.
@@ -108,25 +113,26 @@ def check_output(source_root: Path, output: Path, *, fingerprint: str) -> None:
             f"output folder {output} must not lie within the dataset {source_root}, nor around it"
         )
     elif output.is_dir():
-        _check_contents(output, fingerprint=fingerprint)
+        _check_contents(output, fingerprint=fingerprint, dataset=dataset)
     folder = output if output.exists() else output.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         state = "not writable" if folder.is_dir() else "not a folder"
         raise UserError(f"output folder {output} cannot be written: {folder} is {state}")
 
 
-def _check_contents(output: Path, *, fingerprint: str) -> None:
+def _check_contents(output: Path, *, fingerprint: str, dataset: str | None) -> None:
     names = {entry.name for entry in output.iterdir()} - {WORK_FOLDER}
     if not names:
         return
     found = fingerprint_of(output / SIDECAR_NAME)
+    renewed = dataset is not None and dataset_of(output / SIDECAR_NAME) == dataset
     if found is None:
         raise UserError(
             f"output folder {output} is not empty: it holds {', '.join(sorted(names)[:3])}"
             f"{', ...' if len(names) > 3 else ''}, which labelling did not write. Choose another "
             "output folder"
         )
-    if found != fingerprint:
+    if found != fingerprint and not renewed:
         raise UserError(
             f"output folder {output} is not empty: it holds another dataset's labels, or those of "
             f"this dataset before it changed (fingerprint {found[:12]}, now {fingerprint[:12]}). "
@@ -155,7 +161,7 @@ def write_columns(
         output: a folder that does not exist (its parent does), holds at most ``topreward/`` or an
             earlier output for the same dataset, or is `source_root`.
         fingerprint: the dataset's.
-        provenance: how the rewards were made, for the sidecar.
+        provenance: how the rewards were made, for the sidecar; ``dataset`` in it is its name.
         ops: file operations; the real ones when None.
 
     Raises:
@@ -166,7 +172,7 @@ def write_columns(
     ops = ops or FileOps()
     source_root, output = source_root.resolve(), output.resolve()
     finish_interrupted(output, ops=ops)
-    check_output(source_root, output, fingerprint=fingerprint)
+    check_output(source_root, output, fingerprint=fingerprint, dataset=provenance.get("dataset"))
     with staging_folder(output) as staging:
         plan = _plan(source_root, output, device=staging.stat().st_dev, frames=len(rewards.index))
         with space_reported(output, needed=plan.needed_bytes, ops=ops):

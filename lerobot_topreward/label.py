@@ -80,7 +80,12 @@ def label(config: LabelConfig, *, console: Console) -> Labelled:
     job = open_job(config)
     with output_lock(job.output):
         finish_interrupted(job.output)
-        check_output(job.source.root, job.output, fingerprint=job.fingerprint)
+        check_output(
+            job.source.root,
+            job.output,
+            fingerprint=job.fingerprint,
+            dataset=job.source.repo_id,
+        )
         identity = identify(config.vlm)
         key = score_key(job, identity)
         store = open_store(job.output, key, dataset=job.source.repo_id)
@@ -183,19 +188,19 @@ def missing(job: Job, store: Store) -> dict[int, tuple[str, ...]]:
     return todo
 
 
-def stored_scores(job: Job, store: Store) -> list[PrefixScores]:
+def stored_scores(job: Job, store: Store, *, control: str = "none") -> list[PrefixScores]:
     """Every usable score of the dataset, of episodes that earlier runs labelled too."""
     everything = segments(
         job.source,
         job.frames,
-        [i for i in job.fingerprints if store.path(i, "none").exists()],
+        [i for i in job.fingerprints if store.path(i, control).exists()],
         instruction=job.config.instruction,
     )
     found: list[PrefixScores] = []
     for episode, parts in everything.items():
         if not isinstance(parts, EpisodeError):
             fingerprint = job.fingerprints[episode]
-            found += store.read(parts, "none", fingerprint=fingerprint) or []
+            found += store.read(parts, control, fingerprint=fingerprint) or []
     return found
 
 

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -255,3 +256,21 @@ def test_the_paper_preset_is_the_papers(dataset: Path, tiny_vlm: Path, tmp_path:
     assert run(*options) == 0
     shard = pq.read_table(shards(output)[0]).to_pydict()
     assert shard["prefix_length"] == sorted(set(np.linspace(1, 31, 15, dtype=int).tolist()))
+
+
+def test_a_dataset_that_grew_costs_only_its_new_episodes(
+    record_dataset: RecordDataset, tiny_vlm: Path, tmp_path: Path
+) -> None:
+    before = record_dataset(lengths=(12, 9), cameras=("front",))
+    after = record_dataset(lengths=(12, 9, 11), cameras=("front",))  # the same seed, one more
+    root, output = tmp_path / "dataset", tmp_path / "labelled"
+    shutil.copytree(before, root)
+    assert run("--root", root, "--vlm", tiny_vlm, "--output", output) == 0
+    kept = {path: path.stat().st_mtime_ns for path in shards(output)}
+    shutil.rmtree(root)
+    shutil.copytree(after, root)
+    assert run("--root", root, "--vlm", tiny_vlm, "--output", output) == 0
+    assert len(shards(output)) == 3
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert load(output).num_frames == 32
+    assert bool(load(output)[31]["topreward.labelled"])

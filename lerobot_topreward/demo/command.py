@@ -1,0 +1,104 @@
+"""The demo command: label the bundled episodes and say how well that went."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from lerobot_topreward.clips import read_clip
+from lerobot_topreward.config import LabelConfig
+from lerobot_topreward.demo.evaluation import Evaluation, Truth, evaluate, read_truth
+from lerobot_topreward.demo.figure import Panel, draw_figure, strip_indices
+from lerobot_topreward.errors import EpisodeError, UserError
+from lerobot_topreward.label import Job, label, open_job, stored_scores
+from lerobot_topreward.records import PrefixScores
+from lerobot_topreward.store import Store
+from lerobot_topreward.vlm.identity import BUILTIN, VlmConfig
+
+DATASET = Path(__file__).parent / "assets" / "dataset"
+_SHOWN = ("good", "retry", "missed", "wrong_place", "undone", "idle")  # kinds in the picture
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """Label forty bundled SO-101 episodes with a bundled tiny VLM, offline and on any CPU."""
+
+    output: Path = Path("demo-output")  # folder for the labelled dataset and the picture
+
+
+def demo(config: DemoConfig, *, console: Console) -> int:
+    """Label, evaluate against the simulator's truth, draw; returns the exit code.
+
+    Raises:
+        UserError: the output folder is in the way or cannot be written.
+    """
+    output = config.output.expanduser().absolute()
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output {output} cannot be made: {error.strerror}") from None
+    options = LabelConfig(
+        root=DATASET,
+        output=output / "dataset",
+        vlm=VlmConfig(vlm=BUILTIN, device="cpu"),
+        control="static",
+        normalize="task",
+    )
+    console.print("labelling the bundled episodes: SO-101 pick-and-place, simulated")
+    result = label(options, console=console)
+    job, store = open_job(options), Store(result.store)
+    real = stored_scores(job, store)
+    truth = read_truth(DATASET)
+    found = evaluate(real, stored_scores(job, store, control="static"), truth)
+    for line in summary(found):
+        console.print(line)
+    picture = output / "curves.png"
+    caption = f"VOC {found.voc:.3f} on successes, success ROC-AUC {found.auc:.3f}"
+    draw_figure(panels(job, real, truth), picture, caption=caption)
+    console.print(f"labelled in {result.seconds:.0f} s, {result.scored} episodes scored now")
+    console.print(f"dataset  {result.output}")
+    console.print(f"picture  {picture}")
+    return 1 if result.failed else 0
+
+
+def summary(found: Evaluation) -> list[str]:
+    """The demo's numbers, one a line."""
+    return [
+        f"{found.successes} episodes that succeed, {found.failures} that fail",
+        f"VOC on successes        {found.voc:6.3f}   rank of progress against time, 1 is best",
+        f"success ROC-AUC         {found.auc:6.3f}   does the last reward tell success from failure",
+        f"static videos: VOC      {found.static_voc:6.3f}   the first frame repeated",
+        f"static videos: rise     {found.static_rise:6.1%}   as a share of the real curves' rise",
+    ]
+
+
+def panels(job: Job, scores: list[PrefixScores], truth: Mapping[int, Truth]) -> list[Panel]:
+    """The first episode of each kind that the picture shows."""
+    fps = float(job.source.meta.fps)
+    chosen = {truth[one.segment.episode_index].kind: one for one in reversed(scores)}
+    drawn = []
+    for kind in _SHOWN:
+        if kind not in chosen:
+            continue
+        one = chosen[kind]
+        what = truth[one.segment.episode_index]
+        try:
+            clip = read_clip(
+                job.source, camera=job.camera, segment=one.segment, sample_fps=fps, final_frame=True
+            )
+        except EpisodeError:
+            continue
+        drawn.append(
+            Panel(
+                title=f"{kind.replace('_', ' ')}: {one.segment.instruction}",
+                success=what.success,
+                times=one.frame_index / fps,
+                values=np.exp(one.log_prob_true),
+                truth_times=np.arange(len(what.progress)) / fps,
+                truth=what.progress,
+                strip=clip.frames[strip_indices(len(clip.frames))],
+            )
+        )
+    return drawn
