@@ -260,7 +260,8 @@ def _stage_rewritten(source_root: Path, staging: Path, plan: _Plan, rewards: Fra
         _rewrite(source_root / path, staging / path, lambda t: _with_stats(t, stats))
     all_stats = _load_json(source_root / STATS_PATH)
     ours: dict[str, Any] = aggregate_stats(list(stats.values()))
-    all_stats.update(serialize_dict(ours))
+    # It goes through a set: in our order, equal labels make equal files.
+    all_stats.update(serialize_dict({name: ours[name] for name in FEATURES}))
     info = _load_json(source_root / INFO_PATH)
     info["features"] = {**info["features"], **FEATURES}
     for path, content in ((STATS_PATH, all_stats), (INFO_PATH, info)):

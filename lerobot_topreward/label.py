@@ -381,11 +381,17 @@ def write_rewards(job: Job, scores: Sequence[PrefixScores], key: ScoreKey) -> No
         path = job.output / SIDECAR_NAME
         write_sidecar(path, rewards, fingerprint=job.fingerprint, provenance=provenance)
         return
-    if job.config.other_cameras and not job.config.push_to_hub:
+    if job.config.other_cameras and not _pushes_to_source(job):
         fetch_all_videos(job.source)
     write_columns(
         job.source.root, rewards, job.output, fingerprint=job.fingerprint, provenance=provenance
     )
+
+
+def _pushes_to_source(job: Job) -> bool:
+    # Its videos are on the Hub already: nothing has to travel through here.
+    target = job.config.hub_repo_id or job.source.repo_id
+    return job.config.push_to_hub and target == job.source.repo_id
 
 
 def _push(job: Job, key: ScoreKey, result: Labelled) -> PushResult:

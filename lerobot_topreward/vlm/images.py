@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor
 from transformers import Qwen3VLVideoProcessor
@@ -61,7 +62,9 @@ def resize(
 ) -> UInt8[Tensor, "decoded 3 new_height new_width"]:
     """Resize as the checkpoint's own processor does, each frame once."""
     # numpy makes the copy: torch's uint8 copies stall on a busy machine.
-    video = torch.from_numpy(np.ascontiguousarray(frames.transpose(0, 3, 1, 2))).to(device)
+    video = torch.from_numpy(np.ascontiguousarray(rearrange(frames, "t h w c -> t c h w"))).to(
+        device
+    )
     if tuple(video.shape[-2:]) == size:
         return video
     target = SizeDict(height=size[0], width=size[1])

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor
 from transformers import DynamicCache
@@ -244,10 +245,12 @@ class OnePassScorer:
         )
         out = self.vlm.model.model.get_video_features(pixels, grid)
         order = torch.tensor([unique.index(pair) for pair in pairs], device=pixels.device)
-        per_block = video.shape.rows * video.shape.columns
 
         def arrange(features: Tensor) -> Tensor:
-            return features.view(len(unique), per_block, -1)[order].flatten(0, 1)
+            blocks = rearrange(
+                features, "(block token) hidden -> block token hidden", block=len(unique)
+            )
+            return rearrange(blocks[order], "block token hidden -> (block token) hidden")
 
         return arrange(torch.cat(list(out.pooler_output))), [
             arrange(level) for level in out.deepstack_features
