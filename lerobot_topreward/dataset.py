@@ -114,7 +114,7 @@ def check_output(
         )
     elif output.is_dir():
         _check_contents(output, fingerprint=fingerprint, dataset=dataset)
-    folder = output if output.exists() else output.parent
+    folder = next(path for path in (output, *output.parents) if path.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         state = "not writable" if folder.is_dir() else "not a folder"
         raise UserError(f"output folder {output} cannot be written: {folder} is {state}")
@@ -158,7 +158,7 @@ def write_columns(
         source_root: the dataset's folder, complete with its videos; unchanged unless it is
             `output`.
         rewards: every frame of the dataset.
-        output: a folder that does not exist (its parent does), holds at most ``topreward/`` or an
+        output: a folder that does not exist, holds at most ``topreward/`` or an
             earlier output for the same dataset, or is `source_root`.
         fingerprint: the dataset's.
         provenance: how the rewards were made, for the sidecar; ``dataset`` in it is its name.

@@ -1,4 +1,4 @@
-"""What to show a VLM and when to ask it: the Scorer protocol, schedules and controls."""
+"""What to show a VLM and when to ask it: schedules, controls and the Scorer protocol."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,7 +7,8 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Int64
 
-from lerobot_topreward.records import Clip, LogProbs
+from lerobot_topreward.errors import EpisodeError
+from lerobot_topreward.records import Clip, LogProbs, PrefixScores
 
 
 class Scorer(Protocol):
@@ -95,3 +96,36 @@ def images_shown(
 def static_control(clip: Clip) -> Clip:
     """Show the first frame at every time: whatever still rises is length, not progress."""
     return replace(clip, shown=np.zeros_like(clip.shown))
+
+
+def score_clip(
+    clip: Clip | EpisodeError, scorer: Scorer, control: str, count: int | None
+) -> PrefixScores:
+    """Score the prefixes of one clip under one control.
+
+    Args:
+        clip: what is shown, or why there is nothing to show.
+        scorer: who judges.
+        control: "none" or "static".
+        count: prefixes to ask about, None for one per shown image.
+
+    Raises:
+        EpisodeError: there is no clip, or it cannot be scored.
+    """
+    if isinstance(clip, EpisodeError):
+        raise clip
+    segment = clip.segment
+    lengths = prefix_lengths(segment.length, clip.frame_indices, count=count)
+    shown = images_shown(lengths, clip.frame_indices)
+    # Prefixes that show the same images have the same reward: ask once.
+    distinct, which = np.unique(shown, return_inverse=True)
+    seen = static_control(clip) if control == "static" else clip
+    answers = scorer.score(seen, distinct.tolist(), [segment.instruction])
+    return PrefixScores(
+        segment=segment,
+        control=control,
+        prefix_length=lengths,
+        frame_index=segment.start + clip.frame_indices[shown - 1],
+        log_prob_true=answers.true[0][which].astype(np.float32),
+        log_prob_false=answers.false[0][which].astype(np.float32),
+    )

@@ -51,20 +51,18 @@ def staging_folder(output: Path) -> Iterator[Path]:
     """Make a staging folder, and remove it unless a commit of it is under way.
 
     Args:
-        output: the folder to change; made when it is missing, its parent is not.
+        output: the folder to change; made when it is missing.
 
     Raises:
         UserError: the folder cannot be made or written to.
     """
     work = output / WORK_FOLDER
     try:
-        output.mkdir(exist_ok=True)
-        work.mkdir(exist_ok=True)
+        work.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=work))
     except OSError as error:
         raise UserError(
-            f"output folder {output} must be writable; {error.strerror}. "
-            "Choose another one whose parent folder exists"
+            f"output folder {output} must be writable; {error.strerror}. Choose another one"
         ) from error
     try:
         yield staging

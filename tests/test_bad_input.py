@@ -9,8 +9,8 @@ import torch
 
 import lerobot_topreward.vlm.loading
 from lerobot_topreward.cli import main
+from lerobot_topreward.episodes import _keep
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.label import _keep
 from lerobot_topreward.records import PrefixScores, Segment
 from lerobot_topreward.store import Store
 from lerobot_topreward.vlm.identity import VlmIdentity
@@ -112,6 +112,7 @@ def test_an_output_folder_that_is_not_ours(
     (tmp_path / "thesis.txt").write_text("years of work")
     said = refused("label", "--root", dataset, "--vlm", tiny_vlm, "--output", tmp_path)
     assert "is not empty" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 

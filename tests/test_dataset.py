@@ -541,9 +541,11 @@ def test_output_and_source_may_not_nest(small: Path, place: str) -> None:
         write(small, rewards_for(small), output)
 
 
-def test_an_output_without_a_parent_is_refused(small: Path, tmp_path: Path) -> None:
+def test_an_output_is_made_with_its_parents(small: Path, tmp_path: Path) -> None:
+    write(small, rewards_for(small), tmp_path / "a" / "b")
+    assert len(load(tmp_path / "a" / "b")) == len(load(small))
     (tmp_path / "file").write_text("")
-    for output in (tmp_path / "a" / "b", tmp_path / "file", tmp_path / "file" / "b"):
+    for output in (tmp_path / "file", tmp_path / "file" / "b"):
         with pytest.raises(UserError, match=r"cannot be written: .* is not a folder"):
             write(small, rewards_for(small), output)
 

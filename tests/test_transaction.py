@@ -153,11 +153,12 @@ def test_nothing_to_finish_where_there_is_no_folder(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-def test_a_folder_is_made_but_not_its_parents(tmp_path: Path) -> None:
-    write_all(tmp_path / "fresh", "new", FileOps())
-    assert set(contents(tmp_path / "fresh")) == set(NAMES)
-    with pytest.raises(UserError, match=r"a/b must be writable; No such file or directory.*parent"):
-        write_all(tmp_path / "a" / "b", "new", FileOps())
+def test_a_folder_is_made_with_its_parents(tmp_path: Path) -> None:
+    write_all(tmp_path / "a" / "fresh", "new", FileOps())
+    assert set(contents(tmp_path / "a" / "fresh")) == set(NAMES)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file/b must be writable; Not a directory"):
+        write_all(tmp_path / "file" / "b", "new", FileOps())
 
 
 def fail_with(number: int) -> Callable[[Path, Path], None]:

@@ -12,7 +12,8 @@ from lerobot_topreward.config import LabelConfig
 from lerobot_topreward.demo.evaluation import Evaluation, Truth, evaluate, read_truth
 from lerobot_topreward.demo.figure import Panel, draw_figure, strip_indices
 from lerobot_topreward.errors import EpisodeError, UserError
-from lerobot_topreward.label import Job, label, open_job, stored_scores
+from lerobot_topreward.job import Job, open_job, stored_scores
+from lerobot_topreward.label import label
 from lerobot_topreward.records import PrefixScores
 from lerobot_topreward.store import Store
 from lerobot_topreward.vlm.identity import BUILTIN, VlmConfig

@@ -1,0 +1,94 @@
+"""Score the episodes of a job, one after another, each into its shard as soon as it is done."""
+
+import errno
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+
+from lerobot_topreward.clips import read_clips
+from lerobot_topreward.config import LabelConfig
+from lerobot_topreward.console import EpisodeProgress, StopRequest
+from lerobot_topreward.errors import EpisodeError, UserError
+from lerobot_topreward.job import Job
+from lerobot_topreward.records import PrefixScores
+from lerobot_topreward.scoring import Scorer, score_clip
+from lerobot_topreward.store import Store
+from lerobot_topreward.vlm.identity import VlmIdentity
+
+
+def load_scorer(config: LabelConfig, identity: VlmIdentity) -> Scorer:
+    """Load the VLM; transformers is imported here, so that a re-run without scoring is quick."""
+    from lerobot_topreward.vlm.loading import load_vlm
+    from lerobot_topreward.vlm.one_pass import OnePassScorer
+    from lerobot_topreward.vlm.per_prefix import PerPrefixScorer
+
+    vlm = load_vlm(config.vlm, identity)
+    if config.engine == "per-prefix":
+        return PerPrefixScorer(vlm, max_pixels=config.max_pixels)
+    return OnePassScorer(vlm, chunk_tokens=config.chunk_tokens, max_pixels=config.max_pixels)
+
+
+def score_episodes(
+    job: Job,
+    todo: Mapping[int, Sequence[str]],
+    scorer: Scorer,
+    store: Store,
+    *,
+    progress: EpisodeProgress,
+    stop: StopRequest,
+) -> dict[int, str]:
+    """Score episodes one after another; each becomes a shard as soon as it is done.
+
+    Returns:
+        The reason for every episode that failed.
+
+    Raises:
+        UserError: the disk is full; every shard so far is kept.
+    """
+    failed: dict[int, str] = {}
+    shards: dict[str, list[PrefixScores]] = {}
+    clips = read_clips(
+        job.source,
+        camera=job.camera,
+        segments=[part for episode in todo for part in job.parts(episode)],
+        sample_fps=job.config.sample_fps,
+        final_frame=job.config.final_frame,
+    )
+    with closing(clips):
+        for segment, clip in clips:
+            episode = segment.episode_index
+            if segment.start == 0:
+                shards = {control: [] for control in todo[episode]}
+            try:
+                if episode not in failed:
+                    for control, scores in shards.items():
+                        scores.append(score_clip(clip, scorer, control, job.config.prefix_count))
+            except EpisodeError as error:
+                failed[episode] = str(error)
+            parts = job.parts(episode)
+            if segment != parts[-1]:
+                continue
+            if episode not in failed:
+                _keep(store, shards, fingerprint=job.fingerprints[episode], fps=job.fps)
+            progress.episode_done(sum(part.length for part in parts))
+            if stop.asked:
+                break
+    return failed
+
+
+def _keep(
+    store: Store,
+    shards: Mapping[str, Sequence[PrefixScores]],
+    *,
+    fingerprint: str,
+    fps: float,
+) -> None:
+    try:
+        for scores in shards.values():
+            store.write(scores, fingerprint=fingerprint, fps=fps)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(
+            f"the disk of {store.folder} is full; every episode scored so far is kept. Make room "
+            "and run the same command again"
+        ) from error
