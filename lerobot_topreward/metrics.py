@@ -6,7 +6,7 @@ merely likes longer videos. Read it beside the success AUC and beside a static c
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.stats import rankdata, spearmanr
+from scipy.stats import rankdata
 
 TAIL = 3  # prefixes whose mean is an episode's final value, as in the paper
 
@@ -28,7 +28,8 @@ def voc(values: Float[np.ndarray, " prefixes"]) -> float:
     values = _finite(values, name="values")
     if len(values) < 2 or np.all(values == values[0]):
         return float("nan")
-    return float(spearmanr(values, np.arange(len(values))).statistic)
+    # Spearman's is Pearson's of the ranks.
+    return float(np.corrcoef(rankdata(values), np.arange(len(values)))[0, 1])
 
 
 def success_score(log_probs: Float[np.ndarray, " prefixes"], *, tail: int = TAIL) -> float:

@@ -1,5 +1,6 @@
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,7 +92,7 @@ def test_simulated_datasets_open_with_lerobot(tmp_path: Path) -> None:
 
     root = tmp_path / "dataset"
     assert main(["--output", str(root), "--seeds", "8:10", "--size", "64"]) == 0
-    dataset = LeRobotDataset("local/demo", root=root, video_backend="pyav")
+    dataset: Any = LeRobotDataset("local/demo", root=root, video_backend="pyav")
     truth = read_truth(root)
     assert dataset.num_episodes == 2
     assert [len(truth[i].progress) for i in truth] == dataset.meta.episodes["length"]

@@ -1,5 +1,8 @@
 """Whether this machine can simulate and render, said in one line when it cannot."""
 
+# mujoco's compiled module has no types.
+# pyright: reportAttributeAccessIssue=false
+
 import os
 import sys
 

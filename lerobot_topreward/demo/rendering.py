@@ -1,5 +1,8 @@
 """Images of simulated episodes: a close free camera, a cube in its colour, a disc as the goal."""
 
+# mujoco's compiled module has no types.
+# pyright: reportAttributeAccessIssue=false
+
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
