@@ -105,8 +105,11 @@ def _label(config: LabelConfig) -> int:
     out.print(f"of these scored now  {result.scored}")
     out.print(f"failed               {len(result.failed)}")
     out.print(f"seconds              {result.seconds:.1f}")
-    what = "sidecar" if config.write == "sidecar" else "dataset"
-    out.print(f"{what:<20} {result.output}")
+    if result.labelled:
+        what = "sidecar" if config.write == "sidecar" else "dataset"
+        out.print(f"{what:<20} {result.output}")
+    else:
+        out.print("no episode has a reward, so no dataset was written")
     out.print(f"raw scores           {result.store}")
     if result.pushed is not None:
         state = "unchanged" if result.pushed.unchanged else f"{result.pushed.uploaded} files"

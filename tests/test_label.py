@@ -179,8 +179,7 @@ def test_a_damaged_video_fails_its_episode_alone(
     os.truncate(videos[1], 600)
     videos[2].unlink()
     output = tmp_path / "labelled"
-    options = ("--root", root, "--vlm", tiny_vlm, "--output", output, "--write", "sidecar")
-    assert run(*options) == 1
+    assert run("--root", root, "--vlm", tiny_vlm, "--output", output) == 1
     printed = capfd.readouterr().out
     assert "episode 1 failed:" in printed
     assert "episode 2 failed:" in printed
@@ -274,3 +273,14 @@ def test_a_dataset_that_grew_costs_only_its_new_episodes(
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert load(output).num_frames == 32
     assert bool(load(output)[31]["topreward.labelled"])
+
+
+def test_nothing_is_written_when_every_episode_fails(
+    record_dataset: RecordDataset, tiny_vlm: Path, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    root = record_dataset(lengths=(6, 6), cameras=("front",))
+    for video in (root / "videos").rglob("*.mp4"):
+        video.unlink()
+    assert run("--root", root, "--vlm", tiny_vlm, "--output", tmp_path / "labelled") == 1
+    assert "no dataset was written" in capfd.readouterr().out
+    assert not (tmp_path / "labelled" / "meta").exists()

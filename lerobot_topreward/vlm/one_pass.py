@@ -259,4 +259,9 @@ class OnePassScorer:
 
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether an allocation failed, on any device."""
-    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+    text = str(error)  # only CUDA has a class of its own for it
+    return (
+        isinstance(error, torch.OutOfMemoryError)
+        or "out of memory" in text
+        or "allocate memory" in text
+    )
