@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from rich.console import Console
 
 from lerobot_topreward.clips import read_clip
@@ -35,6 +36,7 @@ def demo(config: DemoConfig, *, console: Console) -> int:
     Raises:
         UserError: the output folder is in the way or cannot be written.
     """
+    torch.set_num_threads(1)  # tiny tensors gain nothing from threads, which stall when it is busy
     output = config.output.expanduser().absolute()
     try:
         output.mkdir(parents=True, exist_ok=True)
