@@ -34,7 +34,7 @@ from lerobot_topreward.errors import EpisodeError, UserError
 from lerobot_topreward.metrics import rise, success_score, voc
 from lerobot_topreward.records import Clip, Segment
 from lerobot_topreward.scoring import score_clip
-from lerobot_topreward.source import open_source
+from lerobot_topreward.source import episode_rows, open_source
 from lerobot_topreward.vlm.identity import VlmConfig
 from lerobot_topreward.vlm.loading import load_vlm
 from lerobot_topreward.vlm.one_pass import OnePassScorer
@@ -89,7 +89,7 @@ def clips_and_truth(config: Config) -> tuple[list[Clip], dict[int, Truth]]:
 
 def _dataset_clips(root: Path) -> Iterator[Clip]:
     source = open_source(repo_id=None, root=root, revision=None)
-    rows = source.meta.episodes
+    rows = episode_rows(source.meta)
     segments = [
         Segment(i, 0, int(rows[i]["length"]), str(rows[i]["tasks"][0])) for i in range(len(rows))
     ]

@@ -13,7 +13,7 @@ from lerobot_topreward.demo.tasks import BUNDLED_SEEDS, COLOURS, KINDS, instruct
 from lerobot_topreward.metrics import rise, success_score
 from lerobot_topreward.records import Segment
 from lerobot_topreward.scoring import score_clip
-from lerobot_topreward.source import open_source
+from lerobot_topreward.source import episode_rows, open_source
 from lerobot_topreward.vlm.identity import BUILTIN, VlmConfig
 from lerobot_topreward.vlm.loading import load_vlm
 from lerobot_topreward.vlm.one_pass import OnePassScorer
@@ -28,7 +28,7 @@ def test_the_bundle_is_small() -> None:
 def test_the_bundled_truth_matches_the_bundled_dataset() -> None:
     source = open_source(repo_id=None, root=ASSETS / "dataset", revision=None)
     truth = read_truth(ASSETS / "dataset")
-    episodes = source.meta.episodes
+    episodes = episode_rows(source.meta)
     assert len(truth) == len(episodes) == len(parse_seeds(BUNDLED_SEEDS)) == 40
     assert {one.kind for one in truth.values()} == set(KINDS)
     assert {texts[0] for texts in episodes["tasks"]} == {instruction(c) for c in COLOURS}
@@ -37,7 +37,7 @@ def test_the_bundled_truth_matches_the_bundled_dataset() -> None:
 
 def test_the_bundled_vlm_tells_a_success_from_a_static_video_and_from_another_task() -> None:
     source = open_source(repo_id=None, root=ASSETS / "dataset", revision=None)
-    row = source.meta.episodes[0]
+    row = episode_rows(source.meta)[0]
     text = row["tasks"][0]
     clip = read_clip(
         source,
