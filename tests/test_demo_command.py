@@ -1,5 +1,6 @@
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
@@ -21,10 +22,11 @@ def test_the_demo_meets_its_own_bounds(tmp_path: Path, capfd: pytest.CaptureFixt
     assert numbers["success ROC-AUC"] >= 0.95
     assert numbers["static videos: VOC"] <= 0.3
     assert numbers["rise"] <= 15.0
-    assert Image.open(tmp_path / "curves.png").width > 1000
-    dataset = LeRobotDataset("local/demo", root=tmp_path / "dataset", video_backend="pyav")
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.width > 1000
+    dataset: Any = LeRobotDataset("local/demo", root=tmp_path / "dataset", video_backend="pyav")
     assert dataset.num_episodes == 40
-    assert bool(dataset[0]["topreward.labelled"])  # pyright: ignore[reportCallIssue, reportArgumentType]
+    assert bool(dataset[0]["topreward.labelled"])
     # What the simulator knows is carried along, and was never read.
     assert (tmp_path / "dataset" / "truth.parquet").is_file()
 
