@@ -137,10 +137,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     console = Console()
     try:
-        config = tyro.cli(SimulateConfig, args=arguments, description=__doc__)
+        config = tyro.cli(
+            SimulateConfig,
+            args=arguments,
+            prog="python -m lerobot_topreward.demo.simulate",
+            description=__doc__,
+        )
         record(config, console)
     except UserError as error:
-        Console(stderr=True).print(f"error: {error}", markup=False, highlight=False)
+        Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
         return 2
     console.print(f"recorded {config.output}")
     return 0
