@@ -16,16 +16,17 @@ from lerobot_topreward.vlm.identity import VlmConfig
 
 @dataclass(frozen=True, kw_only=True)
 class LabelConfig:
-    """Label a LeRobot dataset with per-frame task progress and advantage, judged by a video VLM."""
+    """Label a LeRobot dataset with per-frame task progress and advantage, judged by a video VLM.
+
+    --config FILE takes options from a YAML file, or from a preset: paper.
+    """
 
     repo_id: str | None = None  # dataset on the Hub, or recorded under $HF_LEROBOT_HOME
     root: Path | None = None  # dataset in a local folder
     revision: str | None = None  # branch, tag or commit on the Hub
     episodes: str | None = None  # which ones, as 0:10,15 for 0..9 and 15; all if not given
     max_episodes: int | None = None  # at most this many of them
-    camera: str | None = (
-        None  # feature key or its last part; the only third-person one if not given
-    )
+    camera: str | None = None  # feature key or its last part; by default the third-person one
     instruction: str | None = None  # overrides the dataset's own tasks
 
     vlm: Annotated[VlmConfig, tyro.conf.arg(name="")] = field(default_factory=VlmConfig)
@@ -65,10 +66,10 @@ class LabelConfig:
             raise UserError(
                 "--in-place writes into the local --root, without --output; give --root"
             )
-        if self.in_place and self.write == "sidecar" and self.push_to_hub:
-            raise UserError("--push-to-hub uploads columns; leave out --write sidecar")
-        if self.push_to_hub and self.write == "sidecar":
-            raise UserError("--push-to-hub uploads columns; use --write both or columns")
+        if self.push_to_hub and self.write != "both":
+            raise UserError(
+                f"--push-to-hub uploads columns and sidecar; leave out --write {self.write}"
+            )
         if self.push_to_hub and self.repo_id is None and self.hub_repo_id is None:
             raise UserError("--push-to-hub needs --hub-repo-id OWNER/NAME for a local --root")
 

@@ -37,6 +37,7 @@ from lerobot_topreward.sidecar import (
     fingerprint_of,
     stage_sidecar,
 )
+from lerobot_topreward.store import read_run
 from lerobot_topreward.transaction import (
     WORK_FOLDER,
     FileOps,
@@ -122,22 +123,26 @@ def check_output(
 
 def _check_contents(output: Path, *, fingerprint: str, dataset: str | None) -> None:
     names = {entry.name for entry in output.iterdir()} - {WORK_FOLDER}
-    if not names:
+    if not names or (dataset is not None and dataset in _labelled_here(output)):
         return
     found = fingerprint_of(output / SIDECAR_NAME)
-    renewed = dataset is not None and dataset_of(output / SIDECAR_NAME) == dataset
     if found is None:
         raise UserError(
             f"output folder {output} is not empty: it holds {', '.join(sorted(names)[:3])}"
             f"{', ...' if len(names) > 3 else ''}, which labelling did not write. Choose another "
             "output folder"
         )
-    if found != fingerprint and not renewed:
+    if found != fingerprint:
         raise UserError(
             f"output folder {output} is not empty: it holds another dataset's labels, or those of "
             f"this dataset before it changed (fingerprint {found[:12]}, now {fingerprint[:12]}). "
             "Choose another output folder"
         )
+
+
+def _labelled_here(output: Path) -> set[str | None]:
+    runs = (output / WORK_FOLDER).glob("*/run.json")
+    return {dataset_of(output / SIDECAR_NAME), *(read_run(path).get("dataset") for path in runs)}
 
 
 def write_columns(
@@ -147,9 +152,10 @@ def write_columns(
     *,
     fingerprint: str,
     provenance: Mapping[str, Any],
+    sidecar: bool = True,
     ops: FileOps | None = None,
 ) -> None:
-    """Write a dataset with the reward columns and its sidecar; all of it or nothing.
+    """Write a dataset with the reward columns, and its sidecar; all of it or nothing.
 
     Columns and sidecar that are already there are replaced. ``<output>/topreward`` is left alone,
     hidden folders are not carried over. Memory is bounded by one row group.
@@ -162,6 +168,7 @@ def write_columns(
             earlier output for the same dataset, or is `source_root`.
         fingerprint: the dataset's.
         provenance: how the rewards were made, for the sidecar; ``dataset`` in it is its name.
+        sidecar: write it too; if not, an old one, which would disagree, is removed.
         ops: file operations; the real ones when None.
 
     Raises:
@@ -177,9 +184,10 @@ def write_columns(
         plan = _plan(source_root, output, device=staging.stat().st_dev, frames=len(rewards.index))
         with space_reported(output, needed=plan.needed_bytes, ops=ops):
             _stage_rewritten(source_root, staging, plan, rewards)
-            stage_sidecar(
-                staging / SIDECAR_NAME, rewards, fingerprint=fingerprint, provenance=provenance
-            )
+            if sidecar:
+                stage_sidecar(
+                    staging / SIDECAR_NAME, rewards, fingerprint=fingerprint, provenance=provenance
+                )
             for path in plan.kept:
                 link = _is_linked(path, (source_root / path).stat().st_size)
                 place(source_root / path, staging / path, link=link, ops=ops)
@@ -189,10 +197,11 @@ def write_columns(
                 *plan.data,
                 *plan.episodes,
                 Path(STATS_PATH),
-                Path(SIDECAR_NAME),
+                *([Path(SIDECAR_NAME)] if sidecar else []),
                 Path(INFO_PATH),
             ]
-            commit(output, staging, moves, stale=plan.stale, ops=ops)
+            stale = plan.stale if sidecar else [*plan.stale, Path(SIDECAR_NAME)]
+            commit(output, staging, moves, stale=stale, ops=ops)
 
 
 def _plan(source_root: Path, output: Path, *, device: int, frames: int) -> _Plan:

@@ -146,7 +146,12 @@ def write_rewards(job: Job, scores: Sequence[PrefixScores], key: ScoreKey) -> No
     if job.config.other_cameras and not _pushes_to_source(job):
         fetch_all_videos(job.source)
     write_columns(
-        job.source.root, rewards, job.output, fingerprint=job.fingerprint, provenance=provenance
+        job.source.root,
+        rewards,
+        job.output,
+        fingerprint=job.fingerprint,
+        provenance=provenance,
+        sidecar=job.config.write == "both",
     )
 
 

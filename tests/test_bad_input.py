@@ -71,7 +71,7 @@ def refused(capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Ca
         (["--vlm", "/nowhere/at/all"], "neither a folder here nor a Hub id"),
         (["--config", "papr"], "presets: "),
         (["--push-to-hub"], "--push-to-hub needs --hub-repo-id"),
-        (["--push-to-hub", "--write", "sidecar"], "--push-to-hub uploads columns"),
+        (["--push-to-hub", "--write", "sidecar"], "--push-to-hub uploads columns and sidecar"),
         (["--in-place", "--output", "x"], "--in-place writes into the local --root"),
         (["--revision", "main"], "--revision"),
         (["--camra", "front"], "--camera"),

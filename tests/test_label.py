@@ -284,3 +284,16 @@ def test_nothing_is_written_when_every_episode_fails(
     assert run("--root", root, "--vlm", tiny_vlm, "--output", tmp_path / "labelled") == 1
     assert "no dataset was written" in capfd.readouterr().out
     assert not (tmp_path / "labelled" / "meta").exists()
+
+
+def test_columns_alone_leave_no_sidecar_behind(
+    dataset: Path, tiny_vlm: Path, tmp_path: Path
+) -> None:
+    options = ("--root", dataset, "--vlm", tiny_vlm, "--output", tmp_path / "labelled")
+    sidecar = tmp_path / "labelled" / "topreward_progress.parquet"
+    assert run(*options) == 0
+    assert sidecar.exists()
+    for _ in range(2):
+        assert run(*options, "--write", "columns") == 0
+        assert not sidecar.exists()
+    assert "topreward.progress" in load(tmp_path / "labelled").features
