@@ -1,15 +1,20 @@
+import atexit
 import os
-
-# Nothing may reach the network, and nothing may be written outside the test's own folders.
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-# Tiny tensors gain nothing from threads, and threads stall each other on a busy machine.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+# Nothing may reach the network, and nothing may be written outside the tests' own folders.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+_home = tempfile.TemporaryDirectory(prefix="topreward-tests-")
+atexit.register(_home.cleanup)
+os.environ["HF_HOME"] = _home.name
+os.environ.pop("HF_LEROBOT_HOME", None)
+# Tiny tensors gain nothing from threads, and threads stall each other on a busy machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 RecordDataset = Callable[..., Path]
 
