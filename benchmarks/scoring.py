@@ -6,6 +6,7 @@
 Weights are random: what is timed does not depend on them, and the two must agree all the same.
 """
 
+import copy
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ from transformers import AutoProcessor
 
 from lerobot_topreward.records import Clip, Segment
 from lerobot_topreward.scoring import images_shown, prefix_lengths
-from lerobot_topreward.vlm.images import resize, resolution
+from lerobot_topreward.vlm.images import LinearPatches, resize, resolution
 from lerobot_topreward.vlm.loading import Vlm, check_processor
 from lerobot_topreward.vlm.one_pass import OnePassScorer
 from lerobot_topreward.vlm.tiny import TinyConfig, build_model, build_tiny_vlm
@@ -128,7 +129,7 @@ def run_case(
 
     scorer.score(clip, shown[:2], [INSTRUCTION])  # warm up
     port_reward(port, encode, clip, 2)
-    runs = [(measure(vlm, ours), measure(vlm, theirs)) for _ in range(config.repeats)]
+    runs = [(measure(vlm.model, ours), measure(port.model, theirs)) for _ in range(config.repeats)]
     fast, slow = (min(works, key=lambda work: work.seconds) for works in zip(*runs, strict=True))
     height, width = clip.frames.shape[1:3]
     print(f"{case:<12} {images:>7}  {width}x{height:<6} {len(shown):>7} | "
@@ -156,7 +157,8 @@ def load(config: BenchmarkConfig, folder: Path) -> tuple[Vlm, Any]:
     model.config._name_or_path = model.name_or_path = str(folder)
     prologue, answers = check_processor("benchmark", processor)
     port: Any = TOPRewardModel(TOPRewardConfig(vlm_name=str(folder), device="cpu"))
-    port.model = model  # the same weights, scored by LeRobot's own code
+    port.model = copy.deepcopy(model)  # the same weights, as transformers has them
+    model.model.visual.patch_embed = LinearPatches(model.model.visual.patch_embed.proj)
     return Vlm(model, processor, prologue, answers), port
 
 
@@ -188,10 +190,10 @@ def port_reward(
     return float(port.compute_reward(batch))
 
 
-def measure(vlm: Vlm, run: Callable[[], np.ndarray]) -> Work:
+def measure(model: Any, run: Callable[[], np.ndarray]) -> Work:
     """Time a run and count the tokens and patches that go through the model."""
     work = Work()
-    with counted(vlm, work):
+    with counted(model, work):
         synchronize()
         began = time.perf_counter()
         work.rewards = run()
@@ -201,7 +203,7 @@ def measure(vlm: Vlm, run: Callable[[], np.ndarray]) -> Work:
 
 
 @contextmanager
-def counted(vlm: Vlm, work: Work) -> Iterator[None]:
+def counted(model: Any, work: Work) -> Iterator[None]:
     """Count what passes through the language model and the vision tower."""
 
     def text(_: Any, __: Any, kwargs: dict[str, Any]) -> None:
@@ -210,7 +212,7 @@ def counted(vlm: Vlm, work: Work) -> Iterator[None]:
     def vision(_: Any, args: tuple, __: dict[str, Any]) -> None:
         work.patches += args[0].shape[0]
 
-    inner = vlm.model.model
+    inner = model.model
     hooks = [
         inner.language_model.register_forward_pre_hook(text, with_kwargs=True),
         inner.visual.register_forward_pre_hook(vision, with_kwargs=True),

@@ -2,6 +2,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from lerobot.rewards.topreward.processor_topreward import (
     TOPRewardEncoderProcessorStep,
 )
 from scipy.stats import rankdata
+from transformers import Qwen3VLMoeForConditionalGeneration
 
 from lerobot_topreward.errors import EpisodeError
 from lerobot_topreward.records import Clip, Segment
@@ -81,13 +83,16 @@ def lerobot_rewards(
     vlm: Vlm, dense: Path, clip: Clip, prefixes: list[int], instruction: str
 ) -> np.ndarray:
     """What LeRobot's own port gives for prefixes of the same images at the same clock."""
-    model = TOPRewardModel(
-        TOPRewardConfig(vlm_name=str(dense), device="cpu", torch_dtype="float32")
-    )
-    model.model = vlm.model.eval()  # the port loads dense checkpoints only, but scores any
+    folder = vlm.model.name_or_path
+    moe = vlm.model.config.model_type == "qwen3_vl_moe"
+    # The port loads dense checkpoints only, but scores any.
+    name = str(dense) if moe else folder
+    model: Any = TOPRewardModel(TOPRewardConfig(vlm_name=name, device="cpu", torch_dtype="float32"))
+    if moe:
+        model.model = Qwen3VLMoeForConditionalGeneration.from_pretrained(folder)
     key = "observation.images.top"
     encode = TOPRewardEncoderProcessorStep(
-        vlm_name=vlm.model.name_or_path, image_key=key, max_frames=None, fps=clip.fps
+        vlm_name=folder, image_key=key, max_frames=None, fps=clip.fps
     )
     rewards = []
     for shown in prefixes:

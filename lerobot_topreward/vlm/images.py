@@ -7,12 +7,31 @@ import torch
 from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor
+from torch.nn.functional import linear
 from transformers import Qwen3VLVideoProcessor
 from transformers.image_utils import SizeDict
 from transformers.models.qwen3_vl.video_processing_qwen3_vl import smart_resize
 
 from lerobot_topreward.errors import EpisodeError
 from lerobot_topreward.records import Clip
+
+
+class LinearPatches(torch.nn.Module):
+    """The patch embedding as the matrix product that it is.
+
+    It comes as a 3-D convolution whose stride is its kernel, for which cuDNN and CPUs have only slow
+    kernels (https://github.com/huggingface/transformers/issues/45750); later transformers do this.
+    """
+
+    def __init__(self, projection: torch.nn.Conv3d) -> None:
+        """Take over the weights of a convolution, under their own name."""
+        super().__init__()
+        self.proj = projection
+
+    def forward(self, pixels: Float[Tensor, "patches values"]) -> Float[Tensor, "patches hidden"]:
+        """Embed flat patches."""
+        weight = self.proj.weight
+        return linear(pixels.to(weight.dtype), weight.flatten(1), self.proj.bias)
 
 
 def resolution(

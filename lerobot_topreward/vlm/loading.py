@@ -16,6 +16,7 @@ from lerobot_topreward.errors import UserError
 from lerobot_topreward.hub import translate_errors
 from lerobot_topreward.prompts import ANSWERS, PROMPT_PREFIX
 from lerobot_topreward.vlm.identity import VlmConfig, VlmIdentity, identify, resolve_device
+from lerobot_topreward.vlm.images import LinearPatches
 from lerobot_topreward.vlm.memory import (
     available_bytes,
     needed_bytes,
@@ -67,7 +68,7 @@ def load_vlm(config: VlmConfig, identity: VlmIdentity | None = None) -> Vlm:
     # transformers draws its own bar; ours counts episodes.
     transformers.utils.logging.disable_progress_bar()
     with translate_errors(repo_id=identity.name, option="--vlm", repo_type="model"):
-        model = model_class.from_pretrained(
+        model: Any = model_class.from_pretrained(
             source,
             dtype=getattr(torch, identity.dtype),
             device_map=config.device_map or {"": device},
@@ -76,6 +77,8 @@ def load_vlm(config: VlmConfig, identity: VlmIdentity | None = None) -> Vlm:
             attn_implementation="sdpa",
             **pinned,
         )
+    if config.device_map is None:  # else accelerate's hooks must see the convolution itself
+        model.model.visual.patch_embed = LinearPatches(model.model.visual.patch_embed.proj)
     return Vlm(model.eval(), processor, prologue, answers)
 
 
