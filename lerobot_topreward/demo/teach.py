@@ -117,7 +117,7 @@ def exercise(lesson: Lesson, config: TeachConfig, rng: random.Random) -> Exercis
 
 
 def _standardised(lessons: Sequence[Lesson]) -> list[Lesson]:
-    """Bring what the pointer learns to mean 0 and variance 1."""
+    """Bring what the readings learn to mean 0 and variance 1."""
     everything = np.concatenate([lesson.places for lesson in lessons])
     mean, spread = everything.mean(axis=0), everything.std(axis=0) + 1e-6
     return [replace(one, places=(one.places - mean) / spread) for one in lessons]
@@ -152,13 +152,13 @@ def _one_cycle(step: int, steps: int) -> float:
 def teach(config: TeachConfig, lessons: Sequence[Lesson], console: Console) -> None:
     """Teach a fresh tiny checkpoint and save it in half precision."""
     texts = [*(instruction(colour) for colour in COLOURS), *OTHER_TASKS]
+    lessons = _standardised(lessons)
     pupil = Pupil.fresh(
         text="\n".join(texts),
         size=lessons[0].frames.shape[1],
         places=lessons[0].places.shape[1],
         seed=config.seed,
     )
-    lessons = _standardised(lessons)
     rng = random.Random(config.seed)
     optimiser = torch.optim.AdamW(pupil.parameters(), lr=config.learning_rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -207,14 +207,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     console = Console()
     try:
-        config = tyro.cli(TeachConfig, args=arguments, description=__doc__)
+        config = tyro.cli(
+            TeachConfig,
+            args=arguments,
+            prog="python -m lerobot_topreward.demo.teach",
+            description=__doc__,
+        )
         torch.set_num_threads(config.threads)
         seeds = list(parse_seeds(config.seeds))
         console.print(f"{len(seeds)} lessons: simulating those that {config.cache} lacks")
         lessons = prepare_lessons(seeds, config.cache, workers=config.workers)
         teach(config, lessons, console)
     except UserError as error:
-        Console(stderr=True).print(f"error: {error}", markup=False, highlight=False)
+        Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
         return 2
     console.print(f"saved {config.output}")
     return 0
