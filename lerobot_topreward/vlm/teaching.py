@@ -9,12 +9,10 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
-from torch.nn import functional
 
 from lerobot_topreward.prompts import question
 from lerobot_topreward.records import Clip
@@ -47,17 +45,6 @@ PUPIL = TinyConfig(
 )
 
 
-class _LinearPatches(torch.nn.Module):
-    """The patch embedding as the matrix product that it is: its 3-D convolution is slow on a CPU."""
-
-    def __init__(self, projection: torch.nn.Conv3d) -> None:
-        super().__init__()
-        self.proj = projection
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        return functional.linear(pixels, self.proj.weight.flatten(1), self.proj.bias)
-
-
 @dataclass(frozen=True, slots=True)
 class Pupil:
     """A tiny checkpoint of 2.2 M parameters that is being taught.
@@ -82,8 +69,6 @@ class Pupil:
         with tempfile.TemporaryDirectory() as folder:
             build_tiny_vlm(Path(folder), config=replace(PUPIL, seed=seed), text=text)
             vlm = load_vlm(VlmConfig(vlm=folder, device="cpu", dtype="float32"))
-        visual: Any = vlm.model.model.visual
-        visual.patch_embed = _LinearPatches(visual.patch_embed.proj)
         video = vlm.processor.video_processor
         tokens = (size // (int(video.patch_size) * int(video.merge_size))) ** 2
         return cls(
