@@ -37,7 +37,7 @@ class LabelConfig:
     max_pixels: int | None = None  # per image; the checkpoint's own budget if not given
     control: Literal["none", "static"] = "none"  # static: also score the first frame repeated
     engine: Literal["one-pass", "per-prefix"] = "one-pass"  # per-prefix: one slow forward each
-    chunk_tokens: int = 2048  # tokens per forward: bounds memory, halved when it runs out
+    chunk_tokens: int | None = None  # tokens per forward: bounds memory, halved when it runs out
 
     normalize: Literal["episode", "task"] = "episode"  # task: episodes of one task compare
     horizon: float = 1.0  # span of the advantage, seconds

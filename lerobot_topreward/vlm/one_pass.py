@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 from transformers import DynamicCache
 
@@ -73,17 +73,18 @@ class OnePassScorer:
     """The built-in scorer: all prefixes and all instructions of a clip in one pass."""
 
     def __init__(
-        self, vlm: Vlm, *, chunk_tokens: int = 2048, max_pixels: int | None = None
+        self, vlm: Vlm, *, chunk_tokens: int | None = None, max_pixels: int | None = None
     ) -> None:
         """Wrap a checkpoint.
 
         Args:
             vlm: the checkpoint.
             chunk_tokens: tokens per forward, which bounds peak memory; halved when it runs out.
+                By default 1024 on a cpu, where masked attention is paid for, and 4096 elsewhere.
             max_pixels: per image, to trade detail for cost; the checkpoint's own budget if None.
         """
         self.vlm = vlm
-        self.chunk_tokens = chunk_tokens
+        self.chunk_tokens = chunk_tokens or (1024 if vlm.device.type == "cpu" else 4096)
         self.max_pixels = max_pixels
 
     def score(self, clip: Clip, prefixes: Sequence[int], instructions: Sequence[str]) -> LogProbs:
@@ -223,7 +224,7 @@ class OnePassScorer:
         output = self.vlm.model.model.language_model(
             inputs_embeds=embeds[None],
             position_ids=tokens.positions[:, None].to(device),
-            attention_mask=None if mask is None else mask[None, None],
+            attention_mask=None if mask is None else additive(mask, embeds.dtype),
             past_key_values=cache,
             use_cache=cache is not None,
             visual_pos_masks=visual[None] if images else None,
@@ -255,6 +256,12 @@ class OnePassScorer:
         return arrange(torch.cat(list(out.pooler_output))), [
             arrange(level) for level in out.deepstack_features
         ]
+
+
+def additive(mask: Bool[Tensor, "n seen"], dtype: torch.dtype) -> Float[Tensor, "1 1 n seen"]:
+    """Turn who-sees-whom into what attention adds, once rather than in every layer."""
+    hidden = torch.finfo(dtype).min
+    return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, hidden)[None, None]
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
