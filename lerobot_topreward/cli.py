@@ -114,6 +114,11 @@ def _label(config: LabelConfig) -> int:
     if result.pushed is not None:
         state = "unchanged" if result.pushed.unchanged else f"{result.pushed.uploaded} files"
         out.print(f"pushed               {result.pushed.url} ({state})")
+    if (static := result.static) is not None:
+        out.print(
+            f"static control       VOC {static.static_voc:.2f} against {static.real_voc:.2f} of the "
+            f"real videos; rises by {static.share:.0%} of what they do"
+        )
     for episode, reason in sorted(result.failed.items()):
         out.print(f"[yellow]episode {episode} failed:[/yellow] {_escape(reason)}")
     return 1 if result.failed else 0

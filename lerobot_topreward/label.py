@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from lerobot_topreward import __version__
@@ -17,6 +18,7 @@ from lerobot_topreward.console import EpisodeProgress, stop_on_signal
 from lerobot_topreward.dataset import check_output, write_columns
 from lerobot_topreward.episodes import load_scorer, score_episodes
 from lerobot_topreward.job import Job, missing, open_job, score_key, stored_scores, unusable
+from lerobot_topreward.metrics import mean_defined, rise, voc
 from lerobot_topreward.prompts import question
 from lerobot_topreward.push import PushResult, push
 from lerobot_topreward.records import FrameRewards, PrefixScores
@@ -26,6 +28,15 @@ from lerobot_topreward.source import fetch_all_videos, fetch_videos
 from lerobot_topreward.store import ScoreKey, Store, open_store, output_lock, write_run
 from lerobot_topreward.transaction import WORK_FOLDER, finish_interrupted
 from lerobot_topreward.vlm.identity import VlmIdentity, identify, resolve_device
+
+
+@dataclass(frozen=True, slots=True)
+class StaticControl:
+    """What the first frame repeated does, beside the real videos; nan where undefined."""
+
+    real_voc: float  # mean over segments, -1..1
+    static_voc: float  # mean over segments whose curve is not constant, -1..1
+    share: float  # mean rise of static curves over mean rise of real ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +50,7 @@ class Labelled:
     failed: Mapping[int, str]  # episode -> reason
     seconds: float
     interrupted: bool = False
+    static: StaticControl | None = None  # where it was scored
     pushed: PushResult | None = None
 
 
@@ -73,6 +85,7 @@ def label(config: LabelConfig, *, console: Console) -> Labelled:
             failed=failed,
             seconds=time.monotonic() - began,
             interrupted=interrupted,
+            static=static_summary(scores, stored_scores(job, store, control="static")),
         )
         state = "interrupted" if interrupted else "complete"
         write_run(store, key, run=_run(job, failed=failed, state=state, result=result))
@@ -96,6 +109,23 @@ def _claimed(job: Job) -> Iterator[None]:
         finish_interrupted(job.output)
         check()
         yield
+
+
+def static_summary(
+    real: Sequence[PrefixScores], static: Sequence[PrefixScores]
+) -> StaticControl | None:
+    """Compare static videos with the real ones of the same segments; None without any."""
+    segments = {one.segment for one in static}
+    curves = [one.log_prob_true for one in real if one.segment in segments]
+    still = [one.log_prob_true for one in static]
+    if not curves:
+        return None
+    risen = float(np.mean([rise(curve) for curve in curves]))
+    return StaticControl(
+        real_voc=mean_defined([voc(curve) for curve in curves]),
+        static_voc=mean_defined([voc(curve) for curve in still]),
+        share=float(np.mean([rise(curve) for curve in still])) / risen if risen else float("nan"),
+    )
 
 
 def _score(

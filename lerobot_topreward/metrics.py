@@ -4,6 +4,8 @@ Value-order correlation alone proves little: it cannot see failure, and it rewar
 merely likes longer videos. Read it beside the success AUC and beside a static control.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Bool, Float
 from scipy.stats import rankdata
@@ -101,6 +103,12 @@ def roc_auc(
         return float("nan")
     above = rankdata(scores)[success].sum() - positives * (positives + 1) / 2
     return float(above / (positives * negatives))
+
+
+def mean_defined(values: Sequence[float]) -> float:
+    """Average the values that are not nan; nan when there is none."""
+    defined = [value for value in values if not np.isnan(value)]
+    return float(np.mean(defined)) if defined else float("nan")
 
 
 def _finite(values: Float[np.ndarray, " n"], *, name: str) -> Float[np.ndarray, " n"]:

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Float32
 
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.metrics import rise, roc_auc, success_score, voc
+from lerobot_topreward.metrics import mean_defined, rise, roc_auc, success_score, voc
 from lerobot_topreward.records import PrefixScores
 
 TRUTH_FILE = "truth.parquet"
@@ -91,18 +91,14 @@ def evaluate(
     success = np.array([truth[one.segment.episode_index].success for one in real])
     good = [one.log_prob_true for one, succeeds in zip(real, success, strict=True) if succeeds]
     still = [one.log_prob_true for one in static]
-    climbed = _mean([rise(curve) for curve in good])
+    climbed = mean_defined([rise(curve) for curve in good])
     return Evaluation(
         successes=len(good),
         failures=len(real) - len(good),
-        voc=_mean([voc(curve) for curve in good]),
+        voc=mean_defined([voc(curve) for curve in good]),
         auc=roc_auc(np.array([success_score(one.log_prob_true) for one in real]), success),
-        static_voc=_mean([voc(curve) for curve in still]),
-        static_rise=_mean([rise(curve) for curve in still]) / climbed if climbed else float("nan"),
+        static_voc=mean_defined([voc(curve) for curve in still]),
+        static_rise=mean_defined([rise(curve) for curve in still]) / climbed
+        if climbed
+        else float("nan"),
     )
-
-
-def _mean(values: Sequence[float]) -> float:
-    """The mean of the defined ones; nan when there is none."""
-    defined = [value for value in values if not np.isnan(value)]
-    return float(np.mean(defined)) if defined else float("nan")
