@@ -158,7 +158,7 @@ def load(config: BenchmarkConfig, folder: Path) -> tuple[Vlm, Any]:
     previous = torch.get_default_dtype()
     torch.set_default_dtype(getattr(torch, dtype))
     with torch.device(config.device):
-        model = build_model(SIZES[config.model_size], processor.tokenizer)
+        model: Any = build_model(SIZES[config.model_size], processor.tokenizer)
     torch.set_default_dtype(previous)
     model.config._name_or_path = model.name_or_path = str(folder)
     prologue, answers = check_processor("benchmark", processor)
