@@ -73,7 +73,7 @@ dataset[0]["topreward.progress"]
 
 | Made with | |
 |---|---|
-| Model | [{vlm}](https://huggingface.co/{vlm}), revision `{vlm_revision}` |
+| Model | {vlm}, revision `{vlm_revision}` |
 | Camera | `{camera}` |
 | Frames | {schedule} |
 | Source | `{source}` |
@@ -110,6 +110,7 @@ def card_section(facts: CardFacts, *, repo_id: str, branch: str) -> str:
         branch: The branch on which the labels are read.
     """
     per_task = facts.normalize == "task"
+    on_hub = facts.vlm.count("/") == 1
     return _SECTION.format(
         start=START,
         end=END,
@@ -121,7 +122,7 @@ def card_section(facts: CardFacts, *, repo_id: str, branch: str) -> str:
         seconds=facts.horizon / facts.fps,
         repo_id=repo_id,
         branch=branch,
-        vlm=facts.vlm,
+        vlm=f"[{facts.vlm}](https://huggingface.co/{facts.vlm})" if on_hub else f"`{facts.vlm}`",
         vlm_revision=facts.vlm_revision or "unknown",
         camera=facts.camera,
         schedule=facts.schedule,

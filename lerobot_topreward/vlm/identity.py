@@ -42,7 +42,7 @@ class VlmConfig:
 class VlmIdentity:
     """One checkpoint, pinned."""
 
-    name: str  # as the user named it
+    name: str  # Hub id, or a folder's own name: where it lies is nobody's business
     revision: str  # Hub commit, or a digest of the folder's files
     dtype: str  # of the weights in memory
     quantize: str | None
@@ -100,7 +100,8 @@ def identify(config: VlmConfig) -> VlmIdentity:
             found = Path(hf_hub_download(config.vlm, "config.json", revision=config.vlm_revision))
         _check_architecture(config.vlm, found)
         revision = found.parent.name  # .../snapshots/<commit>/config.json
-    return VlmIdentity(config.vlm, revision, dtype, config.quantize, folder)
+    name = config.vlm if folder is None or config.vlm == BUILTIN else folder.resolve().name
+    return VlmIdentity(name, revision, dtype, config.quantize, folder)
 
 
 def _folder(vlm: str) -> Path | None:
