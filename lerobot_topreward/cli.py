@@ -21,11 +21,11 @@ _COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``lerobot-topreward`` and exit: 0 done, 1 some episodes failed, 2 a user's mistake."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    errors = Console(stderr=True, soft_wrap=True, highlight=False)
+    errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
     try:
         code = _dispatch(arguments)
     except UserError as error:
-        errors.print(f"[red]error:[/red] {_escape(str(error))}")
+        errors.print(f"error: {error}", style="red")
         code = 2
     except KeyboardInterrupt:
         errors.print("stopped; run the same command again to go on from here")
@@ -120,13 +120,10 @@ def _label(config: LabelConfig) -> int:
             f"real videos; rises by {static.share:.0%} of what they do"
         )
     for episode, reason in sorted(result.failed.items()):
-        out.print(f"[yellow]episode {episode} failed:[/yellow] {_escape(reason)}")
+        out.print(f"episode {episode} failed: {reason}", style="yellow")
     return 1 if result.failed else 0
 
 
 def _console() -> Console:
-    return Console(highlight=False, soft_wrap=True)
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")
+    # No markup: a path may hold brackets.
+    return Console(highlight=False, soft_wrap=True, markup=False)
