@@ -3,6 +3,7 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ os.environ.pop("HF_LEROBOT_HOME", None)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 RecordDataset = Callable[..., Path]
+WriteLabels = Callable[..., Path]
 
 
 def _draw(rng: np.random.Generator, *, frame: int, height: int, width: int) -> np.ndarray:
@@ -44,6 +46,7 @@ def record_dataset(tmp_path_factory: pytest.TempPathFactory) -> RecordDataset:
         seed: int = 0,
         vcodec: str = "h264",
         file_per_episode: bool = False,
+        environment_state: int = 0,
     ) -> Path:
         root = tmp_path_factory.mktemp("recorded") / "dataset"
         rng = np.random.default_rng(seed)
@@ -55,8 +58,11 @@ def record_dataset(tmp_path_factory: pytest.TempPathFactory) -> RecordDataset:
             }
             for camera in cameras
         }
-        for name, names in (("observation.state", 6), ("action", 6)):
-            features[name] = {"dtype": "float32", "shape": (names,), "names": None}
+        vectors = {"observation.state": 6, "action": 6}
+        if environment_state:  # policies without images need one
+            vectors["observation.environment_state"] = environment_state
+        for name, width in vectors.items():
+            features[name] = {"dtype": "float32", "shape": (width,), "names": None}
         dataset = LeRobotDataset.create(
             "local/recorded",
             fps=fps,
@@ -79,8 +85,10 @@ def record_dataset(tmp_path_factory: pytest.TempPathFactory) -> RecordDataset:
                             )
                             for i, camera in enumerate(cameras)
                         },
-                        "observation.state": rng.normal(size=6).astype(np.float32),
-                        "action": rng.normal(size=6).astype(np.float32),
+                        **{
+                            name: rng.normal(size=width).astype(np.float32)
+                            for name, width in vectors.items()
+                        },
                         "task": text,
                     }
                 )
@@ -98,3 +106,53 @@ def tiny_vlm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("vlm") / "tiny"
     return build_tiny_vlm(folder, config=TinyConfig(spread=0.2))
+
+
+@pytest.fixture
+def write_labels(tmp_path_factory: pytest.TempPathFactory) -> WriteLabels:
+    """Label a copy of a dataset with known rewards, in place of a VLM's, and return its root."""
+    from lerobot_topreward.dataset import write_columns
+    from lerobot_topreward.fingerprints import dataset_fingerprint
+    from lerobot_topreward.records import FrameRewards
+    from lerobot_topreward.source import frame_table, open_source
+
+    def write(
+        root: Path,
+        *,
+        progress: np.ndarray | None = None,
+        unlabelled: Sequence[int] = (),
+        scoring: dict[str, Any] | None = None,
+        sidecar: bool = True,
+        seed: int = 0,
+    ) -> Path:
+        source = open_source(repo_id=None, root=root, revision=None)
+        table = frame_table(source)
+        labelled = ~np.isin(table.episode_index, unlabelled)
+        if progress is None:
+            progress = np.random.default_rng(seed).uniform(0, 1, len(table.index))
+
+        def column(values: np.ndarray) -> np.ndarray:
+            return np.where(labelled, values, 0).astype(np.float32)
+
+        rewards = FrameRewards(
+            index=table.index,
+            episode_index=table.episode_index,
+            frame_index=table.frame_index,
+            labelled=labelled,
+            log_prob_true=column(10 * progress - 15),
+            log_prob_false=column(-1 - progress),
+            progress=column(progress),
+            advantage=column(progress - 0.5),
+        )
+        output = tmp_path_factory.mktemp("labelled") / "dataset"
+        write_columns(
+            root,
+            rewards,
+            output,
+            fingerprint=dataset_fingerprint(source, table),
+            provenance={"dataset": source.repo_id, **({"scoring": scoring} if scoring else {})},
+            sidecar=sidecar,
+        )
+        return output
+
+    return write

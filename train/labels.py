@@ -1,0 +1,175 @@
+"""The labels of the frames that are trained on, from wherever a dataset keeps them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Int64
+from lerobot_topreward.train.config import WeightingConfig
+from lerobot_topreward.train.label_sources import (
+    StoredLabels,
+    find_sidecar,
+    has_columns,
+    is_own,
+    label_command,
+    place,
+    read_columns,
+    read_foreign_sidecar,
+    read_own_sidecar,
+)
+from lerobot_topreward.train.records import FrameLabels
+
+from lerobot_topreward.errors import EpisodeError, UserError
+from lerobot_topreward.scoring import prefix_lengths, sample_frames
+from lerobot_topreward.sidecar import SIDECAR_NAME
+from lerobot_topreward.source import FrameTable, Source, segments, task_names
+
+_AGREE_TO = 1e-6  # both copies are written from the same float32 values
+
+
+def read_labels(
+    source: Source,
+    table: FrameTable,
+    *,
+    episodes: Sequence[int] | None,
+    config: WeightingConfig,
+) -> FrameLabels:
+    """Read the labels of the frames that are trained on.
+
+    Args:
+        source: the dataset.
+        table: all its frames.
+        episodes: which ones are trained on, in any order; None for all.
+        config: where the labels are, and which scheme needs them.
+
+    Returns:
+        The frames of those episodes in the order of their global index; those without a label are
+        among them.
+
+    Raises:
+        UserError: the dataset is not labelled, its labels are another dataset's, columns and
+            sidecar disagree, or the scheme needs what they do not hold.
+    """
+    stored = _choose(source, table, config)
+    if stored.log_prob is None and config.scheme == "filter" and config.by == "success":
+        raise UserError(
+            f"--weighting.by=success needs log-probabilities; {stored.origin} has progress alone. "
+            "Use --weighting.by=advantage, or label the dataset: lerobot-topreward label"
+        )
+    rows = _rows(table, episodes)
+    if not stored.labelled[rows].any():
+        raise UserError(
+            f"{stored.origin} of {source.root} label none of the {len(rows)} frames that are "
+            f"trained on. {label_command(source)}"
+        )
+    ends = _prefix_ends(source, table, stored, rows)
+    log_prob = np.zeros_like(stored.progress) if stored.log_prob is None else stored.log_prob
+    return FrameLabels(
+        index=table.index[rows],
+        episode_index=table.episode_index[rows],
+        task_index=table.task_index[rows],
+        progress=stored.progress[rows],
+        log_prob=log_prob[rows],
+        labelled=stored.labelled[rows],
+        prefix_end=None if ends is None else ends[rows],
+        tasks=task_names(source.meta),
+        fps=float(source.meta.fps),
+    )
+
+
+def _choose(source: Source, table: FrameTable, config: WeightingConfig) -> StoredLabels:
+    if config.sidecar is not None:
+        path = config.sidecar.expanduser()
+        if not path.is_file():
+            raise UserError(f"--weighting.sidecar must be a parquet file; there is no {path}")
+        if is_own(path):
+            return read_own_sidecar(path, source, table)
+        return read_foreign_sidecar(path, table)
+    if config.source == "columns":
+        return read_columns(source, table)
+    return _automatic(source, table, config)
+
+
+def _automatic(source: Source, table: FrameTable, config: WeightingConfig) -> StoredLabels:
+    path = find_sidecar(source)
+    if path is None:
+        if config.source == "sidecar":
+            raise UserError(
+                f"--weighting.source=sidecar needs {SIDECAR_NAME} in {source.root}; there is none. "
+                f"{label_command(source)}"
+            )
+        if not has_columns(source):
+            raise UserError(
+                f"{source.root} is not labelled: it has neither {SIDECAR_NAME} nor columns "
+                f"topreward.*\n{label_command(source)}, and train on the labelled copy"
+            )
+        return read_columns(source, table)
+    if not is_own(path):
+        raise UserError(
+            f"{path} was not written by lerobot-topreward. To use its progress all the same, name "
+            f"it: --weighting.sidecar={path}"
+        )
+    sidecar = read_own_sidecar(path, source, table)
+    if config.source == "auto" and has_columns(source):
+        _check_agreement(table, sidecar, read_columns(source, table))
+    return sidecar
+
+
+def _check_agreement(table: FrameTable, sidecar: StoredLabels, columns: StoredLabels) -> None:
+    """Refuse two copies of the labels of which one must be old."""
+    both = sidecar.labelled & columns.labelled
+    differences = {"labelled or not": sidecar.labelled != columns.labelled}
+    for name in ("progress", "log_prob"):
+        gap = np.abs(getattr(sidecar, name) - getattr(columns, name))
+        differences[name] = both & (gap > _AGREE_TO)
+    found = {name: np.flatnonzero(rows) for name, rows in differences.items() if rows.any()}
+    if found:
+        what = ", ".join(f"{name} of {len(rows)} frames" for name, rows in found.items())
+        first = min(rows[0] for rows in found.values())
+        raise UserError(
+            f"{sidecar.origin} and {columns.origin} disagree: {what}, first {place(table, first)}.\n"
+            "Say which is right, --weighting.source=sidecar or =columns, or label again"
+        )
+
+
+def _rows(table: FrameTable, episodes: Sequence[int] | None) -> Int64[np.ndarray, " frames"]:
+    if episodes is None:
+        return np.arange(len(table.index))
+    rows = np.flatnonzero(np.isin(table.episode_index, np.asarray(episodes)))
+    if not len(rows):
+        last = table.episode_index[-1]
+        raise UserError(
+            f"--dataset.episodes {list(episodes)} has no frames; the dataset has episodes 0..{last}"
+        )
+    return rows
+
+
+def _prefix_ends(
+    source: Source,
+    table: FrameTable,
+    stored: StoredLabels,
+    rows: Int64[np.ndarray, " frames"],
+) -> Bool[np.ndarray, " all_frames"] | None:
+    """Mark frame L - 1 of every prefix of L frames that was scored, None where that is unknown.
+
+    The schedule is that of `lerobot_topreward.scoring`, which labelling followed.
+    """
+    if stored.scoring is None:
+        return None
+    schedule = stored.scoring
+    ends = np.zeros(len(table.index), dtype=bool)
+    episodes = np.unique(table.episode_index[rows[stored.labelled[rows]]]).tolist()
+    parts = segments(source, table, episodes, instruction=schedule["instruction"])
+    for episode, found in parts.items():
+        if isinstance(found, EpisodeError):
+            continue
+        start = table.rows(episode).start
+        for segment in found:
+            shown = sample_frames(
+                segment.length,
+                fps=source.meta.fps,
+                sample_fps=schedule["sample_fps"],
+                final_frame=schedule["final_frame"],
+            )
+            lengths = prefix_lengths(segment.length, shown, count=schedule["prefixes"])
+            ends[start + segment.start + lengths - 1] = True
+    return ends
