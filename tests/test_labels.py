@@ -139,6 +139,7 @@ def test_an_unlabelled_dataset(recorded: Path, write_labels: WriteLabels) -> Non
             read(recorded, source=source)
         assert command in str(said.value)
         assert len(str(said.value).splitlines()) <= 2
+    assert not read(recorded, scheme="uniform").labelled.any()
     root = write_labels(recorded, unlabelled=[1])
     with pytest.raises(UserError, match="none of the 5 frames that are trained on"):
         read(root, episodes=[1])

@@ -43,20 +43,21 @@ def read_labels(
 
     Returns:
         The frames of those episodes in the order of their global index; those without a label are
-        among them.
+        among them. Uniform weights need no labels: none is read.
 
     Raises:
         UserError: the dataset is not labelled, its labels are another dataset's, columns and
             sidecar disagree, or the scheme needs what they do not hold.
     """
-    stored = _choose(source, table, config)
+    needed = config.scheme != "uniform" or config.unlabelled_weight is not None
+    stored = _choose(source, table, config) if needed else _nothing(table)
     if stored.log_prob is None and config.scheme == "filter" and config.by == "success":
         raise UserError(
             f"--weighting.by=success needs log-probabilities; {stored.origin} has progress alone. "
             "Use --weighting.by=advantage, or label the dataset: lerobot-topreward label"
         )
     rows = _rows(table, episodes)
-    if not stored.labelled[rows].any():
+    if needed and not stored.labelled[rows].any():
         raise UserError(
             f"{stored.origin} of {source.root} label none of the {len(rows)} frames that are "
             f"trained on. {label_command(source)}"
@@ -73,6 +74,18 @@ def read_labels(
         prefix_end=None if ends is None else ends[rows],
         tasks=task_names(source.meta),
         fps=float(source.meta.fps),
+    )
+
+
+def _nothing(table: FrameTable) -> StoredLabels:
+    """No labels: plain behavior cloning does not ask for them."""
+    frames = len(table.index)
+    return StoredLabels(
+        origin="",
+        progress=np.zeros(frames, dtype=np.float32),
+        log_prob=None,
+        labelled=np.zeros(frames, dtype=bool),
+        scoring=None,
     )
 
 
