@@ -1,4 +1,4 @@
-"""The two ways a run can go wrong that are not bugs.
+"""The ways a run can go wrong that are not bugs.
 
 Every message names the option or file, the rule, what was got and the cure, on one or two lines.
 """
@@ -10,3 +10,7 @@ class UserError(Exception):
 
 class EpisodeError(Exception):
     """One episode cannot be labelled: recorded with its reason, the run goes on, exit code 1."""
+
+
+class TrainingStopped(Exception):
+    """Training cannot go on: printed without a traceback, exit code 1."""

@@ -1,0 +1,188 @@
+"""The only place that reaches into LeRobot's trainer.
+
+`lerobot_train.train()` is not written to be extended: it makes its weighter, its policy and its
+steps through functions that it finds by name. Some of these are replaced here, after checking that
+they are what LeRobot 0.6.1 has:
+
+- `make_sample_weighter` knows one more type, `topreward`;
+- `get_policy_class` finds ACT and Diffusion with a loss per sample;
+- `update_policy` leaves the weights as they are (see `batch_scale`) and stops at NaN (`rescue`);
+- `make_train_eval_datasets` and `make_pre_post_processors` only remember what they made.
+
+A run without sample weighting goes through LeRobot's code unchanged.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from lerobot.configs.train import TrainPipelineConfig
+from lerobot.datasets import LeRobotDataset
+from lerobot.policies import factory
+from lerobot.policies.pretrained import PreTrainedPolicy
+from lerobot.scripts import lerobot_train
+from lerobot.utils import sample_weighting
+from lerobot.utils.logging_utils import MetricsTracker
+from lerobot.utils.sample_weighting import SampleWeighter, SampleWeightingConfig
+from torch import Tensor
+
+from lerobot_topreward.policies.choice import OWN_CLASSES, per_sample_policy
+from lerobot_topreward.train.lerobot_check import check_lerobot
+from lerobot_topreward.train.rescue import TrainingState
+from lerobot_topreward.train.weighted_step import WeightedStep
+
+SCHEME_TYPE = "topreward"  # in --sample_weighting.type
+
+
+class MakeWeighter(Protocol):
+    """Build the weighter of a run."""
+
+    def __call__(
+        self,
+        params: Mapping[str, Any],
+        *,
+        policy: PreTrainedPolicy,
+        device: torch.device,
+        dataset: LeRobotDataset,
+    ) -> SampleWeighter:
+        """Build it from `--sample_weighting.extra_params` and what `train()` has made so far."""
+        ...
+
+
+@contextmanager
+def installed(make_weighter: MakeWeighter) -> Iterator[None]:
+    """Let LeRobot's trainer weight its samples with our weighter inside the block.
+
+    Raises:
+        RuntimeError: if LeRobot's trainer is not the one that this was written for.
+    """
+    undo = _install(_Seam(make_weighter))
+    try:
+        yield
+    finally:
+        undo()
+
+
+def install(make_weighter: MakeWeighter) -> None:
+    """Do the same for the rest of the process; do nothing where it is done already.
+
+    Raises:
+        RuntimeError: if LeRobot's trainer is not the one that this was written for.
+    """
+    if not _is_installed():
+        _install(_Seam(make_weighter))
+
+
+def _is_installed() -> bool:
+    return isinstance(getattr(lerobot_train.update_policy, "__self__", None), _Seam)
+
+
+def _install(seam: "_Seam") -> Callable[[], None]:
+    """Replace LeRobot's functions; what is returned puts them back."""
+    if _is_installed():
+        raise RuntimeError("LeRobot's trainer is already weighted in this process")
+    check_lerobot()
+    for module, name in seam.originals:
+        setattr(module, name, getattr(seam, name))
+
+    def undo() -> None:
+        for (module, name), original in seam.originals.items():
+            setattr(module, name, original)
+
+    return undo
+
+
+class _Seam:
+    """Our versions of LeRobot's functions, and what they remember of the run in progress."""
+
+    def __init__(self, make_weighter: MakeWeighter) -> None:
+        self._make_weighter = make_weighter
+        self.originals: dict[tuple[ModuleType, str], Callable[..., Any]] = {
+            (module, name): getattr(module, name)
+            for module, name in (
+                (sample_weighting, "make_sample_weighter"),
+                (factory, "get_policy_class"),
+                (lerobot_train, "make_train_eval_datasets"),
+                (lerobot_train, "make_pre_post_processors"),
+                (lerobot_train, "update_policy"),
+            )
+        }
+        self._config: TrainPipelineConfig | None = None
+        self._dataset: LeRobotDataset | None = None
+        self._processors: tuple[Any, Any] | None = None
+
+    def make_train_eval_datasets(
+        self, cfg: TrainPipelineConfig
+    ) -> tuple[LeRobotDataset, LeRobotDataset | None]:
+        if cfg.sample_weighting is not None and cfg.policy is not None:
+            per_sample_policy(cfg.policy.type)  # fails before anything is downloaded
+        original = self.originals[lerobot_train, "make_train_eval_datasets"]
+        train, evaluation = original(cfg)
+        self._config, self._dataset = cfg, train
+        return train, evaluation
+
+    def get_policy_class(self, name: str) -> type[PreTrainedPolicy]:
+        if name in OWN_CLASSES:
+            return per_sample_policy(name)
+        return self.originals[factory, "get_policy_class"](name)
+
+    def make_pre_post_processors(
+        self,
+        policy_cfg: Any,
+        pretrained_path: str | None = None,
+        pretrained_revision: str | None = None,
+        **kwargs: Any,
+    ) -> tuple[Any, Any]:
+        original = self.originals[lerobot_train, "make_pre_post_processors"]
+        self._processors = original(policy_cfg, pretrained_path, pretrained_revision, **kwargs)
+        return self._processors
+
+    def make_sample_weighter(
+        self,
+        config: SampleWeightingConfig | None,
+        policy: PreTrainedPolicy,
+        device: torch.device,
+        dataset_root: str | None = None,
+        dataset_repo_id: str | None = None,
+    ) -> SampleWeighter | None:
+        if config is None or config.type != SCHEME_TYPE:
+            original = self.originals[sample_weighting, "make_sample_weighter"]
+            return original(config, policy, device, dataset_root, dataset_repo_id)
+        assert self._dataset is not None
+        return self._make_weighter(
+            config.extra_params, policy=policy, device=device, dataset=self._dataset
+        )
+
+    def update_policy(
+        self,
+        train_metrics: MetricsTracker,
+        policy: torch.nn.Module,
+        batch: dict[str, Tensor],
+        optimizer: torch.optim.Optimizer,
+        grad_clip_norm: float,
+        accelerator: Accelerator,
+        lr_scheduler: Any = None,
+        lock: Any = None,
+        sample_weighter: SampleWeighter | None = None,
+    ) -> tuple[MetricsTracker, dict[str, Any] | None]:
+        original = self.originals[lerobot_train, "update_policy"]
+        options: dict[str, Any] = {"lr_scheduler": lr_scheduler, "lock": lock}
+        required = (train_metrics, policy, batch, optimizer, grad_clip_norm, accelerator)
+        if sample_weighter is None:
+            return original(*required, **options)
+        assert self._config is not None
+        assert self._processors is not None
+        state = TrainingState(
+            steps=train_metrics.steps,
+            config=self._config,
+            policy=policy,
+            optimizer=optimizer,
+            scheduler=lr_scheduler,
+            processors=self._processors,
+        )
+        step = WeightedStep(sample_weighter, state=state, accelerator=accelerator)
+        with step.forward_of(policy):
+            return original(*required, **options, sample_weighter=step)
