@@ -275,13 +275,13 @@ def filter_weights(
     Raises:
         ValueError: not exactly one of threshold and quantile is given.
     """
-    if (threshold is None) == (quantile is None):
-        raise ValueError("exactly one of threshold and quantile must be given")
-    if threshold is not None:
+    if threshold is not None and quantile is None:
         passed = score > threshold
-    else:
+    elif threshold is None and quantile is not None:
         values = score.astype(np.float64)
         passed = values >= np.quantile(values, quantile)
+    else:
+        raise ValueError("exactly one of threshold and quantile must be given")
     return np.repeat(passed.astype(np.float32), 1 if lengths is None else lengths)
 
 
