@@ -1,0 +1,207 @@
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from lerobot_topreward.train.config import Scheme
+from lerobot_topreward.train.histogram import save_histogram
+from lerobot_topreward.train.records import FrameLabels, FrameWeights
+from lerobot_topreward.train.summary import QUANTILES, percent, summarize
+from lerobot_topreward.train.summary_table import summary_table
+
+
+def dataset_of(
+    *episodes: Sequence[float], tasks: Sequence[int] | None = None, cap: float = np.inf
+) -> tuple[FrameLabels, FrameWeights]:
+    """Episodes by the weights of their frames; those without a label have the weight NaN."""
+    lengths = [len(episode) for episode in episodes]
+    given = np.concatenate(episodes).astype(np.float32)
+    frames = len(given)
+    weight = np.nan_to_num(given)
+    labels = FrameLabels(
+        index=np.arange(frames),
+        episode_index=np.repeat(np.arange(len(episodes)), lengths),
+        task_index=np.repeat(tasks or [0] * len(episodes), lengths).astype(np.int64),
+        progress=np.zeros(frames, dtype=np.float32),
+        log_prob=np.zeros(frames, dtype=np.float32),
+        labelled=~np.isnan(given),
+        prefix_end=None,
+        tasks={0: "pick up the cube", 1: "place the cube on the plate [gently]", 2: "wave"},
+        fps=10.0,
+    )
+    return labels, FrameWeights(index=labels.index, raw=weight, weight=weight, capped=weight >= cap)
+
+
+def printed(dataset: tuple[FrameLabels, FrameWeights], *, scheme: Scheme | None = None) -> str:
+    console = Console(width=80, force_terminal=False)
+    with console.capture() as captured:
+        console.print(summary_table(summarize(*dataset, scheme=scheme)))
+    return captured.get()
+
+
+def test_the_summary_of_all_frames() -> None:
+    weight = [0.0, 0.5, 2.0, 1.0, 2.0, 0.5]
+    overall = summarize(*dataset_of(weight[:4], weight[4:], cap=2.0)).overall
+    assert overall.frames == 6
+    assert overall.effective == pytest.approx(6**2 / (0.5 + 8 + 1))
+    assert overall.effective_share == pytest.approx(overall.effective / 6)
+    assert (overall.zero_share, overall.capped_share) == pytest.approx((1 / 6, 2 / 6))
+    assert (overall.minimum, overall.mean, overall.maximum) == pytest.approx((0, 1, 2))
+    np.testing.assert_allclose(overall.quantiles, np.quantile(weight, QUANTILES))
+    assert (overall.relative, overall.weight_share) == pytest.approx((1, 1))
+
+
+def test_tasks_and_episodes_have_their_share_of_the_weight() -> None:
+    summary = summarize(*dataset_of([3, 3], [1, 0, 1], [2], tasks=[1, 0, 1]))
+    assert [task.name for task in summary.tasks] == [
+        "pick up the cube",
+        "place the cube on the plate [gently]",
+    ]
+    assert [task.frames for task in summary.tasks] == [3, 3]
+    assert [task.weight_share for task in summary.tasks] == pytest.approx([0.2, 0.8])
+    assert [task.relative for task in summary.tasks] == pytest.approx([0.4, 1.6])
+    assert summary.tasks[0].effective == pytest.approx(2)
+    assert [episode.key for episode in summary.episodes] == [0, 1, 2]
+    assert [episode.weight_share for episode in summary.episodes] == pytest.approx([0.6, 0.2, 0.2])
+    assert [episode.relative for episode in summary.episodes] == pytest.approx([1.8, 0.4, 1.2])
+    assert sum(episode.frames for episode in summary.episodes) == summary.overall.frames
+
+
+@pytest.mark.parametrize(
+    ("scheme", "cure"),
+    [
+        ("awr", "lower --weighting.beta"),
+        ("top-awr", "the paper's defaults do this: give a longer --weighting.span"),
+        ("rabc", "raise --weighting.kappa"),
+        (None, "choose options"),
+    ],
+)
+def test_equal_weights_are_plain_behavior_cloning(scheme: Scheme | None, cure: str) -> None:
+    dataset = dataset_of([1.99, 2.0, 2.0, 1.98])
+    (warning,) = summarize(*dataset, scheme=scheme).warnings
+    assert "nearly equal (effective sample size >99.9% of the frames)" in warning
+    assert cure in warning
+    assert summarize(*dataset, scheme="uniform").warnings == ()
+
+
+@pytest.mark.parametrize(
+    "weight", [[0.0] * 19 + [1.0, 0.5], [0.001] * 40 + [9.0], [0.0] * 95 + [1.0] * 5]
+)
+def test_next_to_nothing_is_warned_of(weight: list[float]) -> None:
+    (warning,) = summarize(*dataset_of(weight), scheme="awr").warnings
+    assert f"almost nothing is left: {len(weight)} frames count as" in warning
+    assert "raise --weighting.beta" in warning
+
+
+def test_a_heavy_cap_is_warned_of_but_for_rabc() -> None:
+    dataset = dataset_of([2.0] * 7 + [0.3] * 3, cap=2.0)
+    (warning,) = summarize(*dataset, scheme="top-awr").warnings
+    assert warning.startswith("70.0% of the frames are at the cap")
+    assert "lower --weighting.tau below --weighting.delta_max" in warning
+    assert summarize(*dataset, scheme="rabc").warnings == ()
+
+
+def test_a_task_without_weight_is_warned_of() -> None:
+    dataset = dataset_of([1, 3], [0, 0], [0], tasks=[0, 1, 2])
+    task, episodes = summarize(*dataset, scheme="awr").warnings
+    assert "will not learn: 2 of 3 ('place the cube on the plate [gently]', 'wave')" in task
+    assert "--weighting.per=task" in task
+    assert episodes == "episodes without any weight: 2 of 3 (1, 2)"
+
+
+def test_episodes_that_were_to_weigh_nothing_are_not_warned_of() -> None:
+    dropped = dataset_of([1, 1], [0, 0])
+    assert summarize(*dropped, scheme="filter").warnings == ()
+    unlabelled = dataset_of([1, 3], [np.nan, np.nan])
+    assert summarize(*unlabelled, scheme="awr").warnings == ()
+
+
+def test_labels_and_weights_must_be_of_the_same_frames() -> None:
+    labels, _ = dataset_of([1, 2, 3])
+    _, weights = dataset_of([1, 2])
+    with pytest.raises(ValueError, match="same frames"):
+        summarize(labels, weights)
+    with pytest.raises(ValueError, match="all are zero"):
+        summarize(*dataset_of([0, 0]))
+
+
+def test_the_table_of_a_big_dataset_fits_and_lists_the_ends() -> None:
+    rng = np.random.default_rng(0)
+    episodes = [rng.random(12) * e for e in range(300)]
+    text = printed(dataset_of(*episodes, tasks=[e % 2 for e in range(300)]), scheme="awr")
+    assert max(map(len, text.splitlines())) <= 80
+    assert len(text.splitlines()) < 40
+    assert "the 5 lowest and the 5 highest of 300 episodes" in text
+    listed = [line.split()[0] for line in text.splitlines() if line[:7].strip().isdigit()]
+    assert len(listed) == 10
+    assert listed[0] == "0"
+    assert "place the cube on the plate [gent…" in text  # brackets are no markup
+    assert "3600 in 300 episodes" in text
+
+
+def test_what_does_not_differ_is_not_listed() -> None:
+    text = printed(dataset_of([1, 1], [1, 1, 1]), scheme="uniform")
+    assert "episode  " not in text
+    assert "Warning" not in text
+    text = printed(dataset_of([1, 2], [2, 1], [0, 0]), scheme="awr")
+    assert "task  " not in text
+    assert "Warning: episodes without any weight: 1 of 3 (2)" in text
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"),
+    [
+        (0, "0%"),
+        (1, "100%"),
+        (1e-5, "<0.1%"),
+        (0.9999, ">99.9%"),
+        (0.123, "12.3%"),
+        (1 - 1e-12, "100%"),
+    ],
+)
+def test_a_percentage_is_nought_or_all_only_if_it_is(share: float, expected: str) -> None:
+    assert percent(share) == expected
+
+
+def test_the_histogram_is_a_png_and_nothing_else_is_left(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "weights.png"
+    weight = np.concatenate([np.zeros(20), np.linspace(0.1, 3, 50), np.full(9, 3.0)])
+    _, weights = dataset_of(weight.tolist(), cap=3.0)
+    for title in ("awr", "awr again"):
+        save_histogram(path, weights, title=title)
+        assert [entry.name for entry in path.parent.iterdir()] == ["weights.png"]
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        colours = {colour for _, colour in image.convert("RGB").getcolors(maxcolors=1 << 20) or []}
+    # Frames, weight, cap and zero are all there, in colours that are told apart.
+    assert {(86, 180, 233), (213, 94, 0), (230, 159, 0), (153, 153, 153)} <= colours
+
+
+@pytest.mark.parametrize("weight", [[1.0, 1.0], [2.0, 0.0], [1e-3, 1e-3, 900.0]])
+def test_odd_weights_can_be_drawn(tmp_path: Path, weight: list[float]) -> None:
+    _, weights = dataset_of(weight)
+    save_histogram(tmp_path / "weights.png", weights, title="odd")
+    assert (tmp_path / "weights.png").stat().st_size > 1000
+
+
+def test_a_failed_drawing_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "weights.png"
+    _, weights = dataset_of([1, 2])
+    save_histogram(path, weights, title="first")
+    before = path.read_bytes()
+
+    def fail(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("os.replace", fail)
+    with pytest.raises(OSError, match="no space left"):
+        save_histogram(path, weights, title="second")
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["weights.png"]
+    with pytest.raises(ValueError, match="all are zero"):
+        save_histogram(path, dataset_of([0.0])[1], title="nothing")
