@@ -7,13 +7,14 @@ from difflib import get_close_matches
 import tyro
 from rich.console import Console
 
-from lerobot_topreward.config import LabelConfig, load_preset, with_options
+from lerobot_topreward.config import LabelConfig, load_preset, take_config, with_options
 from lerobot_topreward.errors import UserError
 
 INTERRUPTED = 130  # as shells report Ctrl-C
 
 _COMMANDS = {
     "label": "label a dataset with per-frame task progress and advantage",
+    "train": "train a LeRobot policy on a labelled dataset, its frames weighted by their rewards",
     "demo": "label the bundled SO-101 episodes with the bundled VLM",
 }
 
@@ -36,6 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _dispatch(arguments: list[str]) -> int:
     if arguments[:1] == ["label"]:
         return _label(parse(LabelConfig, "label", arguments[1:]))
+    if arguments[:1] == ["train"]:
+        from lerobot_topreward.train.command import train
+
+        return train(arguments[1:], console=_console())
     if arguments[:1] == ["demo"]:
         from lerobot_topreward.demo.command import DemoConfig, demo
 
@@ -64,8 +69,8 @@ def parse[C](config_class: type[C], command: str, arguments: Sequence[str]) -> C
         UserError: a preset or a value breaks a rule.
         SystemExit: tyro printed help (0) or what is wrong with the arguments (2).
     """
-    rest, preset = _take_config(arguments)
-    default = with_options(config_class, load_preset(preset) if preset else {})
+    rest, preset = take_config(arguments)
+    default = with_options(config_class, load_preset(preset, section=command) if preset else {})
     return tyro.cli(
         config_class,
         prog=f"lerobot-topreward {command}",
@@ -73,21 +78,6 @@ def parse[C](config_class: type[C], command: str, arguments: Sequence[str]) -> C
         default=default,
         config=(tyro.conf.OmitArgPrefixes,),
     )
-
-
-def _take_config(arguments: Sequence[str]) -> tuple[list[str], str | None]:
-    rest, preset = [], None
-    waiting = iter(arguments)
-    for argument in waiting:
-        if argument == "--config":
-            preset = next(waiting, None)
-            if preset is None:
-                raise UserError("--config needs a YAML file or the name of a preset")
-        elif argument.startswith("--config="):
-            preset = argument.removeprefix("--config=")
-        else:
-            rest.append(argument)
-    return rest, preset
 
 
 def _label(config: LabelConfig) -> int:

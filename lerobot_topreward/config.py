@@ -1,6 +1,6 @@
 """The configuration of a command: a frozen dataclass, from presets and from the command line."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
 from importlib.resources import files
@@ -12,6 +12,8 @@ import yaml
 
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.vlm.identity import VlmConfig
+
+_SECTIONS = ("label", "demo", "train")  # of a preset, by the command that reads them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,31 +86,90 @@ class LabelConfig:
         return None if self.prefixes == "every" else int(self.prefixes)
 
 
-def load_preset(path: str) -> dict[str, Any]:
-    """Read the options of a YAML preset: a file, or the name of one that comes with the package.
+def take_config(arguments: Sequence[str]) -> tuple[list[str], str | None]:
+    """Take ``--config`` out of a command's arguments.
 
     Raises:
-        UserError: there is no such preset, or it is not a mapping.
+        UserError: it has no value.
     """
-    file = Path(path).expanduser()
-    if not file.is_file():
-        packaged = files("lerobot_topreward.configs")
-        names = sorted(
-            p.name.removesuffix(".yaml") for p in packaged.iterdir() if ".yaml" in p.name
-        )
-        if path not in names:
+    rest, preset = [], None
+    waiting = iter(arguments)
+    for argument in waiting:
+        if argument == "--config":
+            preset = next(waiting, None)
+            if preset is None:
+                raise UserError("--config needs a YAML file or the name of a preset")
+        elif argument.startswith("--config="):
+            preset = argument.removeprefix("--config=")
+        else:
+            rest.append(argument)
+    return rest, preset
+
+
+def load_preset(path: str, *, section: str) -> dict[str, Any]:
+    """Read the options of one command from a YAML preset.
+
+    A preset has a section for every command that it serves. A file without sections holds options
+    of the label command.
+
+    Args:
+        path: a file, or the name of a preset that comes with the package.
+        section: the command.
+
+    Raises:
+        UserError: there is no such preset, it says nothing about this command, or it is not a
+            mapping.
+    """
+    options = _read_yaml(path, _preset_file(path))
+    if not set(options) & set(_SECTIONS):
+        if section == "train":
             raise UserError(
-                f"--config '{path}' is no file, nor a preset; presets: {', '.join(names)}"
+                f"--config {path} must have a section 'train:' with the options of this command; "
+                f"it has: {', '.join(options)}"
             )
-        file = Path(str(packaged / f"{path}.yaml"))
+        return _with_underscores(options)
+    if unknown := sorted(set(options) - set(_SECTIONS)):
+        raise UserError(
+            f"--config {path}: beside the sections {', '.join(_SECTIONS)} there can be no options; "
+            f"got {', '.join(unknown)}"
+        )
+    if section not in options:
+        raise UserError(
+            f"--config {path} has no section '{section}'; it is for: {', '.join(options)}"
+        )
+    if not _is_mapping(options[section]):
+        raise UserError(f"--config {path}: section '{section}' must be a mapping of options")
+    return _with_underscores(options[section])
+
+
+def _preset_file(path: str) -> Path:
+    file = Path(path).expanduser()
+    if file.is_file():
+        return file
+    packaged = files("lerobot_topreward.configs")
+    names = sorted(p.name.removesuffix(".yaml") for p in packaged.iterdir() if ".yaml" in p.name)
+    if path not in names:
+        raise UserError(f"--config '{path}' is no file, nor a preset; presets: {', '.join(names)}")
+    return Path(str(packaged / f"{path}.yaml"))
+
+
+def _read_yaml(path: str, file: Path) -> dict[str, Any]:
     try:
         options = yaml.safe_load(file.read_text())
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"--config {path} cannot be read: {error}") from None
-    if not isinstance(options, Mapping) or not all(isinstance(key, str) for key in options):
+    if not _is_mapping(options):
         raise UserError(
             f"--config {path} must be a mapping of options; got {type(options).__name__}"
         )
+    return options
+
+
+def _is_mapping(options: Any) -> bool:
+    return isinstance(options, Mapping) and all(isinstance(key, str) for key in options)
+
+
+def _with_underscores(options: Mapping[str, Any]) -> dict[str, Any]:
     return {key.replace("-", "_"): value for key, value in options.items()}
 
 

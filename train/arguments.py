@@ -1,0 +1,115 @@
+"""The command line of `lerobot-topreward train`: ours, and what LeRobot's trainer is given."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from lerobot_topreward.config import load_preset, take_config
+from lerobot_topreward.errors import UserError
+
+_PREFIX = "--weighting."
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """A command line, taken apart; the preset's options stand before those given by hand."""
+
+    weighting: Mapping[str, Any]  # options of WeightingConfig that were given, not yet checked
+    lerobot: Sequence[str]  # for LeRobot's trainer
+    dry_run: bool
+    wants_help: bool
+
+
+def split_arguments(arguments: Sequence[str]) -> Arguments:
+    """Tell our options from LeRobot's.
+
+    Args:
+        arguments: what follows ``train``.
+
+    Raises:
+        UserError: an option of ours has no value or a wrong name, or the preset cannot be used.
+    """
+    given, preset = take_config(arguments)
+    weighting: dict[str, Any] = {}
+    lerobot: list[str] = []
+    dry_run = wants_help = False
+    waiting = iter(given)
+    for argument in waiting:
+        name, _, value = argument.partition("=")
+        if name.startswith(_PREFIX):
+            option, value = _weighting_option(argument, waiting)
+            weighting[option] = value
+        elif name in ("--dry-run", "--dry_run"):
+            dry_run = _flag(argument)
+        elif argument in ("-h", "--help"):
+            wants_help = True
+        else:
+            _refuse_misspelt(name)
+            lerobot.append(argument)
+    if preset is not None:
+        options = load_preset(preset, section="train")
+        weighting = {**_preset_weighting(preset, options), **weighting}
+        lerobot = [*_preset_arguments(options, lerobot), *lerobot]
+    return Arguments(weighting, lerobot, dry_run, wants_help)
+
+
+def _weighting_option(argument: str, waiting: Iterator[str]) -> tuple[str, str | None]:
+    name, equals, value = argument.partition("=")
+    if not equals:
+        following = next(waiting, None)
+        if following is None or following.startswith("--"):
+            raise UserError(f"{name} needs a value, as in {name}=...")
+        value = following
+    option = name.removeprefix(_PREFIX).replace("-", "_")
+    return option, None if value == "null" else value
+
+
+def _flag(argument: str) -> bool:
+    name, equals, value = argument.partition("=")
+    if equals and value.lower() not in ("true", "false"):
+        raise UserError(f"{name} is true or false; got {value}")
+    return not equals or value.lower() == "true"
+
+
+def _refuse_misspelt(name: str) -> None:
+    head, dot, option = name.removeprefix("--").partition(".")
+    if name.startswith("--") and get_close_matches(head, ["weighting"], cutoff=0.8):
+        meant = f"{_PREFIX}{option}" if dot else f"{_PREFIX}scheme"
+        raise UserError(f"there is no option {name}; did you mean {meant}?")
+
+
+def _preset_weighting(preset: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    weighting = options.get("weighting") or {}
+    if not isinstance(weighting, Mapping):
+        raise UserError(f"--config {preset}: 'weighting:' must be a mapping of options")
+    return {str(name).replace("-", "_"): value for name, value in weighting.items()}
+
+
+def _preset_arguments(options: Mapping[str, Any], given: Sequence[str]) -> list[str]:
+    """Write a preset's LeRobot options as arguments, without those that are given by hand.
+
+    Left out rather than overridden: of two equal options LeRobot's own parser takes now the first,
+    now the last, and it refuses a policy's type beside its path.
+    """
+    names = {argument.partition("=")[0] for argument in given if argument.startswith("--")}
+    if "--policy.path" in names:
+        names.add("--policy.type")
+    return [
+        f"--{name}={_text(value)}"
+        for name, value in _flat(options)
+        if name.partition(".")[0] != "weighting" and f"--{name}" not in names
+    ]
+
+
+def _flat(options: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)  # null, true and lists, too

@@ -1,0 +1,230 @@
+"""The train command: what the weights will be, and then LeRobot's own trainer with them."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from lerobot_topreward.errors import TrainingStopped, UserError
+from lerobot_topreward.train.arguments import Arguments, split_arguments
+from lerobot_topreward.train.config import WeightingConfig, as_params, from_params
+from lerobot_topreward.train.histogram import save_histogram
+from lerobot_topreward.train.records import FrameLabels, FrameWeights
+from lerobot_topreward.train.summary import summarize
+from lerobot_topreward.train.summary_table import summary_table
+from lerobot_topreward.train.weigh import weigh
+
+if TYPE_CHECKING:
+    from lerobot.configs.policies import PreTrainedConfig
+    from lerobot.configs.train import TrainPipelineConfig
+
+_INSTALL = "pip install 'lerobot-topreward[train]'"
+_INTERRUPTED = 130  # as shells report Ctrl-C
+_STAYS = ("source", "sidecar", "unlabelled_weight")  # options that go with any scheme
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A run that can start: what is trained, on which frames, with which weights."""
+
+    config: "TrainPipelineConfig"  # LeRobot's, not validated, which train() does itself
+    policy: "PreTrainedConfig"
+    weighting: WeightingConfig
+    changed: Sequence[str]  # what a resumed run does otherwise than before
+    labels: FrameLabels
+    weights: FrameWeights
+    horizon: int  # frames
+
+    @property
+    def title(self) -> str:
+        """One line that says how frames are weighted."""
+        seconds = self.horizon / self.labels.fps
+        span = f", over {self.horizon} frames ({seconds:.2g} s)"
+        return (
+            f"{self.weighting.scheme} weights{'' if self.weighting.scheme == 'uniform' else span}"
+        )
+
+
+def train(arguments: Sequence[str], *, console: Console) -> int:
+    """Train a policy on a labelled dataset, its frames weighted by their rewards.
+
+    Args:
+        arguments: what follows ``train``.
+        console: where to print; only the main process of several does.
+
+    Returns:
+        The exit code: 0 done, 1 stopped by a loss or weight that is not finite, 130 by Ctrl-C.
+
+    Raises:
+        UserError: anything that can be known to be wrong before training starts.
+    """
+    split = split_arguments(arguments)
+    if split.wants_help:
+        return _help()
+    is_main = os.environ.get("RANK", "0") == "0"  # as accelerate and torchrun set it
+    try:
+        plan = make_plan(split)
+    except UserError:
+        if is_main:
+            raise
+        return 2
+    if is_main:
+        _print_plan(plan, console)
+    if not split.dry_run:
+        return _run(plan, split, console)
+    if is_main:
+        path = _picture(plan)
+        save_histogram(path, plan.weights, title=plan.title)
+        console.print(f"histogram              {path}")
+    return 0
+
+
+def make_plan(split: Arguments) -> Plan:
+    """Find out everything that a run depends on, without starting it.
+
+    Raises:
+        UserError: it cannot start.
+    """
+    try:
+        # Imported here: LeRobot and torch take seconds, which --help need not wait for.
+        from lerobot_topreward.policies.choice import per_sample_policy
+        from lerobot_topreward.source import frame_table
+        from lerobot_topreward.train.labels import read_labels
+        from lerobot_topreward.train.trainer_config import (
+            open_dataset,
+            read_trainer_config,
+            resolve_policy,
+            training_episodes,
+        )
+        from lerobot_topreward.train.weighter import horizon_frames
+
+        config = read_trainer_config(split.lerobot)
+        weighting, changed = choose_weighting(config, split.weighting)
+        policy = resolve_policy(config, split.lerobot, dry_run=split.dry_run)
+        _require_installed(config, policy)
+        per_sample_policy(policy.type)
+    except ImportError as error:
+        raise UserError(f"training needs more than is installed ({error}): {_INSTALL}") from error
+    horizon = horizon_frames(policy, weighting)
+    source = open_dataset(config.dataset)
+    labels = read_labels(
+        source,
+        frame_table(source),
+        episodes=training_episodes(source, config.dataset),
+        config=weighting,
+    )
+    weights = weigh(labels, weighting, horizon=horizon)
+    if weighting.horizon is not None:
+        horizon = max(1, round(weighting.horizon * labels.fps))
+    return Plan(config, policy, weighting, changed, labels, weights, horizon)
+
+
+def choose_weighting(
+    config: "TrainPipelineConfig", options: Mapping[str, Any]
+) -> tuple[WeightingConfig, list[str]]:
+    """Take the weighting of a resumed run, or the defaults, and apply the options given.
+
+    Args:
+        config: LeRobot's; a checkpoint's says how it was weighted.
+        options: by name, of this command line.
+
+    Returns:
+        The weighting, and what of it is not as the checkpoint had it.
+
+    Raises:
+        UserError: an option is wrong, or LeRobot's own weighting is asked for.
+    """
+    given = config.sample_weighting
+    if given is None:
+        before = "without weights" if config.resume else None
+        weighting = from_params(options)
+        return weighting, [] if before is None else [f"scheme {weighting.scheme}, {before} before"]
+    if given.type != "topreward":
+        raise UserError(
+            f"--sample_weighting.type={given.type} is LeRobot's own weighting; give it to "
+            f"lerobot-train, or use --weighting.scheme (also of the checkpoint that is resumed: "
+            "--sample_weighting=null)"
+        )
+    saved = dict(given.extra_params)
+    before = from_params(saved)
+    if options.get("scheme", before.scheme) != before.scheme:
+        saved = {name: saved[name] for name in _STAYS if name in saved}
+    weighting = from_params({**saved, **options})
+    changed = [
+        f"{item.name} {_shown(weighting, item.name)}, {_shown(before, item.name)} before"
+        for item in fields(WeightingConfig)
+        if getattr(weighting, item.name) != getattr(before, item.name)
+    ]
+    return weighting, changed
+
+
+def _shown(weighting: WeightingConfig, name: str) -> str:
+    value = as_params(weighting)[name]
+    return "unset" if value is None else str(value)
+
+
+def _require_installed(config: "TrainPipelineConfig", policy: "PreTrainedConfig") -> None:
+    needs = {
+        "accelerate": True,
+        "diffusers": policy.type == "diffusion",
+        "wandb": config.wandb.enable,
+    }
+    for package, needed in needs.items():
+        if needed and find_spec(package) is None:
+            raise ImportError(f"no package {package}")
+
+
+def _print_plan(plan: Plan, console: Console) -> None:
+    for change in plan.changed:
+        console.print(f"not as in the checkpoint: {change}", style="yellow")
+    console.print(plan.title)
+    console.print(summary_table(summarize(plan.labels, plan.weights, scheme=plan.weighting.scheme)))
+
+
+def _picture(plan: Plan) -> Path:
+    # Beside the run's folder, not in it: LeRobot refuses to start in a folder that exists.
+    output = plan.config.output_dir
+    if output is None or plan.config.resume:
+        return Path("weights.png")
+    return output.with_name(f"{output.name}_weights.png")
+
+
+def _run(plan: Plan, split: Arguments, console: Console) -> int:
+    from lerobot.scripts import lerobot_train
+    from lerobot.utils.sample_weighting import SampleWeightingConfig
+
+    from lerobot_topreward.train.seam import SCHEME_TYPE, installed
+    from lerobot_topreward.train.trainer_config import trainer_arguments
+    from lerobot_topreward.train.weighter import make_weighter
+
+    config = plan.config
+    config.sample_weighting = SampleWeightingConfig(
+        type=SCHEME_TYPE, extra_params=as_params(plan.weighting)
+    )
+    try:
+        with trainer_arguments(split.lerobot), installed(make_weighter):
+            lerobot_train.train(config)  # pyright: ignore[reportCallIssue]
+    except TrainingStopped as stopped:
+        console.print(f"training stopped: {stopped}", style="red")
+        return 1
+    except KeyboardInterrupt:
+        console.print(f"stopped; {_how_to_resume(config.output_dir)}")
+        return _INTERRUPTED
+    return 0
+
+
+def _how_to_resume(output: Path | None) -> str:
+    last = Path(output or "") / "checkpoints" / "last" / "pretrained_model" / "train_config.json"
+    if output is None or not last.is_file():
+        return "there is no checkpoint yet"
+    return f"go on with: lerobot-topreward train --resume=true --config_path={last}"
+
+
+def _help() -> int:
+    from lerobot_topreward.train.help import print_help
+
+    return print_help()

@@ -1,0 +1,180 @@
+"""LeRobot's configuration of a training run, read by LeRobot's own parser from our arguments."""
+
+import logging
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
+from copy import deepcopy
+from io import StringIO
+from pathlib import Path
+
+from huggingface_hub.errors import HfHubHTTPError
+from lerobot.configs import parser
+from lerobot.configs.default import DatasetConfig
+from lerobot.configs.policies import PreTrainedConfig
+from lerobot.configs.train import TrainPipelineConfig
+from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
+from lerobot.utils.import_utils import register_third_party_plugins
+
+from lerobot_topreward.errors import UserError
+from lerobot_topreward.hub import translate_errors
+from lerobot_topreward.metadata import load_metadata
+from lerobot_topreward.source import Source, episode_rows, source_of
+
+PROGRAM = "lerobot-train"
+
+
+@contextmanager
+def trainer_arguments(arguments: Sequence[str]) -> Iterator[None]:
+    """Be LeRobot's trainer as far as its parser can tell, which reads ``sys.argv`` time and again.
+
+    Args:
+        arguments: those of ``lerobot-train``.
+    """
+    previous = sys.argv
+    sys.argv = [PROGRAM, *arguments]
+    try:
+        yield
+    finally:
+        sys.argv = previous
+
+
+@parser.wrap()
+def _parse(config: TrainPipelineConfig) -> TrainPipelineConfig:
+    return config
+
+
+def read_trainer_config(arguments: Sequence[str]) -> TrainPipelineConfig:
+    """Parse the arguments as ``lerobot-train`` does, not yet validated.
+
+    Args:
+        arguments: those of ``lerobot-train``, plugins, ``--config_path`` and ``--policy.path``
+            among them.
+
+    Raises:
+        UserError: LeRobot cannot make a configuration of them.
+    """
+    register_third_party_plugins()
+    # Else the first warning would tie the log to what is caught below.
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    said = StringIO()
+    try:
+        with trainer_arguments(arguments), redirect_stderr(said), _mistakes_reported():
+            config = _parse()  # pyright: ignore[reportCallIssue]  # it reads sys.argv
+    except SystemExit as stopped:
+        raise UserError(_last_line(said.getvalue(), stopped)) from None
+    sys.stderr.write(said.getvalue())
+    return config
+
+
+def _last_line(said: str, stopped: SystemExit) -> str:
+    """Find in what LeRobot printed, or raised before, the line that says what is wrong."""
+    reason: BaseException = stopped
+    while (deeper := reason.__cause__ or reason.__context__) is not None:
+        reason = deeper
+    start = said.rfind("error: ")
+    text = " ".join(said[start + len("error: ") :].split())
+    known = reason is stopped or str(reason) in text
+    return f"{PROGRAM}: {text}" if known else f"{PROGRAM}: {text} {reason}"
+
+
+@contextmanager
+def _mistakes_reported() -> Iterator[None]:
+    """Take what LeRobot raises about options for the mistakes that they nearly always are."""
+    try:
+        yield
+    except HfHubHTTPError as error:
+        raise UserError(f"{PROGRAM}: the Hub refuses: {error}") from error
+    except FileExistsError as error:
+        raise UserError(
+            f"{error} To go on with that run: --resume=true --config_path=...; see "
+            "lerobot-topreward train --help"
+        ) from error
+    except (
+        ValueError,
+        TypeError,
+        OSError,
+        NotImplementedError,
+        parser.ArgumentError,
+        parser.PluginLoadError,
+    ) as error:
+        raise UserError(f"{PROGRAM}: {error}") from error
+
+
+def resolve_policy(
+    config: TrainPipelineConfig, arguments: Sequence[str], *, dry_run: bool
+) -> PreTrainedConfig:
+    """Validate a run as LeRobot will and return the configuration of its policy.
+
+    Args:
+        config: of the run; left as it is.
+        arguments: those that it was read from.
+        dry_run: nothing will be written, so that the output folder may exist.
+
+    Raises:
+        UserError: LeRobot would refuse to start, or it is not a policy that is trained here.
+    """
+    if config.job.is_remote:
+        raise UserError(
+            f"--job.target={config.job.target} runs LeRobot's own trainer on another machine, which "
+            "does not know these weights; run lerobot-topreward train there instead"
+        )
+    if config.is_reward_model_training:
+        raise UserError(
+            "--reward_model: reward models are trained by lerobot-train; frames are weighted for "
+            "policies, see --policy.type and --policy.path"
+        )
+    validated = deepcopy(config)
+    if dry_run:
+        validated.output_dir = None
+    with trainer_arguments(arguments), _mistakes_reported():
+        resumed = parser.parse_arg("config_path") if config.resume else None
+        if resumed is None or Path(resumed).exists():
+            validated.validate()
+        # Else LeRobot downloads the run when it starts; its configuration is already here.
+    if validated.policy is None:
+        raise UserError(
+            "which policy? Give --policy.type, as in --policy.type=act, or --policy.path"
+        )
+    return validated.policy
+
+
+def open_dataset(config: DatasetConfig) -> Source:
+    """Open the dataset of a run as LeRobot will, fetching no more than its ``meta/``.
+
+    Raises:
+        UserError: it is not there, or cannot be weighted.
+    """
+    if config.repo_type != "dataset":
+        raise UserError(
+            f"--dataset.repo_type={config.repo_type} cannot be weighted: the labels are read from "
+            "a dataset on the Hub or in a folder"
+        )
+    if config.root is not None:
+        root = Path(config.root).expanduser().absolute()
+        option = f"--dataset.root {root}"
+        return source_of(load_metadata(root, repo_id=config.repo_id, option=option))
+    with translate_errors(
+        repo_id=config.repo_id, revision=config.revision, option="--dataset.repo_id"
+    ):
+        return source_of(LeRobotDatasetMetadata(config.repo_id, revision=config.revision))
+
+
+def training_episodes(source: Source, config: DatasetConfig) -> list[int] | None:
+    """List the episodes that are trained on; None for all.
+
+    With ``--dataset.eval_split`` LeRobot holds out the last ones of every task, as in
+    ``make_train_eval_datasets`` of ``lerobot/datasets/factory.py``.
+    """
+    if config.eval_split == 0:
+        return config.episodes
+    tasks = episode_rows(source.meta)["tasks"]
+    by_task: dict[str, list[int]] = {}
+    for episode in config.episodes or range(source.meta.total_episodes):
+        by_task.setdefault(tasks[episode][0] if tasks[episode] else "", []).append(episode)
+    kept = [
+        episodes[: len(episodes) - math.ceil(len(episodes) * config.eval_split)]
+        for episodes in by_task.values()
+    ]
+    return [episode for episodes in kept for episode in episodes]
