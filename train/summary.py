@@ -161,7 +161,7 @@ _UNCAP = {
     "top-awr": "lower --weighting.tau below --weighting.delta_max",
     None: "raise the limit",
 }
-_KEEP_TASKS = {
+_KEEP_TASKS: dict[Scheme | None, str] = {
     "awr": "standardise each task alone with --weighting.per=task",
     "filter": "lower --weighting.threshold or --weighting.quantile",
 }
