@@ -59,7 +59,7 @@ def installed(make_weighter: MakeWeighter) -> Iterator[None]:
     Raises:
         RuntimeError: if LeRobot's trainer is not the one that this was written for.
     """
-    undo = _install(_Seam(make_weighter))
+    undo = _install(make_weighter)
     try:
         yield
     finally:
@@ -73,18 +73,19 @@ def install(make_weighter: MakeWeighter) -> None:
         RuntimeError: if LeRobot's trainer is not the one that this was written for.
     """
     if not _is_installed():
-        _install(_Seam(make_weighter))
+        _install(make_weighter)
 
 
 def _is_installed() -> bool:
     return isinstance(getattr(lerobot_train.update_policy, "__self__", None), _Seam)
 
 
-def _install(seam: "_Seam") -> Callable[[], None]:
+def _install(make_weighter: MakeWeighter) -> Callable[[], None]:
     """Replace LeRobot's functions; what is returned puts them back."""
     if _is_installed():
         raise RuntimeError("LeRobot's trainer is already weighted in this process")
     check_lerobot()
+    seam = _Seam(make_weighter)
     for module, name in seam.originals:
         setattr(module, name, getattr(seam, name))
 
