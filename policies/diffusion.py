@@ -1,6 +1,6 @@
 """LeRobot's Diffusion Policy with a loss per sample."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -59,9 +59,9 @@ def _per_sample_loss(model: DiffusionModel, batch: dict[str, Tensor]) -> Float[T
     condition = model._prepare_global_conditioning(batch)
     actions = batch[ACTION]
     noise = torch.randn(actions.shape, device=actions.device)
-    count = model.noise_scheduler.config.num_train_timesteps
-    steps = torch.randint(0, count, (len(actions),), device=actions.device)
-    noisy = model.noise_scheduler.add_noise(actions, noise, steps)
+    steps = torch.randint(0, config.num_train_timesteps, (len(actions),), device=actions.device)
+    scheduler: Any = model.noise_scheduler
+    noisy = scheduler.add_noise(actions, noise, steps)
     predicted = model.unet(noisy, steps, global_cond=condition)
     target = noise if config.prediction_type == "epsilon" else actions
     error = F.mse_loss(predicted, target, reduction="none")

@@ -41,12 +41,12 @@ ACTIONS = {"action": PolicyFeature(type=FeatureType.ACTION, shape=(ACTION_DIM,))
 # Inside an episode, at its end, its last frame, and a sample that is nothing but padding.
 VALID_STEPS = (8, 3, 1, 0)
 
-ACT_CASES = [
+ACT_CASES: list[Any] = [
     pytest.param({"inputs": inputs, "use_vae": vae}, id=f"act-{name}-{'vae' if vae else 'plain'}")
     for name, inputs in (("state", STATE_ONLY), ("cameras", CAMERAS))
     for vae in (True, False)
 ]
-DIFFUSION_CASES = [
+DIFFUSION_CASES: list[Any] = [
     pytest.param(
         {"inputs": inputs, "do_mask_loss_for_padding": mask, "prediction_type": kind, **options},
         id=f"diffusion-{name}-{kind}-{'mask' if mask else 'all'}",
@@ -83,7 +83,7 @@ def make_batch(config: ACTConfig | DiffusionConfig, *, seed: int = 0) -> dict[st
     generator = torch.Generator().manual_seed(seed)
     diffusion = isinstance(config, DiffusionConfig)
     batch = {}
-    for name, feature in config.input_features.items():
+    for name, feature in (config.input_features or {}).items():
         time = (config.n_obs_steps,) if diffusion else ()
         batch[name] = torch.randn(BATCH, *time, *feature.shape, generator=generator)
     batch["action"] = torch.randn(BATCH, STEPS, ACTION_DIM, generator=generator)
@@ -94,11 +94,9 @@ def make_batch(config: ACTConfig | DiffusionConfig, *, seed: int = 0) -> dict[st
 
 def pair(case: dict[str, Any]) -> tuple[Any, Any, dict[str, Tensor]]:
     """The stock policy, ours with the same parameters, and a batch."""
-    if "use_vae" in case:
-        config, stock_class, own_class = act_config(**case), ACTPolicy, PerSampleACTPolicy
-    else:
-        config = diffusion_config(**case)
-        stock_class, own_class = DiffusionPolicy, PerSampleDiffusionPolicy
+    own_class: Any = PerSampleACTPolicy if "use_vae" in case else PerSampleDiffusionPolicy
+    stock_class: Any = ACTPolicy if "use_vae" in case else DiffusionPolicy
+    config = act_config(**case) if "use_vae" in case else diffusion_config(**case)
     torch.manual_seed(0)
     stock = stock_class(config)
     own = own_class(config)
@@ -191,7 +189,7 @@ def observation(config: ACTConfig | DiffusionConfig) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(3)
     return {
         name: torch.randn(1, *feature.shape, generator=generator)
-        for name, feature in config.input_features.items()
+        for name, feature in (config.input_features or {}).items()
     }
 
 

@@ -94,7 +94,7 @@ def train(monkeypatch: pytest.MonkeyPatch) -> Train:
     def run(*arguments: str) -> None:
         AcceleratorState._reset_state(reset_partial_state=True)  # else of the run before
         monkeypatch.setattr(sys, "argv", ["lerobot-train", *arguments])
-        lerobot_train.train()
+        lerobot_train.train()  # pyright: ignore[reportCallIssue]
 
     return run
 
@@ -119,7 +119,7 @@ class TableWeighter(SampleWeighter):
         self.policy: Any = None
         self.dataset: LeRobotDataset | None = None
         self.step = 0
-        self.on_step: Callable[[int, dict[str, Tensor], Tensor], None] = lambda *_: None
+        self.on_step: Callable[[int, dict[str, Tensor], Tensor], object] = lambda *_: None
 
     def __call__(self, params: Mapping[str, Any], *, policy: Any, device: Any, dataset: Any) -> Any:
         self.params, self.policy, self.dataset, self.step = params, policy, dataset, 0

@@ -69,10 +69,9 @@ def check_lerobot() -> None:
 
 
 def _function(module: ModuleType, name: str) -> Callable[..., object]:
-    function = getattr(module, name, None)
-    if function is None:
+    if not hasattr(module, name):
         _complain(f"{module.__name__}.{name}", "it is gone")
-    return function
+    return getattr(module, name)
 
 
 def _complain(name: str, change: str) -> None:

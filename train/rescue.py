@@ -68,7 +68,8 @@ def stop_unless_finite(
 
 def _in_any_process(flag: Bool[Tensor, ""], accelerator: Accelerator) -> bool:
     if accelerator.num_processes > 1:
-        return bool(accelerator.reduce(flag.float(), reduction="sum") > 0)
+        count: Any = accelerator.reduce(flag.float(), reduction="sum")
+        return bool(count > 0)
     return bool(flag)
 
 

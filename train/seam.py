@@ -138,8 +138,9 @@ class _Seam:
         **kwargs: Any,
     ) -> tuple[Any, Any]:
         original = self.originals[lerobot_train, "make_pre_post_processors"]
-        self._processors = original(policy_cfg, pretrained_path, pretrained_revision, **kwargs)
-        return self._processors
+        processors = original(policy_cfg, pretrained_path, pretrained_revision, **kwargs)
+        self._processors = processors
+        return processors
 
     def make_sample_weighter(
         self,
