@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,11 +42,17 @@ class Plan:
     @property
     def title(self) -> str:
         """One line that says how frames are weighted."""
-        seconds = self.horizon / self.labels.fps
-        span = f", over {self.horizon} frames ({seconds:.2g} s)"
-        return (
-            f"{self.weighting.scheme} weights{'' if self.weighting.scheme == 'uniform' else span}"
-        )
+        config, seconds = self.weighting, self.horizon / self.labels.fps
+        span = f"progress over {self.horizon} frames ({seconds:.2g} s)"
+        if config.scheme == "uniform":
+            span = "plain behavior cloning"
+        elif config.scheme == "filter" and config.by == "success":
+            span = "success of whole episodes"
+        elif config.scheme == "top-awr" and config.span == "prefix":
+            span = "progress from one scored prefix to the next"
+        elif config.scheme == "top-awr" and not isinstance(config.span, str):
+            span = f"progress over {config.span:g} s"
+        return f"{config.scheme}: {span}"
 
 
 def train(arguments: Sequence[str], *, console: Console) -> int:
@@ -140,9 +146,9 @@ def choose_weighting(
     """
     given = config.sample_weighting
     if given is None:
-        before = "without weights" if config.resume else None
         weighting = from_params(options)
-        return weighting, [] if before is None else [f"scheme {weighting.scheme}, {before} before"]
+        news = f"scheme {weighting.scheme}, without weights before"
+        return weighting, [news] if config.resume else []
     if given.type != "topreward":
         raise UserError(
             f"--sample_weighting.type={given.type} is LeRobot's own weighting; give it to "
@@ -155,9 +161,9 @@ def choose_weighting(
         saved = {name: saved[name] for name in _STAYS if name in saved}
     weighting = from_params({**saved, **options})
     changed = [
-        f"{item.name} {_shown(weighting, item.name)}, {_shown(before, item.name)} before"
-        for item in fields(WeightingConfig)
-        if getattr(weighting, item.name) != getattr(before, item.name)
+        f"{name} {_shown(weighting, name)}, {_shown(before, name)} before"
+        for name in options
+        if getattr(weighting, name) != getattr(before, name)
     ]
     return weighting, changed
 
@@ -169,7 +175,6 @@ def _shown(weighting: WeightingConfig, name: str) -> str:
 
 def _require_installed(config: "TrainPipelineConfig", policy: "PreTrainedConfig") -> None:
     needs = {
-        "accelerate": True,
         "diffusers": policy.type == "diffusion",
         "wandb": config.wandb.enable,
     }

@@ -24,9 +24,7 @@ class WeightingConfig:
     """Weight the loss of every frame by its labelled rewards; see `weights` for the formulas."""
 
     scheme: Scheme = "awr"
-    horizon: float | None = (
-        None  # span of the advantage, seconds; the policy's action chunk if None
-    )
+    horizon: float | None = None  # span of the advantage, seconds; by default the action chunk
     normalize: Normalize | None = None  # mean 1 over; by default the batch for rabc, as in LeRobot
     unlabelled_weight: float | None = None  # of frames without a label, in averages of the others
     source: Source = "auto"  # auto: the sidecar if there is one

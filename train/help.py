@@ -23,9 +23,7 @@ class TrainOptions:
 
     weighting: WeightingConfig = field(default_factory=WeightingConfig)
     dry_run: bool = False  # print what the weights will do, write a histogram, and start nothing
-    config: str | None = (
-        None  # YAML file with a section train:, or act_so101, diffusion_so101, paper
-    )
+    config: str | None = None  # YAML file, or a preset: act_so101, diffusion_so101, paper
 
 
 def print_help() -> int:

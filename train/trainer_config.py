@@ -125,6 +125,8 @@ def resolve_policy(
             "--reward_model: reward models are trained by lerobot-train; frames are weighted for "
             "policies, see --policy.type and --policy.path"
         )
+    if config.dataset.streaming and config.num_workers < 1:
+        raise UserError("--dataset.streaming=true needs --num_workers=1 or more; got 0")
     validated = deepcopy(config)
     if dry_run:
         validated.output_dir = None
