@@ -2,8 +2,12 @@
 
 import copy
 import os
+import pkgutil
+import re
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +26,8 @@ from lerobot.utils.sample_weighting import SampleWeighter
 from safetensors.torch import load_file
 from torch import Tensor
 
+import lerobot_topreward.policies
+import lerobot_topreward.train
 from lerobot_topreward.errors import TrainingStopped, UserError
 from lerobot_topreward.policies.act import PerSampleACTPolicy
 from lerobot_topreward.policies.diffusion import PerSampleDiffusionPolicy
@@ -82,6 +88,16 @@ def options(root: Path, output: Path, *more: str) -> list[str]:
         "--policy.device=cpu", "--policy.push_to_hub=false", "--batch_size=4", "--num_workers=0",
         "--wandb.enable=false", "--log_freq=1", "--seed=3", *more,
     ]  # fmt: skip
+
+
+def write_progress(path: Path) -> Path:
+    """Write a sidecar in LeRobot's form, in which the second episode loses what it had."""
+    episodes = np.repeat(np.arange(len(LENGTHS)), LENGTHS)
+    frames = np.concatenate([np.arange(length) for length in LENGTHS])
+    progress = np.where(episodes == 1, 0.5 - frames / 40, frames / 12).astype(np.float32)
+    columns = {"index": np.arange(FRAMES), "episode_index": episodes, "frame_index": frames}
+    pq.write_table(pa.table({**columns, "progress_sparse": progress}), path)
+    return path
 
 
 Train = Callable[..., None]
@@ -339,12 +355,7 @@ def test_fine_tuning_a_stock_checkpoint(robot_dataset: Path, tmp_path: Path, tra
 def test_lerobots_own_weighters_work_with_act(
     robot_dataset: Path, tmp_path: Path, train: Train
 ) -> None:
-    episodes = np.repeat(np.arange(len(LENGTHS)), LENGTHS)
-    frames = np.concatenate([np.arange(length) for length in LENGTHS])
-    progress = np.where(episodes == 1, 0.5 - frames / 40, frames / 12).astype(np.float32)
-    columns = {"index": np.arange(FRAMES), "episode_index": episodes, "frame_index": frames}
-    sidecar = tmp_path / "topreward_progress.parquet"
-    pq.write_table(pa.table({**columns, "progress_sparse": progress}), sidecar)
+    sidecar = write_progress(tmp_path / "topreward_progress.parquet")
     more = (*ACT, *DESCENT, "--steps=4")
     with installed(TableWeighter(table())):
         train(*options(robot_dataset, tmp_path / "stock", *more))
@@ -464,3 +475,103 @@ def test_a_policy_that_returns_one_loss_is_refused(
         pytest.raises(RuntimeError, match=r"one loss per sample, shape \(4,\); got \(\)"),
     ):
         train(*options(robot_dataset, tmp_path / "run", *ACT, "--steps=1", *WEIGHTED))
+
+
+def run_program(*arguments: str | Path) -> str:
+    """Run Python, where these tests can be imported, and return what it printed."""
+    run = subprocess.run(
+        [sys.executable, *arguments],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    return run.stdout
+
+
+TWO_PROCESSES = """
+import os
+import sys
+
+import torch
+from lerobot.scripts import lerobot_train
+
+from lerobot_topreward.errors import TrainingStopped
+from lerobot_topreward.train.seam import installed
+from test_seam import TableWeighter
+
+spoil = sys.argv.pop(1) == "spoil"
+weighter = TableWeighter(torch.ones(31))
+
+
+def on_step(step, batch, weights):
+    if spoil and step == 3 and os.environ["RANK"] == "1":
+        print("spoilt:", int(batch["index"][0]))
+        batch["action"][0] = float("nan")
+
+
+weighter.on_step = on_step
+with installed(weighter):
+    try:
+        lerobot_train.train()
+    except TrainingStopped as stopped:
+        print(f"process {os.environ['RANK']}: {stopped}")
+"""
+
+
+@pytest.mark.slow
+def test_two_processes(robot_dataset: Path, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(TWO_PROCESSES)
+
+    def launch(name: str, *more: str) -> str:
+        return run_program(
+            "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", script, name,
+            *options(robot_dataset, tmp_path / name, *ACT, *DESCENT, "--steps=4", *more),
+        )  # fmt: skip
+
+    assert re.search(r"loss:\d", launch("ours", *WEIGHTED))
+    launch("stock")
+    stock = parameters(tmp_path / "stock")
+    assert_same(parameters(tmp_path / "ours"), stock, atol=1e-6, rtol=1e-5)
+
+    printed = launch("spoil", *WEIGHTED)
+    index = re.findall(r"spoilt: (\d+)", printed)
+    assert len(index) == 1  # in one process, but both stop, and say the same
+    for process in (0, 1):
+        assert re.search(rf"process {process}: step 3: the loss .* index\): {index[0]}\.", printed)
+    assert_same(
+        parameters(tmp_path / "spoil"), parameters(tmp_path / "spoil", "000002"), atol=0, rtol=0
+    )
+
+
+@pytest.mark.slow
+def test_stock_lerobot_train_with_the_plugin(robot_dataset: Path, tmp_path: Path) -> None:
+    sidecar = write_progress(tmp_path / "progress.parquet")
+    plugin = "--policy.discover_packages_path=lerobot_topreward.policies"
+
+    def launch(name: str, *more: str) -> str:
+        script = Path(sys.executable).with_name("lerobot-train")
+        return run_program(
+            script, *options(robot_dataset, tmp_path / name, *ACT, "--steps=2", *more)
+        )
+
+    assert "Unknown sample weighting type: 'topreward'" in launch("unknown", *WEIGHTED)
+    rabc = ("--sample_weighting.type=rabc", f"--sample_weighting.progress_path={sidecar}")
+    params = f"--sample_weighting.extra_params={{scheme: awr, beta: 0.5, sidecar: {sidecar}}}"
+    for name, weighting in (("awr", (WEIGHTED[0], params)), ("rabc", rabc)):
+        printed = launch(name, plugin, *weighting)
+        assert "sample_weight_mean_weight" in printed, printed
+    checkpoint = tmp_path / "awr" / "checkpoints" / "last" / "pretrained_model"
+    more = (f"--config_path={checkpoint}", "--resume=true", "--steps=3", plugin)
+    printed = run_program("-m", "lerobot.scripts.lerobot_train", *more)  # as the main module
+    assert (tmp_path / "awr" / "checkpoints" / "000003").is_dir(), printed
+
+
+def test_only_lerobot_imports_the_plugin() -> None:
+    plugin = "lerobot_topreward.policies.plugin"
+    for package in (lerobot_topreward.policies, lerobot_topreward.train):
+        for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
+            if module.name != plugin:
+                import_module(module.name)
+    assert plugin not in sys.modules

@@ -12,6 +12,7 @@ they are what LeRobot 0.6.1 has:
 A run without sample weighting goes through LeRobot's code unchanged.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType
@@ -76,8 +77,15 @@ def install(make_weighter: MakeWeighter) -> None:
         _install(make_weighter)
 
 
+def _trainer() -> ModuleType:
+    """Find the module that `train()` runs in: under `python -m` it is loaded twice."""
+    main = sys.modules["__main__"]
+    spec = getattr(main, "__spec__", None)
+    return main if spec is not None and spec.name == lerobot_train.__name__ else lerobot_train
+
+
 def _is_installed() -> bool:
-    return isinstance(getattr(lerobot_train.update_policy, "__self__", None), _Seam)
+    return isinstance(getattr(_trainer().update_policy, "__self__", None), _Seam)
 
 
 def _install(make_weighter: MakeWeighter) -> Callable[[], None]:
@@ -86,11 +94,11 @@ def _install(make_weighter: MakeWeighter) -> Callable[[], None]:
         raise RuntimeError("LeRobot's trainer is already weighted in this process")
     check_lerobot()
     seam = _Seam(make_weighter)
-    for module, name in seam.originals:
+    for name, (module, _) in seam.replaced.items():
         setattr(module, name, getattr(seam, name))
 
     def undo() -> None:
-        for (module, name), original in seam.originals.items():
+        for name, (module, original) in seam.replaced.items():
             setattr(module, name, original)
 
     return undo
@@ -101,26 +109,29 @@ class _Seam:
 
     def __init__(self, make_weighter: MakeWeighter) -> None:
         self._make_weighter = make_weighter
-        self.originals: dict[tuple[ModuleType, str], Callable[..., Any]] = {
-            (module, name): getattr(module, name)
-            for module, name in (
-                (sample_weighting, "make_sample_weighter"),
-                (factory, "get_policy_class"),
-                (lerobot_train, "make_train_eval_datasets"),
-                (lerobot_train, "make_pre_post_processors"),
-                (lerobot_train, "update_policy"),
-            )
+        modules = {
+            "make_sample_weighter": sample_weighting,
+            "get_policy_class": factory,
+            "make_train_eval_datasets": _trainer(),
+            "make_pre_post_processors": _trainer(),
+            "update_policy": _trainer(),
+        }
+        self.replaced: dict[str, tuple[ModuleType, Callable[..., Any]]] = {
+            name: (module, getattr(module, name)) for name, module in modules.items()
         }
         self._config: TrainPipelineConfig | None = None
         self._dataset: LeRobotDataset | None = None
         self._processors: tuple[Any, Any] | None = None
+
+    def _original(self, name: str) -> Callable[..., Any]:
+        return self.replaced[name][1]
 
     def make_train_eval_datasets(
         self, cfg: TrainPipelineConfig
     ) -> tuple[LeRobotDataset, LeRobotDataset | None]:
         if cfg.sample_weighting is not None and cfg.policy is not None:
             per_sample_policy(cfg.policy.type)  # fails before anything is downloaded
-        original = self.originals[lerobot_train, "make_train_eval_datasets"]
+        original = self._original("make_train_eval_datasets")
         train, evaluation = original(cfg)
         self._config, self._dataset = cfg, train
         return train, evaluation
@@ -128,7 +139,7 @@ class _Seam:
     def get_policy_class(self, name: str) -> type[PreTrainedPolicy]:
         if name in OWN_CLASSES:
             return per_sample_policy(name)
-        return self.originals[factory, "get_policy_class"](name)
+        return self._original("get_policy_class")(name)
 
     def make_pre_post_processors(
         self,
@@ -137,7 +148,7 @@ class _Seam:
         pretrained_revision: str | None = None,
         **kwargs: Any,
     ) -> tuple[Any, Any]:
-        original = self.originals[lerobot_train, "make_pre_post_processors"]
+        original = self._original("make_pre_post_processors")
         processors = original(policy_cfg, pretrained_path, pretrained_revision, **kwargs)
         self._processors = processors
         return processors
@@ -151,7 +162,7 @@ class _Seam:
         dataset_repo_id: str | None = None,
     ) -> SampleWeighter | None:
         if config is None or config.type != SCHEME_TYPE:
-            original = self.originals[sample_weighting, "make_sample_weighter"]
+            original = self._original("make_sample_weighter")
             return original(config, policy, device, dataset_root, dataset_repo_id)
         assert self._dataset is not None
         return self._make_weighter(
@@ -170,7 +181,7 @@ class _Seam:
         lock: Any = None,
         sample_weighter: SampleWeighter | None = None,
     ) -> tuple[MetricsTracker, dict[str, Any] | None]:
-        original = self.originals[lerobot_train, "update_policy"]
+        original = self._original("update_policy")
         options: dict[str, Any] = {"lr_scheduler": lr_scheduler, "lock": lock}
         required = (train_metrics, policy, batch, optimizer, grad_clip_norm, accelerator)
         if sample_weighter is None:
