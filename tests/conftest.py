@@ -1,7 +1,9 @@
 import atexit
+import logging
 import os
+import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +108,17 @@ def tiny_vlm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("vlm") / "tiny"
     return build_tiny_vlm(folder, config=TinyConfig(spread=0.2))
+
+
+@pytest.fixture
+def kept_process() -> Iterator[None]:
+    """Give back the root logger, which LeRobot's trainer takes over; ``sys.argv`` must be whole."""
+    root, argv = logging.getLogger(), list(sys.argv)
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    assert sys.argv == argv
 
 
 @pytest.fixture

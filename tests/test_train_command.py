@@ -1,5 +1,4 @@
 import json
-import logging
 import os
 import signal
 import subprocess
@@ -35,6 +34,8 @@ from lerobot_topreward.train.trainer_config import (
 RecordDataset = Callable[..., Path]
 WriteLabels = Callable[..., Path]
 
+pytestmark = pytest.mark.usefixtures("kept_process")
+
 ACT = (
     *("--policy.type=act", "--policy.dim_model=16", "--policy.n_heads=2", "--policy.latent_dim=4"),
     *(
@@ -60,17 +61,6 @@ def recorded(record_dataset: RecordDataset) -> Path:
     return record_dataset(
         lengths=(12, 9, 10), cameras=(), environment_state=3, tasks=("pick", "place")
     )
-
-
-@pytest.fixture(autouse=True)
-def unchanged_process() -> Iterator[None]:
-    """LeRobot's trainer takes the root logger over; give it back, and look at ``sys.argv``."""
-    root, argv = logging.getLogger(), list(sys.argv)
-    handlers, level = list(root.handlers), root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    assert sys.argv == argv
 
 
 def run(*options: str | Path) -> int:

@@ -9,6 +9,7 @@ from copy import deepcopy
 from io import StringIO
 from pathlib import Path
 
+import draccus
 from huggingface_hub.errors import HfHubHTTPError
 from lerobot.configs import parser
 from lerobot.configs.default import DatasetConfig
@@ -70,13 +71,17 @@ def read_trainer_config(arguments: Sequence[str]) -> TrainPipelineConfig:
 
 def _last_line(said: str, stopped: SystemExit) -> str:
     """Find in what LeRobot printed, or raised before, the line that says what is wrong."""
-    reason: BaseException = stopped
-    while (deeper := reason.__cause__ or reason.__context__) is not None:
-        reason = deeper
+    reason = _innermost(stopped)
     start = said.rfind("error: ")
     text = " ".join(said[start + len("error: ") :].split())
     known = reason is stopped or str(reason) in text
     return f"{PROGRAM}: {text}" if known else f"{PROGRAM}: {text} {reason}"
+
+
+def _innermost(error: BaseException) -> BaseException:
+    while (deeper := error.__cause__ or error.__context__) is not None:
+        error = deeper
+    return error
 
 
 @contextmanager
@@ -91,6 +96,8 @@ def _mistakes_reported() -> Iterator[None]:
             f"{error} To go on with that run: --resume=true --config_path=...; see "
             "lerobot-topreward train --help"
         ) from error
+    except draccus.ParsingError as error:
+        raise UserError(f"{PROGRAM}: {_innermost(error)}") from error
     except (
         ValueError,
         TypeError,

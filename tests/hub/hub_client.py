@@ -41,6 +41,25 @@ def run_fetch(*, repo_id: str, endpoint: str | None = None, option: str = "--rep
         return snapshot_download(repo_id, repo_type="dataset", endpoint=endpoint)
 
 
+def run_labels(*, repo_id: str, revision: str | None = None, source: str = "auto") -> Any:
+    """Read the labels that a training run on this dataset would be weighted by."""
+    from lerobot.configs.default import DatasetConfig
+
+    from lerobot_topreward.source import frame_table
+    from lerobot_topreward.train.config import from_params
+    from lerobot_topreward.train.labels import read_labels
+    from lerobot_topreward.train.trainer_config import open_dataset
+
+    opened = open_dataset(DatasetConfig(repo_id=repo_id, revision=revision))
+    config = from_params({"source": source})
+    labels = read_labels(opened, frame_table(opened), episodes=None, config=config)
+    return {
+        "progress": labels.progress.tolist(),
+        "labelled": int(labels.labelled.sum()),
+        "knows_prefixes": labels.prefix_end is not None,
+    }
+
+
 def run_refs(*, repo_id: str) -> list[str]:
     with translate_errors(repo_id=repo_id):
         refs = HfApi().list_repo_refs(repo_id, repo_type="dataset")
