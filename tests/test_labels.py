@@ -8,14 +8,14 @@ import pytest
 from lerobot.datasets.dataset_tools import delete_episodes
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.rewards.sarm.rabc import RABCWeights
-from lerobot_topreward.train.config import WeightingConfig
-from lerobot_topreward.train.labels import read_labels
-from lerobot_topreward.train.records import FrameLabels
 
 from lerobot_topreward.cli import main
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.sidecar import SIDECAR_NAME
 from lerobot_topreward.source import FrameTable, Source, frame_table, open_source
+from lerobot_topreward.train.config import WeightingConfig
+from lerobot_topreward.train.labels import read_labels
+from lerobot_topreward.train.records import FrameLabels
 
 RecordDataset = Callable[..., Path]
 WriteLabels = Callable[..., Path]

@@ -9,6 +9,8 @@ import pytest
 from lerobot.scripts import lerobot_train
 
 from lerobot_topreward.cli import main
+from lerobot_topreward.config import load_preset
+from lerobot_topreward.errors import UserError
 
 RecordDataset = Callable[..., Path]
 WriteLabels = Callable[..., Path]
@@ -76,6 +78,15 @@ def refused(
         (["--steps"], "argument --steps: expected one argument"),
         (["--policy.path=/nowhere", "--policy.type=act"], "Cannot specify both --policy.path"),
         (["--policy.discover_packages_path=nowhere"], "Failed to load plugin 'nowhere'"),
+        (
+            ["--policy.discover_packages_path=lerobot_topreward.policies"],
+            "is for lerobot-train; leave it out",
+        ),
+        (
+            ["--weighting.scheme=top-awr", "--weighting.span=prefix"],
+            "--weighting.span=prefix must know",
+        ),
+        (["--dry-run", "--output_dir=/proc/run"], "/proc/run_weights.png cannot be written"),
         (["--config_path=/nowhere.json"], "No such file or directory: '/nowhere.json'"),
         (["--resume=true"], "A config_path is expected when resuming"),
         (["--job.target=a10g-small"], "--job.target=a10g-small runs LeRobot's own trainer"),
@@ -182,6 +193,19 @@ def test_a_flat_preset_is_not_for_training(
     ):
         preset.write_text(text)
         assert expected in refused(recorded, f"--config={preset}")
+
+
+def test_presets_have_sections_for_the_commands(tmp_path: Path) -> None:
+    assert load_preset("paper", section="label")["prefixes"] == 15
+    assert load_preset("paper", section="train")["weighting"]["scheme"] == "top-awr"
+    with pytest.raises(UserError, match="act_so101 has no section 'label'; it is for: train"):
+        load_preset("act_so101", section="label")
+    preset = tmp_path / "mine.yaml"
+    preset.write_text("sample-fps: 4\n")
+    assert load_preset(str(preset), section="label") == {"sample_fps": 4}
+    preset.write_text("label: {sample-fps: 4}\ndemo: {}\n")
+    assert load_preset(str(preset), section="label") == {"sample_fps": 4}
+    assert load_preset(str(preset), section="demo") == {}
 
 
 @pytest.mark.parametrize("package", ["diffusers", "wandb"])

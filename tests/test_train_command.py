@@ -250,11 +250,13 @@ def test_only_the_main_process_prints(
 
 def test_held_out_episodes_are_lerobots(recorded: Path) -> None:
     source = open_source(repo_id=None, root=recorded, revision=None)
-    for options in ({"eval_split": 0.4}, {"eval_split": 0.4, "episodes": [2, 0]}):
-        config = DatasetConfig(repo_id="local/x", root=str(recorded), **options)
-        policy = ACTConfig(device="cpu", push_to_hub=False)
-        training, _ = make_train_eval_datasets(TrainPipelineConfig(dataset=config, policy=policy))
-        assert training_episodes(source, config) == training.episodes
+    policy = ACTConfig(device="cpu", push_to_hub=False)
+    for episodes in (None, [2, 0]):
+        config = DatasetConfig(
+            repo_id="local/x", root=str(recorded), eval_split=0.4, episodes=episodes
+        )
+        lerobots: Any = make_train_eval_datasets(TrainPipelineConfig(config, policy=policy))
+        assert training_episodes(source, config) == lerobots[0].episodes
     config = DatasetConfig(repo_id="local/x", root=str(recorded), episodes=[2, 0])
     assert training_episodes(source, config) == [2, 0]
 

@@ -13,13 +13,13 @@ from lerobot.policies.act.configuration_act import ACTConfig
 from lerobot.policies.diffusion.configuration_diffusion import DiffusionConfig
 from lerobot.policies.tdmpc.configuration_tdmpc import TDMPCConfig
 from lerobot.rewards.sarm.rabc import RABCWeights
+
+from lerobot_topreward.errors import UserError
+from lerobot_topreward.sidecar import SIDECAR_NAME
 from lerobot_topreward.train.batch_scale import BATCH_SCALE
 from lerobot_topreward.train.config import WeightingConfig, as_params
 from lerobot_topreward.train.records import FrameWeights
 from lerobot_topreward.train.weighter import TopRewardWeighter, horizon_frames, make_weighter
-
-from lerobot_topreward.errors import UserError
-from lerobot_topreward.sidecar import SIDECAR_NAME
 
 RecordDataset = Callable[..., Path]
 WriteLabels = Callable[..., Path]
@@ -137,7 +137,7 @@ def test_statistics_are_over_the_subset(recorded: Path, write_labels: WriteLabel
     subset = LeRobotDataset("local/labelled", root=root, episodes=[2, 0])
     weighter = weighter_of(subset, scheme="awr", horizon=0.3)
     assert weighter.get_stats()["num_frames"] == 17
-    everything = [subset[i] for i in range(len(subset))]
+    everything: list[Any] = [subset[i] for i in range(len(subset))]
     index = torch.stack([sample["index"] for sample in everything])
     found, stats = weighter.compute_batch_weights({"index": index})
     assert sorted(index.tolist()) == [*range(9), *range(15, 23)]
@@ -156,11 +156,11 @@ def test_episodes_held_out_do_not_count(recorded: Path, write_labels: WriteLabel
         policy=Policy.config,
     )
     training, held_out = make_train_eval_datasets(config)
-    assert held_out is not None
+    sample: Any = held_out[0] if held_out else None
     weighter = weighter_of(training)
     assert weighter.get_stats()["num_frames"] == len(training) == 15
     with pytest.raises(ValueError, match="not among those trained on"):
-        weighter.compute_batch_weights({"index": held_out[0]["index"][None]})
+        weighter.compute_batch_weights({"index": sample["index"][None]})
 
 
 def test_the_horizon_is_the_policys_chunk() -> None:

@@ -83,8 +83,7 @@ def train(arguments: Sequence[str], *, console: Console) -> int:
     if not split.dry_run:
         return _run(plan, split, console)
     if is_main:
-        path = _picture(plan)
-        save_histogram(path, plan.weights, title=plan.title)
+        path = _draw(plan)
         console.print(f"histogram              {path}")
     return 0
 
@@ -190,12 +189,18 @@ def _print_plan(plan: Plan, console: Console) -> None:
     console.print(summary_table(summarize(plan.labels, plan.weights, scheme=plan.weighting.scheme)))
 
 
-def _picture(plan: Plan) -> Path:
+def _draw(plan: Plan) -> Path:
     # Beside the run's folder, not in it: LeRobot refuses to start in a folder that exists.
     output = plan.config.output_dir
     if output is None or plan.config.resume:
-        return Path("weights.png")
-    return output.with_name(f"{output.name}_weights.png")
+        path = Path("weights.png")
+    else:
+        path = output.with_name(f"{output.name}_weights.png")
+    try:
+        save_histogram(path, plan.weights, title=plan.title)
+    except OSError as error:
+        raise UserError(f"--dry-run: {path} cannot be written: {error.strerror}") from None
+    return path
 
 
 def _run(plan: Plan, split: Arguments, console: Console) -> int:

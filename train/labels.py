@@ -4,6 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Int64
+
+from lerobot_topreward.errors import EpisodeError, UserError
+from lerobot_topreward.scoring import prefix_lengths, sample_frames
+from lerobot_topreward.sidecar import SIDECAR_NAME
+from lerobot_topreward.source import FrameTable, Source, segments, task_names
 from lerobot_topreward.train.config import WeightingConfig
 from lerobot_topreward.train.label_sources import (
     StoredLabels,
@@ -17,11 +22,6 @@ from lerobot_topreward.train.label_sources import (
     read_own_sidecar,
 )
 from lerobot_topreward.train.records import FrameLabels
-
-from lerobot_topreward.errors import EpisodeError, UserError
-from lerobot_topreward.scoring import prefix_lengths, sample_frames
-from lerobot_topreward.sidecar import SIDECAR_NAME
-from lerobot_topreward.source import FrameTable, Source, segments, task_names
 
 _AGREE_TO = 1e-6  # both copies are written from the same float32 values
 

@@ -56,6 +56,14 @@ def read_trainer_config(arguments: Sequence[str]) -> TrainPipelineConfig:
     Raises:
         UserError: LeRobot cannot make a configuration of them.
     """
+    if (
+        "lerobot_topreward.policies"
+        in parser.parse_plugin_args(parser.PLUGIN_DISCOVERY_SUFFIX, arguments).values()
+    ):
+        raise UserError(
+            "--policy.discover_packages_path=lerobot_topreward.policies is for lerobot-train; "
+            "leave it out, lerobot-topreward train does the same"
+        )
     register_third_party_plugins()
     # Else the first warning would tie the log to what is caught below.
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
+
+from lerobot_topreward.errors import UserError
 from lerobot_topreward.train import weights
 from lerobot_topreward.train.config import WeightingConfig
 from lerobot_topreward.train.records import FrameLabels, FrameWeights
-
-from lerobot_topreward.errors import UserError
 
 _LISTED = 8  # episodes named in an error
 
@@ -184,9 +184,9 @@ def _increment(
         return weights.chunk_gain(labels.progress, bounds, horizon=horizon)
     if labels.prefix_end is None:
         raise UserError(
-            "--weighting.span=prefix must know which prefixes were scored, and the dataset's "
-            "topreward/ folder with the raw scores is not there; label the dataset again, or use "
-            "--weighting.span=chunk"
+            "--weighting.span=prefix must know which prefixes were scored, which only the sidecar "
+            "topreward_progress.parquet says, and it is not read here; label the dataset again, or "
+            "use --weighting.span=chunk"
         )
     counts = np.add.reduceat(labels.prefix_end.astype(np.int64), bounds[:, 0])
     if (counts == 0).any():

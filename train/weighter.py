@@ -10,15 +10,15 @@ from lerobot.configs.policies import PreTrainedConfig
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.utils.sample_weighting import SampleWeighter
+from torch import Tensor
+
+from lerobot_topreward.errors import UserError
+from lerobot_topreward.source import frame_table, source_of
 from lerobot_topreward.train.batch_scale import BATCH_SCALE, batch_scale
 from lerobot_topreward.train.config import WeightingConfig, from_params
 from lerobot_topreward.train.labels import read_labels
 from lerobot_topreward.train.records import FrameWeights
 from lerobot_topreward.train.weigh import weigh
-from torch import Tensor
-
-from lerobot_topreward.errors import UserError
-from lerobot_topreward.source import frame_table, source_of
 
 
 class TopRewardWeighter(SampleWeighter):
@@ -76,12 +76,12 @@ class TopRewardWeighter(SampleWeighter):
             )
         index = torch.as_tensor(batch["index"], device=self._table.device).reshape(-1).long()
         weights = self._table[index.clamp(-1, len(self._table) - 1)]
-        mean = weights.mean()
+        measured = torch.stack([weights.mean(), (weights == 0).float().mean(), weights.max()])
         # One transfer, at the step's beginning, when the device has nothing else to do.
-        found = torch.stack([mean, (weights == 0).float().mean(), weights.max()]).tolist()
+        found: list[float] = measured.tolist()
         if not np.isfinite(found[0]):
             self._refuse(index, weights)
-        stats = dict(zip(("mean_weight", "share_zero", "max_weight"), found, strict=True))
+        stats = {"mean_weight": found[0], "share_zero": found[1], "max_weight": found[2]}
         if self._config.normalization == "batch":
             return weights * (len(weights) / (weights.sum() + self._config.epsilon)), stats
         batch[BATCH_SCALE] = batch_scale(weights)
