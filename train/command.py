@@ -84,7 +84,7 @@ def train(arguments: Sequence[str], *, console: Console) -> int:
         return _run(plan, split, console)
     if is_main:
         path = _draw(plan)
-        console.print(f"histogram              {path}")
+        console.print(f"{'histogram':<27}{path}")
     return 0
 
 
