@@ -32,6 +32,7 @@ class CardFacts:
     camera: str
     schedule: str  # which frames and prefixes, in words
     normalize: str  # "episode" or "task"
+    scale: str  # "log-prob" or "prob"
     horizon: int  # frames, >= 1
     fps: float  # Hz
     version: str  # of this package
@@ -57,7 +58,7 @@ far completes the task. The log-probability of its answer *True* is the reward
 | Column | Meaning |
 |---|---|
 | `topreward.log_prob` | log-probability of *True*, in nats, <= 0, interpolated between scored moments |
-| `topreward.progress` | the same scaled to 0..1, {scaled} |
+| `topreward.progress` | {what} scaled to 0..1, {scaled} |
 | `topreward.advantage` | progress gained over the next {horizon} frames ({seconds:.2g} s), -1..1 |
 | `topreward.labelled` | whether the frame has a reward at all; where not, the others are 0 |
 
@@ -117,6 +118,7 @@ def card_section(facts: CardFacts, *, repo_id: str, branch: str) -> str:
         labelled=facts.labelled,
         total=facts.total,
         failed=f" ({facts.failed} failed)" if facts.failed else "",
+        what="the same" if facts.scale == "log-prob" else "the probability itself",
         scaled="over all episodes of a task" if per_task else "within each episode",
         horizon=facts.horizon,
         seconds=facts.horizon / facts.fps,

@@ -42,6 +42,7 @@ class LabelConfig:
     chunk_tokens: int | None = None  # tokens per forward: bounds memory, halved when it runs out
 
     normalize: Literal["episode", "task"] = "episode"  # task: episodes of one task compare
+    scale: Literal["log-prob", "prob"] = "log-prob"  # what progress is made of; the paper: log-prob
     horizon: float = 1.0  # span of the advantage, seconds
 
     output: Path | None = None  # folder of the labelled dataset; <dataset>_topreward if not given

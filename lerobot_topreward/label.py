@@ -147,7 +147,9 @@ def _score(
 
 def rewards_of(job: Job, scores: Sequence[PrefixScores]) -> FrameRewards:
     """Turn raw scores into the rewards of every frame of the dataset."""
-    episodes = label_rewards(scores, horizon=job.horizon, normalize=job.config.normalize)
+    episodes = label_rewards(
+        scores, horizon=job.horizon, normalize=job.config.normalize, scale=job.config.scale
+    )
     frames = job.frames
     return assemble(frames.index, frames.episode_index, frames.frame_index, episodes)
 
@@ -165,6 +167,7 @@ def write_rewards(job: Job, scores: Sequence[PrefixScores], key: ScoreKey) -> No
         "revision": job.source.revision,
         "scoring": as_json(key),
         "normalize": job.config.normalize,
+        "scale": job.config.scale,
         "horizon_frames": job.horizon,
         "episodes_labelled": len({score.segment.episode_index for score in scores}),
         "episodes_total": job.source.meta.total_episodes,
@@ -204,6 +207,7 @@ def _push(job: Job, key: ScoreKey, result: Labelled) -> PushResult:
         camera=job.camera,
         schedule=f"{key.sample_fps:g} per second{last}; asked after {prefixes}",
         normalize=config.normalize,
+        scale=config.scale,
         horizon=job.horizon,
         fps=job.fps,
         version=__version__,

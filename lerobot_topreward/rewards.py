@@ -17,6 +17,7 @@ from jaxtyping import Float, Int64
 from lerobot_topreward.records import EpisodeReward, FrameRewards, PrefixScores
 
 Normalize = Literal["episode", "task"]
+Scale = Literal["log-prob", "prob"]
 
 # Every episode starts with nothing done, so a twentieth of all prefixes is there and the odd first
 # image is clipped. Success is rarer: the last tenth of perhaps one episode in ten. The top one per
@@ -32,7 +33,7 @@ def normalize_episode(values: Float[np.ndarray, " prefixes"]) -> Float[np.ndarra
     its epsilon.
 
     Args:
-        values: log P(True) of each prefix, nats, finite, at least one.
+        values: log P(True) or P(True) of each prefix, finite, at least one.
 
     Returns:
         Progress of each prefix, 0..1.
@@ -52,7 +53,7 @@ def normalize_task(
     constant does there.
 
     Args:
-        values: log P(True) of each prefix of each segment, nats, finite.
+        values: log P(True) or P(True) of each prefix of each segment, finite.
         quantiles: fractions of all prefixes that become 0 and 1; what lies beyond is clipped.
 
     Returns:
@@ -128,6 +129,7 @@ def label_rewards(
     *,
     horizon: int,
     normalize: Normalize = "episode",
+    scale: Scale = "log-prob",
     quantiles: tuple[float, float] = TASK_QUANTILES,
 ) -> list[EpisodeReward]:
     """Turn the raw scores of a dataset into the rewards of its frames.
@@ -137,6 +139,7 @@ def label_rewards(
         horizon: span of the advantage, frames, >= 1.
         normalize: "episode" takes each segment alone (the paper), "task" takes all segments with
             the same instruction together.
+        scale: progress is made of log P(True), as in the paper, or of P(True).
         quantiles: see `normalize_task`; for "task" only.
 
     Returns:
@@ -145,10 +148,14 @@ def label_rewards(
     Raises:
         ValueError: segments overlap, miss frames or belong to a control.
     """
+    values = [
+        np.exp(segment.log_prob_true) if scale == "prob" else segment.log_prob_true
+        for segment in scores
+    ]
     if normalize == "task":
-        progress = _progress_by_task(scores, quantiles=quantiles)
+        progress = _progress_by_task(scores, values, quantiles=quantiles)
     else:
-        progress = [normalize_episode(segment.log_prob_true) for segment in scores]
+        progress = [normalize_episode(segment) for segment in values]
     episodes: dict[int, list[int]] = defaultdict(list)
     for position, segment in enumerate(scores):
         episodes[segment.segment.episode_index].append(position)
@@ -161,15 +168,18 @@ def label_rewards(
 
 
 def _progress_by_task(
-    scores: Sequence[PrefixScores], *, quantiles: tuple[float, float]
+    scores: Sequence[PrefixScores],
+    values: Sequence[Float[np.ndarray, " prefixes"]],
+    *,
+    quantiles: tuple[float, float],
 ) -> list[Float[np.ndarray, " prefixes"]]:
     tasks: dict[str, list[int]] = defaultdict(list)
     for position, segment in enumerate(scores):
         tasks[segment.segment.instruction].append(position)
     progress: dict[int, Float[np.ndarray, " prefixes"]] = {}
     for members in tasks.values():
-        values = normalize_task([scores[i].log_prob_true for i in members], quantiles=quantiles)
-        progress.update(zip(members, values, strict=True))
+        scaled = normalize_task([values[i] for i in members], quantiles=quantiles)
+        progress.update(zip(members, scaled, strict=True))
     return [progress[i] for i in range(len(scores))]
 
 

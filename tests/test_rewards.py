@@ -144,6 +144,22 @@ def test_task_mode_shares_the_scale_of_an_instruction_only() -> None:
     np.testing.assert_allclose([reward.progress[-1] for reward in done], [0.5, 1, 1])
 
 
+def test_progress_is_made_of_the_probability_on_request() -> None:
+    halves = scored(np.log([0.2, 0.4, 0.6]).tolist(), episode=0)
+    whole = scored(np.log([0.2, 0.6, 1.0]).tolist(), episode=1)
+    for normalize, ends in (("episode", (1.0, 1.0)), ("task", (0.5, 1.0))):
+        done = rewards.label_rewards(
+            [halves, whole],
+            horizon=1,
+            normalize=normalize,
+            scale="prob",
+            quantiles=(0.0, 1.0),
+        )
+        for reward, end in zip(done, ends, strict=True):
+            np.testing.assert_allclose(reward.progress, [0, end / 2, end], atol=1e-6)
+        np.testing.assert_allclose(done[0].log_prob_true, np.log([0.2, 0.4, 0.6]), rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("segments", "message"),
     [

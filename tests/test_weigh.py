@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+from lerobot_topreward.errors import UserError
 from lerobot_topreward.train import weights
 from lerobot_topreward.train.config import WeightingConfig, as_params, from_params
 from lerobot_topreward.train.records import FrameLabels
 from lerobot_topreward.train.weigh import episode_bounds, run_bounds, weigh
-
-from lerobot_topreward.errors import UserError
 
 
 def labels_of(

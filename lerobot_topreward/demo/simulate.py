@@ -21,7 +21,7 @@ from rich.console import Console
 from lerobot_topreward.demo.evaluation import TRUTH_FILE
 from lerobot_topreward.demo.headless import require_simulation
 from lerobot_topreward.demo.lessons import FPS
-from lerobot_topreward.demo.tasks import parse_seeds
+from lerobot_topreward.demo.tasks import KINDS, kind_of, parse_seeds
 from lerobot_topreward.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ class SimulateConfig:
     output: Path  # folder of the dataset, new or empty
     seeds: Annotated[str, tyro.conf.arg(metavar="A:B")] = "0:16"  # one episode per seed A..B-1
     size: int = 128  # pixels, height and width of the images
+    spread: float = 1.0  # share of the table in which cube and goal lie; below 1 is easier to learn
+    kinds: tuple[str, ...] = KINDS  # seeds of other kinds are passed over
     crf: int = 20  # quality of the H.264 video, lower is better and larger
     repo_id: str = "local/so101-topreward-demo"  # the dataset's name
 
@@ -47,10 +49,22 @@ class SimulateConfig:
         parse_seeds(self.seeds)
         if self.size < 32 or self.size % 2:
             raise UserError(f"--size must be even and at least 32 pixels; got {self.size}")
+        if not 0 < self.spread <= 1:
+            raise UserError(f"--spread must be > 0 and <= 1; got {self.spread}")
+        for kind in self.kinds:
+            if kind not in KINDS:
+                raise UserError(f"--kinds: there is no '{kind}'; there are: {', '.join(KINDS)}")
+        if not self.chosen:
+            raise UserError(f"--seeds {self.seeds} has none of --kinds {' '.join(self.kinds)}")
         if not 0 <= self.crf <= 51:
             raise UserError(f"--crf must be in 0..51; got {self.crf}")
         if self.output.exists() and (not self.output.is_dir() or any(self.output.iterdir())):
             raise UserError(f"--output {self.output} is not an empty folder; name a new one")
+
+    @property
+    def chosen(self) -> list[int]:
+        """The seeds whose episodes are recorded."""
+        return [seed for seed in parse_seeds(self.seeds) if kind_of(seed) in self.kinds]
 
 
 def record(config: SimulateConfig, console: Console) -> None:
@@ -64,11 +78,11 @@ def record(config: SimulateConfig, console: Console) -> None:
     from lerobot_topreward.demo.rendering import SceneRenderer
 
     av.logging.set_libav_level(av.logging.ERROR)  # or the encoder reports a page per episode
-    env = make_environment()
+    env = make_environment(spread=config.spread)
     if config.output.exists():
         config.output.rmdir()  # LeRobot insists on making the folder
     dataset = _create(config)
-    seeds = parse_seeds(config.seeds)
+    seeds = config.chosen
     tables = []
     with SceneRenderer(env, size=config.size) as renderer:
         for number, seed in enumerate(seeds):

@@ -31,6 +31,11 @@ def instruction(colour: str) -> str:
     return f"put the {colour} cube on the green disc"
 
 
+def kind_of(seed: int) -> str:
+    """Name the kind of the episode that a seed makes, one of KINDS."""
+    return KINDS[seed % len(KINDS)]
+
+
 def parse_seeds(text: str, *, option: str = "--seeds") -> range:
     """Read A:B as the seeds A, A + 1, ... B - 1.
 

@@ -13,6 +13,7 @@ FACTS = CardFacts(
     camera="observation.images.front",
     schedule="2 frames a second, 15 prefixes",
     normalize="episode",
+    scale="log-prob",
     horizon=15,
     fps=10,
     version="0.1.0",

@@ -34,6 +34,7 @@ FACTS = CardFacts(
     camera="observation.images.front",
     schedule="2 frames a second",
     normalize="episode",
+    scale="log-prob",
     horizon=10,
     fps=10,
     version="0.1.0",

@@ -1,0 +1,145 @@
+"""Success rates with bootstrap intervals, as a table and as a picture."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float64
+from matplotlib.figure import Figure
+
+_DRAWS = 10_000
+_COLOURS = {"bc": "#999999", "oracle": "#000000"}  # Okabe-Ito, as everywhere
+_COLOUR = "#0072B2"
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A number and its 95 % bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def shown(self) -> str:
+        """As whole per cents."""
+        return f"{self.value:4.0%} [{self.low:4.0%}, {self.high:4.0%}]"
+
+
+@dataclass(frozen=True, slots=True)
+class ArmResult:
+    """One arm of one policy against plain BC and the oracle."""
+
+    arm: str
+    runs: int
+    success: Estimate
+    gain: Estimate  # success less that of bc
+    closed: Estimate  # gain as a share of the oracle's
+
+
+def _draws(
+    success: Bool[np.ndarray, "seeds scenes"], seeds: np.ndarray, rng: np.random.Generator
+) -> Float64[np.ndarray, " draws"]:
+    """Resample seeds (given, so that arms are paired), then scenes within each."""
+    scenes = success.shape[1]
+    rates = success.mean(axis=1)[seeds]
+    # Resampling scenes of a run is a binomial draw around its rate.
+    return rng.binomial(scenes, rates).mean(axis=1) / scenes
+
+
+def compare(results: Sequence[dict[str, Any]], policy: str) -> list[ArmResult]:
+    """Compare the arms of a policy on the seeds that all of them have.
+
+    Args:
+        results: of `weighted_bc.run.perform`.
+        policy: which.
+
+    Returns:
+        One record per arm, in the order in which they first appear; none without bc and oracle.
+    """
+    mine = [result for result in results if result["policy"] == policy]
+    by_arm: dict[str, dict[int, list[bool]]] = {}
+    for result in mine:
+        by_arm.setdefault(result["arm"], {})[result["seed"]] = result["success"]
+    seeds = sorted(set.intersection(*(set(runs) for runs in by_arm.values()))) if by_arm else []
+    if not seeds or not {"bc", "oracle"} <= set(by_arm):
+        return []
+    rng = np.random.default_rng(0)
+    chosen = rng.integers(len(seeds), size=(_DRAWS, len(seeds)))
+    tables = {arm: np.array([runs[seed] for seed in seeds]) for arm, runs in by_arm.items()}
+    draws = {arm: _draws(table, chosen, rng) for arm, table in tables.items()}
+    means = {arm: float(table.mean()) for arm, table in tables.items()}
+    gap = means["oracle"] - means["bc"]
+    gaps = draws["oracle"] - draws["bc"]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return [
+            ArmResult(
+                arm=arm,
+                runs=len(seeds),
+                success=_estimate(means[arm], draws[arm]),
+                gain=_estimate(means[arm] - means["bc"], draws[arm] - draws["bc"]),
+                closed=_estimate(
+                    (means[arm] - means["bc"]) / gap if gap else float("nan"),
+                    (draws[arm] - draws["bc"]) / gaps,
+                ),
+            )
+            for arm in tables
+        ]
+
+
+def _estimate(value: float, draws: Float64[np.ndarray, " draws"]) -> Estimate:
+    low, high = np.nanquantile(draws[np.isfinite(draws)], [0.025, 0.975])
+    return Estimate(value, float(low), float(high))
+
+
+def print_table(results: Sequence[dict[str, Any]]) -> None:
+    """Print what every arm of every policy achieves."""
+    for policy in sorted({result["policy"] for result in results}):
+        arms = compare(results, policy)
+        if not arms:
+            print(f"\n{policy}: no seed has every arm, bc and oracle among them")
+            continue
+        scenes = len(next(r for r in results if r["policy"] == policy)["success"])
+        print(f"\n{policy}: {arms[0].runs} seeds x {scenes} scenes; 95 % bootstrap intervals\n")
+        print("| arm | success | gain over bc | of the gap to the oracle |")
+        print("|---|---|---|---|")
+        for arm in arms:
+            own = arm.arm == "bc"
+            gain = "" if own else arm.gain.shown()
+            closed = "" if own or arm.arm == "oracle" else arm.closed.shown()
+            print(f"| {arm.arm} | {arm.success.shown()} | {gain} | {closed} |")
+
+
+def save_figure(results: Sequence[dict[str, Any]], path: Path) -> None:
+    """Draw the success rates of every arm, a panel for each policy."""
+    policies = sorted({result["policy"] for result in results})
+    compared = {policy: arms for policy in policies if (arms := compare(results, policy))}
+    figure = Figure(figsize=(4.2 * max(len(compared), 1), 3.4), layout="constrained")
+    for place, (policy, arms) in enumerate(compared.items(), start=1):
+        axes = figure.add_subplot(1, len(compared), place)
+        for y, arm in enumerate(reversed(arms)):
+            colour = _COLOURS.get(arm.arm, _COLOUR)
+            low, high = arm.success.low, arm.success.high
+            axes.plot([low, high], [y, y], color=colour, linewidth=2)
+            axes.plot(arm.success.value, y, "o", color=colour)
+            axes.annotate(
+                f"{arm.success.value:.0%}",
+                (arm.success.value, y),
+                textcoords="offset points",
+                xytext=(0, 7),
+                ha="center",
+                fontsize=9,
+            )
+        axes.set_yticks(range(len(arms)), [arm.arm for arm in reversed(arms)])
+        axes.set_ylim(-0.5, len(arms) - 0.3)
+        axes.set_xlim(0, 1)
+        axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
+        axes.set_title(f"{policy}, {arms[0].runs} seeds", fontsize=10)
+        axes.set_xlabel("successful episodes, 95 % interval")
+        axes.grid(axis="x", color="#dddddd")
+        axes.set_axisbelow(True)
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)

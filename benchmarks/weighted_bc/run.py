@@ -1,0 +1,161 @@
+"""One run: `lerobot-topreward train` on one arm, then LeRobot's evaluation in simulation."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from filelock import FileLock
+from lerobot.datasets import factory as dataset_factory
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.envs import close_envs, make_env, make_env_pre_post_processors
+from lerobot.policies import make_pre_post_processors
+from lerobot.policies.factory import get_policy_class
+from lerobot.scripts.lerobot_eval import eval_policy_all
+from lerobot.utils.random_utils import set_seed
+from torch import Tensor
+
+from lerobot_topreward.cli import main as lerobot_topreward
+from lerobot_topreward.demo.environment import PickPlaceEnvConfig
+from weighted_bc.data import SPREAD
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one result depends on."""
+
+    policy: str
+    arm: str
+    seed: int
+    steps: int
+    dataset: str  # folder
+    options: tuple[str, ...]  # of the policy, then of the arm
+    first_scene: int  # seed of the first evaluation episode
+    scenes: int  # evaluation episodes
+
+    @property
+    def name(self) -> str:
+        """A file name for its result."""
+        return f"{self.policy}_{self.arm}_{self.seed}"
+
+
+def perform(run: Run, work: str) -> dict[str, Any]:
+    """Train and evaluate, or read what an earlier call with the same run found.
+
+    Returns:
+        The run's fields, ``success`` (one bool per evaluation episode)
+    """
+    file = Path(work) / "results" / f"{run.name}.json"
+    wanted = json.loads(json.dumps(asdict(run)))
+    if file.is_file():
+        found = json.loads(file.read_text())
+        if all(found.get(name) == value for name, value in wanted.items()):
+            return found
+    torch.set_num_threads(1)
+    output = Path(work) / "runs" / run.name
+    shutil.rmtree(output, ignore_errors=True)
+    _train(run, output)
+    success = _evaluate(run, output / "checkpoints/last/pretrained_model")
+    result = wanted | {"success": success}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    draft = file.with_suffix(".tmp")
+    draft.write_text(json.dumps(result))
+    os.replace(draft, file)
+    shutil.rmtree(output)
+    return result
+
+
+def _train(run: Run, output: Path) -> None:
+    arguments = [
+        *("--dataset.repo_id=local/state", f"--dataset.root={run.dataset}"),
+        *("--policy.device=cpu", "--policy.push_to_hub=false", f"--policy.type={run.policy}"),
+        *("--num_workers=0", "--wandb.enable=false", f"--seed={run.seed}"),
+        *(f"--steps={run.steps}", "--save_freq=0", "--env_eval_freq=0", "--log_freq=1000"),
+        *(f"--output_dir={output}", *run.options),
+    ]
+    with _in_memory(output.parents[1]), _quietly(output.with_suffix(".log")):
+        try:
+            lerobot_topreward(["train", *arguments])
+        except SystemExit as done:
+            if done.code != 0:
+                raise RuntimeError(f"{run.name} failed; see {output.with_suffix('.log')}") from done
+
+
+def _evaluate(run: Run, checkpoint: Path) -> list[bool]:
+    config = PickPlaceEnvConfig(spread=SPREAD)
+    policy = get_policy_class(run.policy).from_pretrained(checkpoint)
+    policy.eval()
+    before, after = make_pre_post_processors(policy.config, str(checkpoint))
+    env_before, env_after = make_env_pre_post_processors(config, policy.config)
+    set_seed(run.first_scene)  # also of the noise that Diffusion starts from
+    envs = make_env(config, n_envs=min(run.scenes, 50), use_async_envs=False)
+    with torch.no_grad(), _quietly(checkpoint.parent / "evaluation.log"):
+        found = eval_policy_all(
+            envs,
+            policy,
+            env_before,
+            env_after,
+            before,
+            after,
+            n_episodes=run.scenes,
+            start_seed=run.first_scene,
+        )
+    close_envs(envs)
+    return [bool(x) for task in found["per_task"] for x in task["metrics"]["successes"]]
+
+
+class _InMemoryDataset(LeRobotDataset):
+    """LeRobot's own samples, each made once: making one takes longer than a step learns from it."""
+
+    samples: dict[str, Tensor]
+    rows: list[int]
+
+    def __getitem__(self, idx: int) -> dict[str, Tensor]:
+        row = self.rows[idx]
+        return {key: values[row] for key, values in self.samples.items()}
+
+
+@contextmanager
+def _in_memory(work: Path) -> Iterator[None]:
+    original = dataset_factory.make_dataset
+
+    def make_dataset(cfg: Any) -> LeRobotDataset:
+        dataset = original(cfg)
+        samples = _samples(dataset, work)
+        rows = dataset.hf_dataset.with_format("numpy")["index"][:].tolist()
+        dataset.__class__ = _InMemoryDataset
+        dataset.samples, dataset.rows = samples, rows
+        return dataset
+
+    with patch.object(dataset_factory, "make_dataset", make_dataset):
+        yield
+
+
+def _samples(dataset: LeRobotDataset, work: Path) -> dict[str, Tensor]:
+    """Every sample of the whole dataset by its global index; labellings share them."""
+    spans = json.dumps(dataset.delta_timestamps, sort_keys=True)
+    file = work / f"samples_{hashlib.sha256(spans.encode()).hexdigest()[:12]}.pt"
+    with FileLock(f"{file}.lock"):
+        if not file.is_file():
+            whole = LeRobotDataset(
+                dataset.repo_id, root=dataset.root, delta_timestamps=dataset.delta_timestamps
+            )
+            items = [whole[i] for i in range(len(whole))]
+            # Weights come from the sidecar; the columns of a labelling are not learnt from.
+            names = [name for name in items[0] if not name.startswith(("topreward.", "task"))]
+            torch.save({name: torch.stack([item[name] for item in items]) for name in names}, file)
+        return torch.load(file)
+
+
+@contextmanager
+def _quietly(log: Path) -> Iterator[None]:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a") as file, redirect_stdout(file), redirect_stderr(file):
+        yield
