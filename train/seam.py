@@ -9,7 +9,7 @@ they are what LeRobot 0.6.1 has:
 - `update_policy` leaves the weights as they are (see `batch_scale`) and stops at NaN (`rescue`);
 - `make_train_eval_datasets` and `make_pre_post_processors` only remember what they made.
 
-A run without sample weighting goes through LeRobot's code unchanged.
+Weightings of LeRobot's own go through its own code, and so do runs without any.
 """
 
 import sys
