@@ -24,7 +24,6 @@ _GOOD_SEED = 310_000
 _BAD_SEED = 300_000
 _LABELS = {
     "task": ["--normalize", "task", "--scale", "prob"],
-    "log-prob": ["--normalize", "task"],
     "paper": ["--config", "paper"],
 }
 

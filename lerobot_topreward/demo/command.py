@@ -48,6 +48,7 @@ def demo(config: DemoConfig, *, console: Console) -> int:
         vlm=VlmConfig(vlm=BUILTIN, device="cpu"),
         control="static",
         normalize="task",
+        scale="prob",  # it was taught to say how far the task is
     )
     console.print("labelling the bundled episodes: SO-101 pick-and-place, simulated")
     result = label(options, console=console)
