@@ -483,7 +483,7 @@ def test_a_policy_that_returns_one_loss_is_refused(
 
 
 def run_program(*arguments: str | Path) -> str:
-    """Run Python, where these tests can be imported, and return what it printed."""
+    """Run Python where these tests can be imported, and return what it printed."""
     run = subprocess.run(
         [sys.executable, *arguments],
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
@@ -499,12 +499,16 @@ import os
 import sys
 
 import torch
+from accelerate import Accelerator
 from lerobot.scripts import lerobot_train
 
 from lerobot_topreward.errors import TrainingStopped
 from lerobot_topreward.train.seam import installed
 from test_seam import TableWeighter
 
+# When train() returns, DDP's reducer is freed, and with it gloo's process group, which joins a
+# thread that may be waiting for the interpreter's lock (PyTorch 2.11).
+Accelerator.end_training = lambda accelerator: os._exit(0)
 spoil = sys.argv.pop(1) == "spoil"
 weighter = TableWeighter(torch.ones(31))
 
@@ -521,6 +525,7 @@ with installed(weighter):
         lerobot_train.train()
     except TrainingStopped as stopped:
         print(f"process {os.environ['RANK']}: {stopped}")
+        os._exit(0)
 """
 
 
