@@ -48,8 +48,10 @@ _DIFFUSION = (
 )
 _POLICIES = {"act": _ACT, "diffusion": _DIFFUSION}
 
-# Arm -> labelling and options: the defaults, and for the filter what the experimenter would know
-# without watching a single video, that about half of the demonstrations are bad.
+# Arm -> labelling and options: the defaults; for the filter what the experimenter would know
+# without watching a single video, that about half of the demonstrations are bad; and awr over a
+# span that is longer than the arm takes to close in on the cube and to grasp it, in which hardly
+# any progress is seen.
 ARMS = {
     "bc": ("task", ("--weighting.scheme=uniform",)),
     "filter": (
@@ -57,6 +59,7 @@ ARMS = {
         ("--weighting.scheme=filter", "--weighting.by=success", "--weighting.quantile=0.5"),
     ),
     "awr": ("task", ("--weighting.scheme=awr",)),
+    "awr-4s": ("task", ("--weighting.scheme=awr", "--weighting.horizon=4")),
     "rabc": ("task", ("--weighting.scheme=rabc",)),
     "top-awr": ("paper", ("--config=paper",)),
     "oracle": ("task", ("--weighting.scheme=uniform",)),

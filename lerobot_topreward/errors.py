@@ -12,5 +12,5 @@ class EpisodeError(Exception):
     """One episode cannot be labelled: recorded with its reason, the run goes on, exit code 1."""
 
 
-class TrainingStopped(Exception):
+class TrainingError(Exception):
     """Training cannot go on: printed without a traceback, exit code 1."""

@@ -28,7 +28,7 @@ from torch import Tensor
 
 import lerobot_topreward.policies
 import lerobot_topreward.train
-from lerobot_topreward.errors import TrainingStopped, UserError
+from lerobot_topreward.errors import TrainingError, UserError
 from lerobot_topreward.policies.act import PerSampleACTPolicy
 from lerobot_topreward.policies.diffusion import PerSampleDiffusionPolicy
 from lerobot_topreward.train.batch_scale import BATCH_SCALE, batch_scale
@@ -418,7 +418,7 @@ def test_what_is_not_finite_stops_training_after_saving(
     broken, whole = tmp_path / "broken", tmp_path / "whole"
     more = (*policy, "--steps=5", *WEIGHTED)
     with installed(weighter):
-        with pytest.raises(TrainingStopped) as stopped:
+        with pytest.raises(TrainingError) as stopped:
             train(*options(robot_dataset, broken, *more))
         assert str(stopped.value).startswith(
             f"step 3: the {what} of these frames is NaN or infinite (global index): {seen[-1]}. "
@@ -436,13 +436,13 @@ def test_a_first_step_that_is_not_finite(robot_dataset: Path, tmp_path: Path, tr
     weighter = TableWeighter(table())
     weighter.on_step = lambda _, batch, __: batch["action"].fill_(float("nan"))
     with installed(weighter):
-        with pytest.raises(TrainingStopped, match=r"step 1: .* after step 0 is saved"):
+        with pytest.raises(TrainingError, match=r"step 1: .* after step 0 is saved"):
             train(*options(robot_dataset, tmp_path / "run", *ACT, "--steps=2", *WEIGHTED))
         weighter.on_step = lambda *_: None
         checkpoint = tmp_path / "run" / "checkpoints" / "last" / "pretrained_model"
         train(f"--config_path={checkpoint}", "--resume=true")
         weighter.on_step = spoil_loss
-        with pytest.raises(TrainingStopped, match="as --save_checkpoint=false asks"):
+        with pytest.raises(TrainingError, match="as --save_checkpoint=false asks"):
             train(
                 *options(robot_dataset, tmp_path / "unsaved", *ACT, "--steps=5", *WEIGHTED),
                 "--save_checkpoint=false",
@@ -460,7 +460,7 @@ def test_parameters_that_are_not_finite_are_not_saved(
             next(weighter.policy.parameters()).data.fill_(float("nan"))
 
     weighter.on_step = break_policy
-    with installed(weighter), pytest.raises(TrainingStopped, match="parameters are not finite"):
+    with installed(weighter), pytest.raises(TrainingError, match="parameters are not finite"):
         train(
             *options(robot_dataset, tmp_path / "run", *ACT, "--steps=5", *WEIGHTED),
             "--save_freq=1",
@@ -502,7 +502,7 @@ import torch
 from accelerate import Accelerator
 from lerobot.scripts import lerobot_train
 
-from lerobot_topreward.errors import TrainingStopped
+from lerobot_topreward.errors import TrainingError
 from lerobot_topreward.train.seam import installed
 from test_seam import TableWeighter
 
@@ -523,7 +523,7 @@ weighter.on_step = on_step
 with installed(weighter):
     try:
         lerobot_train.train()
-    except TrainingStopped as stopped:
+    except TrainingError as stopped:
         print(f"process {os.environ['RANK']}: {stopped}")
         os._exit(0)
 """

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from lerobot_topreward.errors import TrainingStopped, UserError
+from lerobot_topreward.errors import TrainingError, UserError
 from lerobot_topreward.train.arguments import Arguments, split_arguments
 from lerobot_topreward.train.config import WeightingConfig, as_params, from_params
 from lerobot_topreward.train.histogram import save_histogram
@@ -81,7 +81,7 @@ def train(arguments: Sequence[str], *, console: Console) -> int:
     if is_main:
         _print_plan(plan, console)
     if not split.dry_run:
-        return _run(plan, split, console)
+        return _run(plan, split, console if is_main else Console(quiet=True))
     if is_main:
         path = _draw(plan)
         console.print(f"{'histogram':<27}{path}")
@@ -218,7 +218,7 @@ def _run(plan: Plan, split: Arguments, console: Console) -> int:
     try:
         with trainer_arguments(split.lerobot), installed(make_weighter):
             lerobot_train.train(config)  # pyright: ignore[reportCallIssue]
-    except TrainingStopped as stopped:
+    except TrainingError as stopped:
         console.print(f"training stopped: {stopped}", style="red")
         return 1
     except KeyboardInterrupt:

@@ -17,7 +17,7 @@ from lerobot.common.train_utils import (
 from lerobot.configs.train import TrainPipelineConfig
 from torch import Tensor
 
-from lerobot_topreward.errors import TrainingStopped
+from lerobot_topreward.errors import TrainingError
 
 if TYPE_CHECKING:
     from lerobot.processor import PolicyProcessorPipeline
@@ -58,7 +58,7 @@ def stop_unless_finite(
         accelerator: LeRobot's.
 
     Raises:
-        TrainingStopped: with the step, the frames and the checkpoint.
+        TrainingError: with the step, the frames and the checkpoint.
     """
     bad = ~(torch.isfinite(losses.detach()) & torch.isfinite(weights))
     if _in_any_process(bad.any(), accelerator):
@@ -90,7 +90,7 @@ def _stop(
     accelerator.wait_for_everyone()
     shown = ", ".join(map(str, frames[:_FRAMES_NAMED]))
     more = f" and {len(frames) - _FRAMES_NAMED} more" if len(frames) > _FRAMES_NAMED else ""
-    raise TrainingStopped(
+    raise TrainingError(
         f"step {state.steps + 1}: the {names} of these frames is NaN or infinite (global index): "
         f"{shown}{more}. {saved} Look for NaN in their actions, observations and labels; if there "
         "is none, lower the learning rate."

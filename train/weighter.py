@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from lerobot.configs.policies import PreTrainedConfig
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.policies.pretrained import PreTrainedPolicy
@@ -64,10 +64,11 @@ class TopRewardWeighter(SampleWeighter):
 
         Returns:
             The weights, >= 0, which sum to the batch's size where they are normalised per batch;
-            and their statistics for the log, before that.
+            and their statistics for the log, before that. A frame that was not among those
+            trained on weighs NaN, at which the seam saves and stops.
 
         Raises:
-            ValueError: the batch has no index, or frames that were not weighed.
+            ValueError: the batch has no index.
         """
         if "index" not in batch:
             raise ValueError(
@@ -79,8 +80,6 @@ class TopRewardWeighter(SampleWeighter):
         measured = torch.stack([weights.mean(), (weights == 0).float().mean(), weights.max()])
         # One transfer, at the step's beginning, when the device has nothing else to do.
         found: list[float] = measured.tolist()
-        if not np.isfinite(found[0]):
-            self._refuse(index, weights)
         stats = {"mean_weight": found[0], "share_zero": found[1], "max_weight": found[2]}
         if self._config.normalization == "batch":
             return weights * (len(weights) / (weights.sum() + self._config.epsilon)), stats
@@ -90,13 +89,6 @@ class TopRewardWeighter(SampleWeighter):
     def get_stats(self) -> dict[str, Any]:
         """Describe the weights of all frames that are trained on, for the log."""
         return dict(self._stats)
-
-    def _refuse(self, index: Int[Tensor, " batch"], weights: Float[Tensor, " batch"]) -> None:
-        unknown = index[~torch.isfinite(weights)].tolist()
-        raise ValueError(
-            f"frames were asked for that have no weight, since they were not among those trained "
-            f"on: index {', '.join(map(str, unknown[:8]))}{', ...' if len(unknown) > 8 else ''}"
-        )
 
 
 def horizon_frames(policy: PreTrainedConfig, config: WeightingConfig) -> int:
