@@ -14,8 +14,8 @@ Interrupt it whenever you like: every finished run is kept in ``--work`` and not
 import multiprocessing
 import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import tyro
@@ -125,11 +125,11 @@ def main(config: Config) -> None:
     runs = plan(config, data)
     results = []
     # Spawned: LeRobot's trainer is not safe to fork once torch has started threads.
+    # A worker is replaced after a few runs, for memory that MuJoCo's environments do not give back.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(config.workers, context, max_tasks_per_child=4) as pool:
-        waiting = [pool.submit(perform, run, str(config.work)) for run in runs]
-        for future in as_completed(waiting):
-            result = future.result()
+    with context.Pool(config.workers, maxtasksperchild=4) as pool:
+        do = partial(perform, work=str(config.work))
+        for result in pool.imap_unordered(do, runs):
             results.append(result)
             share = sum(result["success"]) / len(result["success"])
             print(
