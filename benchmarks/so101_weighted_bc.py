@@ -31,10 +31,10 @@ _COMMON = (
     *("--scheduler.type=diffuser", "--scheduler.name=cosine", "--scheduler.num_warmup_steps=200"),
 )
 _ACT = (
-    # One action at a time from the mean of all chunks that cover it, as ACT was published.
-    *("--policy.chunk_size=16", "--policy.n_action_steps=1"),
-    *("--policy.temporal_ensemble_coeff=0.01", "--policy.dim_model=64", "--policy.n_heads=4"),
-    *("--policy.dim_feedforward=256", "--policy.n_encoder_layers=2"),
+    # It looks again after every action: with the oracle's data that grasps best (80 % against 68 %
+    # with temporal ensembling and 50 % with 8 actions at a time).
+    *("--policy.chunk_size=16", "--policy.n_action_steps=1", "--policy.dim_model=64"),
+    *("--policy.n_heads=4", "--policy.dim_feedforward=256", "--policy.n_encoder_layers=2"),
     *("--policy.use_vae=false", "--policy.dropout=0"),
     '--policy.normalization_mapping={"STATE":"MEAN_STD","ENV":"MEAN_STD","ACTION":"MEAN_STD"}',
 )
