@@ -22,7 +22,7 @@ demo:
 	$(bin)/lerobot-topreward demo --output demo-output
 
 test:
-	@scripts/setup.sh dev
+	@scripts/setup.sh dev train
 	$(bin)/python -m pytest -m "not slow"
 
 test-slow:
