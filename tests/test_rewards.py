@@ -147,7 +147,11 @@ def test_task_mode_shares_the_scale_of_an_instruction_only() -> None:
 def test_progress_is_made_of_the_probability_on_request() -> None:
     halves = scored(np.log([0.2, 0.4, 0.6]).tolist(), episode=0)
     whole = scored(np.log([0.2, 0.6, 1.0]).tolist(), episode=1)
-    for normalize, ends in (("episode", (1.0, 1.0)), ("task", (0.5, 1.0))):
+    expected: dict[rewards.Normalize, tuple[float, float]] = {
+        "episode": (1.0, 1.0),
+        "task": (0.5, 1.0),
+    }
+    for normalize, ends in expected.items():
         done = rewards.label_rewards(
             [halves, whole],
             horizon=1,

@@ -86,7 +86,8 @@ def test_the_horizon_in_seconds_overrides_the_action_chunk(labels: FrameLabels) 
 
 @pytest.mark.parametrize("option", ["horizon", "span"])
 def test_a_span_below_one_frame_is_refused(labels: FrameLabels, option: str) -> None:
-    config = WeightingConfig(scheme="top-awr" if option == "span" else "awr", **{option: 0.01})
+    options: dict[str, Any] = {option: 0.01}
+    config = WeightingConfig(scheme="top-awr" if option == "span" else "awr", **options)
     with pytest.raises(
         UserError, match=rf"weighting.{option} must be at least one frame, 0.1 s at 10 fps"
     ):

@@ -14,7 +14,7 @@ from lerobot_topreward.train.summary_table import summary_table
 
 
 def dataset_of(
-    *episodes: Sequence[float], tasks: Sequence[int] | None = None, cap: float = np.inf
+    *episodes: Sequence[float] | np.ndarray, tasks: Sequence[int] | None = None, cap: float = np.inf
 ) -> tuple[FrameLabels, FrameWeights]:
     """Episodes by the weights of their frames; those without a label have the weight NaN."""
     lengths = [len(episode) for episode in episodes]

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -264,7 +265,7 @@ def test_a_quantile_over_episodes_does_not_count_frames() -> None:
 
 
 @pytest.mark.parametrize("given", [{}, {"threshold": 0.0, "quantile": 0.5}])
-def test_a_filter_needs_one_limit(given: dict[str, float]) -> None:
+def test_a_filter_needs_one_limit(given: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="exactly one of threshold and quantile"):
         weights.filter_weights(np.zeros(3), **given)
 

@@ -117,17 +117,19 @@ class _InMemoryDataset(LeRobotDataset):
     samples: dict[str, Tensor]
     rows: list[int]
 
-    def __getitem__(self, idx: int) -> dict[str, Tensor]:
+    def __getitem__(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, idx: int
+    ) -> dict[str, Tensor]:
         row = self.rows[idx]
         return {key: values[row] for key, values in self.samples.items()}
 
 
 @contextmanager
 def _in_memory(work: Path) -> Iterator[None]:
-    original = dataset_factory.make_dataset
+    original: Any = dataset_factory.make_dataset
 
     def make_dataset(cfg: Any) -> LeRobotDataset:
-        dataset = original(cfg)
+        dataset: Any = original(cfg)
         samples = _samples(dataset, work)
         rows = dataset.hf_dataset.with_format("numpy")["index"][:].tolist()
         dataset.__class__ = _InMemoryDataset
@@ -144,7 +146,7 @@ def _samples(dataset: LeRobotDataset, work: Path) -> dict[str, Tensor]:
     file = work / f"samples_{hashlib.sha256(spans.encode()).hexdigest()[:12]}.pt"
     with FileLock(f"{file}.lock"):
         if not file.is_file():
-            whole = LeRobotDataset(
+            whole: Any = LeRobotDataset(
                 dataset.repo_id, root=dataset.root, delta_timestamps=dataset.delta_timestamps
             )
             items = [whole[i] for i in range(len(whole))]

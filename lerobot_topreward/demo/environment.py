@@ -4,6 +4,9 @@
 ``--env.discover_packages_path=lerobot_topreward.demo``. Needs the extra `sim`.
 """
 
+# mujoco's compiled module has no types.
+# pyright: reportAttributeAccessIssue=false
+
 from dataclasses import dataclass, field
 from typing import Any
 
