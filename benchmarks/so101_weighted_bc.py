@@ -137,6 +137,7 @@ def main(config: Config) -> None:
                 f"seed {result['seed']}: {share:.0%} of {len(result['success'])}",
                 flush=True,
             )
+    results.sort(key=lambda result: list(ARMS).index(result["arm"]))  # as they come, else
     print_table(results)
     if config.figure is not None:
         save_figure(results, config.figure)

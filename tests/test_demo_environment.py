@@ -87,7 +87,7 @@ def test_the_proof_runs_and_goes_on_where_it_was(tmp_path: Path) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     subprocess.run(command, check=True, cwd=root, env=environment, timeout=900)
     results = sorted((tmp_path / "results").iterdir())
-    assert len(results) == 12
+    assert len(results) == 14
     assert len(json.loads(results[0].read_text())["success"]) == 2
     assert (tmp_path / "result.png").stat().st_size > 10_000
     before = {path: path.stat().st_mtime_ns for path in results}

@@ -89,7 +89,10 @@ def compare(results: Sequence[dict[str, Any]], policy: str) -> list[ArmResult]:
 
 
 def _estimate(value: float, draws: Float64[np.ndarray, " draws"]) -> Estimate:
-    low, high = np.nanquantile(draws[np.isfinite(draws)], [0.025, 0.975])
+    finite = draws[np.isfinite(draws)]
+    if not len(finite):  # no gap to close in any draw
+        return Estimate(value, float("nan"), float("nan"))
+    low, high = np.quantile(finite, [0.025, 0.975])
     return Estimate(value, float(low), float(high))
 
 
