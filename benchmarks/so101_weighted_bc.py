@@ -20,6 +20,7 @@ from pathlib import Path
 
 import tyro
 from weighted_bc.data import Data, prepare
+from weighted_bc.labels import print_labels
 from weighted_bc.results import print_table, save_figure
 from weighted_bc.run import Run, perform
 
@@ -31,8 +32,7 @@ _COMMON = (
     *("--scheduler.type=diffuser", "--scheduler.name=cosine", "--scheduler.num_warmup_steps=200"),
 )
 _ACT = (
-    # It looks again after every action: with the oracle's data that grasps best (80 % against 68 %
-    # with temporal ensembling and 50 % with 8 actions at a time).
+    # It looks again after every action, with which it grasped best on the oracle's data.
     *("--policy.chunk_size=16", "--policy.n_action_steps=1", "--policy.dim_model=64"),
     *("--policy.n_heads=4", "--policy.dim_feedforward=256", "--policy.n_encoder_layers=2"),
     *("--policy.use_vae=false", "--policy.dropout=0"),
@@ -122,6 +122,7 @@ def main(config: Config) -> None:
             figure=config.figure,
         )
     data = prepare(config.work, demonstrations=config.demonstrations)
+    print_labels(data.demonstrations, **data.labelled)
     runs = plan(config, data)
     results = []
     # Spawned: LeRobot's trainer is not safe to fork once torch has started threads.

@@ -32,6 +32,7 @@ _LABELS = {
 class Data:
     """What is trained on: the same episodes under two labellings, without their videos."""
 
+    demonstrations: Path  # as recorded, with the truth
     labelled: dict[str, Path]  # labelling -> dataset
     good: Sequence[int]  # episodes that truly succeed; for the oracle alone
 
@@ -52,6 +53,7 @@ def prepare(work: Path, *, demonstrations: int) -> Data:
             _merge([good.result(), bad.result()], merged)
     truth = pd.read_parquet(merged / TRUTH_FILE).drop_duplicates("episode_index")
     return Data(
+        demonstrations=merged,
         labelled={name: _labelled(merged, work, name) for name in _LABELS},
         good=truth["episode_index"][truth["success"]].tolist(),
     )

@@ -1,0 +1,79 @@
+"""What the labels say of each kind of demonstration, and what weights are made of them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lerobot_topreward.demo.evaluation import TRUTH_FILE
+from lerobot_topreward.metrics import roc_auc
+from lerobot_topreward.rewards import normalize_task
+from lerobot_topreward.source import frame_table, open_source
+from lerobot_topreward.train.config import WeightingConfig
+from lerobot_topreward.train.labels import read_labels
+from lerobot_topreward.train.records import FrameLabels
+from lerobot_topreward.train.weigh import episode_bounds, weigh
+from lerobot_topreward.train.weights import success_score
+
+CHUNK = 16  # frames, ACT's
+
+
+def print_labels(truth_of: Path, *, task: Path, paper: Path) -> None:
+    """Print how well success scores tell good from bad, and the average weight of every kind.
+
+    Args:
+        truth_of: the simulated dataset, which knows what happened.
+        task: the same dataset labelled with ``--normalize task --scale prob``.
+        paper: labelled with ``--config paper``.
+    """
+    truth = pd.read_parquet(truth_of / TRUTH_FILE)
+    kinds = truth["kind"].to_numpy()
+    labels, published = _read(task), _read(paper)
+    bounds = episode_bounds(labels)
+    episodes = truth.iloc[bounds[:, 0]]
+    success = episodes["success"].to_numpy()
+    score = success_score(
+        labels.log_prob, bounds, prefix_end=labels.prefix_end, window=round(labels.fps)
+    )
+    print(f"\nsuccess score: ROC-AUC {roc_auc(score, success):.2f}; P(True) > 0.5 lets pass")
+    for kind in dict.fromkeys(kinds):
+        mine = (episodes["kind"] == kind).to_numpy()
+        print(f"  {int((score[mine] > np.log(0.5)).sum()):3} of {int(mine.sum()):3} {kind}")
+    logarithm = replace(labels, progress=_from_log_prob(labels))
+    tenth = truth["frame_index"] == (
+        truth.groupby("episode_index").frame_index.transform("max") // 10
+    )
+    for name, which in (("prob", labels), ("log-prob", logarithm)):
+        first = which.progress[bounds[:, 0]].mean()
+        print(
+            f"progress of {name}: {first:.2f} at first, {which.progress[tenth].mean():.2f} after a tenth"
+        )
+    print("\naverage weight by kind, and effective sample size")
+    for name, which, config in (
+        ("awr, log-prob", logarithm, WeightingConfig()),
+        ("awr", labels, WeightingConfig()),
+        ("awr-4s", labels, WeightingConfig(horizon=4)),
+        ("rabc", labels, WeightingConfig(scheme="rabc", normalize="dataset")),
+        ("top-awr", published, WeightingConfig(scheme="top-awr", span="prefix")),
+    ):
+        weight = weigh(which, config, horizon=CHUNK).weight.astype(np.float64)
+        means = "  ".join(
+            f"{kind} {weight[kinds == kind].mean():.2f}" for kind in dict.fromkeys(kinds)
+        )
+        effective = weight.sum() ** 2 / np.square(weight).sum() / len(weight)
+        print(f"  {name:14} {means}  ({effective:.1%})")
+
+
+def _read(root: Path) -> FrameLabels:
+    source = open_source(repo_id=None, root=root, revision=None)
+    return read_labels(source, frame_table(source), episodes=None, config=WeightingConfig())
+
+
+def _from_log_prob(labels: FrameLabels) -> np.ndarray:
+    """Progress as ``--scale log-prob`` makes it, but by quantiles of frames, not of prefixes."""
+    progress = np.zeros_like(labels.progress)
+    for task in np.unique(labels.task_index):
+        rows = labels.task_index == task
+        progress[rows] = normalize_task([labels.log_prob[rows]])[0]
+    return progress
