@@ -13,7 +13,8 @@ import yaml
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.vlm.identity import VlmConfig
 
-_SECTIONS = ("label", "demo", "train")  # of a preset, by the command that reads them
+_SECTIONS = ("label", "evaluate", "report", "curate", "train", "demo")  # of a preset, by command
+_PATHS = {"root", "output", "labels", "success_file", "decisions", "episodes_file", "rerun"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,8 +199,8 @@ def with_options[C](config_class: type[C], options: Mapping[str, Any]) -> C:
         close = get_close_matches(name, known, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
         raise UserError(f"--config: there is no option '{name}'{hint}")
-    for name in ("root", "output"):
-        if isinstance(values.get(name), str):
+    for name in _PATHS & values.keys():
+        if isinstance(values[name], str):
             values[name] = Path(values[name])
     return config_class(**values)
 

@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lerobot.utils.constants import HF_LEROBOT_HOME
-
 from lerobot_topreward.config import LabelConfig
 from lerobot_topreward.errors import EpisodeError
 from lerobot_topreward.fingerprints import dataset_fingerprint, episode_fingerprints
+from lerobot_topreward.labelled import default_output
 from lerobot_topreward.prompts import question
 from lerobot_topreward.records import PrefixScores, Segment
 from lerobot_topreward.selection import parse_episodes, resolve_camera
@@ -80,9 +79,7 @@ def _output(config: LabelConfig, source: Source) -> Path:
         return source.root
     if config.output is not None:
         return config.output.expanduser().absolute()
-    if source.revision is None:
-        return source.root.with_name(f"{source.root.name}_topreward")
-    return HF_LEROBOT_HOME / f"{source.repo_id}_topreward"
+    return default_output(source)
 
 
 def score_key(job: Job, identity: VlmIdentity) -> ScoreKey:

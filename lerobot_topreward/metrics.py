@@ -11,6 +11,8 @@ from jaxtyping import Bool, Float
 from scipy.stats import rankdata
 
 TAIL = 3  # prefixes whose mean is an episode's final value, as in the paper
+DONE = 0.9  # progress at which hardly anything is left to gain
+STALL = 0.05  # progress that has to be gained for a stall to end
 
 
 def voc(values: Float[np.ndarray, " prefixes"]) -> float:
@@ -103,6 +105,62 @@ def roc_auc(
         return float("nan")
     above = rankdata(scores)[success].sum() - positives * (positives + 1) / 2
     return float(above / (positives * negatives))
+
+
+def seconds_to(progress: Float[np.ndarray, " frames"], *, fps: float, level: float = DONE) -> float:
+    """When progress first reaches a level.
+
+    Args:
+        progress: 0..1 for each frame.
+        fps: the dataset's clock, Hz.
+        level: 0..1.
+
+    Returns:
+        Seconds since the first frame; nan when it never does.
+    """
+    reached = np.flatnonzero(progress >= level)
+    return float(reached[0] / fps) if len(reached) else float("nan")
+
+
+def longest_stall(
+    progress: Float[np.ndarray, " frames"],
+    *,
+    fps: float,
+    gain: float = STALL,
+    done: float = DONE,
+) -> float:
+    """The longest stretch of time in which progress does not get beyond where it has been.
+
+    A stall begins at any frame and ends when the running maximum of progress has grown by `gain`;
+    from `done` on there is nothing left to gain, and waiting is no stall.
+
+    Args:
+        progress: 0..1 for each frame, at least one.
+        fps: the dataset's clock, Hz.
+        gain: progress, > 0.
+        done: progress.
+
+    Returns:
+        Seconds, 0 for an episode of one frame.
+    """
+    best = np.maximum.accumulate(np.asarray(progress, dtype=np.float64))
+    begins = np.arange(np.searchsorted(best, done))
+    if len(begins) == 0:
+        return 0.0
+    last = np.searchsorted(best, np.minimum(best[begins] + gain, done)) - 1
+    return float(np.max(last - begins) / fps)
+
+
+def largest_regress(progress: Float[np.ndarray, " frames"]) -> float:
+    """How much of what had been reached was lost again: the largest fall below an earlier maximum.
+
+    Args:
+        progress: 0..1 for each frame, at least one.
+
+    Returns:
+        0..1.
+    """
+    return float(np.max(np.maximum.accumulate(progress) - progress))
 
 
 def mean_defined(values: Sequence[float]) -> float:

@@ -1,6 +1,7 @@
 """The frozen records that pass between the stages, and what their numbers mean.
 
 dataset -> Segment -> Clip -> LogProbs -> PrefixScores -> EpisodeReward -> columns and sidecar
+                                                       -> EpisodeMetrics -> Verdict
 """
 
 from dataclasses import dataclass
@@ -77,3 +78,35 @@ class FrameRewards:
     log_prob_false: Float32[np.ndarray, " frames"]
     progress: Float32[np.ndarray, " frames"]
     advantage: Float32[np.ndarray, " frames"]
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeMetrics:
+    """What the rewards say of one episode; progress is per task, so that episodes compare."""
+
+    episode_index: int
+    task: str  # its instruction; several of one episode are joined
+    frames: int
+    seconds: float
+    voc: float  # -1..1, mean over its segments; nan where undefined
+    success_score: float  # nats, mean log P(True) of the last three prefixes
+    final_progress: float  # 0..1, mean over the last three prefixes
+    max_progress: float  # 0..1
+    seconds_to_90: float  # s until progress reaches 0.9; nan if it never does
+    negative_share: float  # 0..1, of frames with a negative advantage
+    longest_stall: float  # s
+    regress: float  # 0..1, the largest fall of progress below an earlier maximum
+    log_odds: float  # nats, log P(True) - log P(False) of the last prefix
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether an episode is kept, and every reason why not."""
+
+    episode_index: int
+    reasons: tuple[str, ...]  # "rule: what was found"; empty when it is kept
+
+    @property
+    def keep(self) -> bool:
+        """Whether nothing speaks against the episode."""
+        return not self.reasons

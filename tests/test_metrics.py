@@ -3,7 +3,15 @@ import math
 import numpy as np
 import pytest
 
-from lerobot_topreward.metrics import rise, roc_auc, success_score, voc
+from lerobot_topreward.metrics import (
+    largest_regress,
+    longest_stall,
+    rise,
+    roc_auc,
+    seconds_to,
+    success_score,
+    voc,
+)
 
 # A curve that the paper's authors publish with its VOC.
 GOLDEN = [-18.75, -17.125, -11, -12, -11.625, -12.125, -10.75, -11.25, -9.5, -9, -9.25, -8.75, -8]
@@ -70,3 +78,28 @@ def test_unusable_input_is_refused() -> None:
         success_score(np.array([]))
     with pytest.raises(ValueError, match="as long"):
         roc_auc(np.array([1.0]), np.array([True, False]))
+
+
+def test_seconds_to_a_level() -> None:
+    progress = np.array([0.0, 0.5, 0.9, 0.2])
+    assert seconds_to(progress, fps=10) == 0.2
+    assert math.isnan(seconds_to(progress, fps=10, level=0.95))
+
+
+@pytest.mark.parametrize(
+    ("progress", "seconds"),
+    [
+        ([0.0, 0.1, 0.2, 0.3], 0.0),
+        ([0.0, 0.3, 0.3, 0.1, 0.31, 0.6], 0.3),  # a fall and a hair's gain do not end it
+        ([0.0, 0.5, 0.5, 0.5, 0.5], 0.3),  # to the end
+        ([0.0, 0.95, 0.95, 0.95], 0.0),  # nothing left to gain
+        ([0.4], 0.0),
+    ],
+)
+def test_longest_stall(progress: list[float], seconds: float) -> None:
+    assert longest_stall(np.array(progress), fps=10) == pytest.approx(seconds)
+
+
+def test_regress_is_the_largest_fall() -> None:
+    assert largest_regress(np.array([0.1, 0.8, 0.5, 0.9, 0.2])) == pytest.approx(0.7)
+    assert largest_regress(np.array([0.1, 0.2])) == 0

@@ -8,15 +8,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
 from jaxtyping import Bool, Float32, Int64
 
 from lerobot_topreward.dataset import FEATURES
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.fingerprints import dataset_fingerprint
-from lerobot_topreward.hub import translate_errors
-from lerobot_topreward.sidecar import SIDECAR_NAME, fingerprint_of, read_sidecar
+from lerobot_topreward.labelled import label_command
+from lerobot_topreward.sidecar import fingerprint_of, read_sidecar
 from lerobot_topreward.source import FrameTable, Source, data_files
 
 _FOREIGN_COLUMNS = ("index", "episode_index", "frame_index", "progress_sparse")
@@ -72,33 +70,6 @@ def read_columns(source: Source, table: FrameTable) -> StoredLabels:
         labelled=labelled.astype(bool),
         scoring=None,
     )
-
-
-def find_sidecar(source: Source) -> Path | None:
-    """Locate the sidecar of a dataset, fetching it where the dataset comes from the Hub.
-
-    Raises:
-        UserError: the Hub refuses.
-    """
-    path = source.root / SIDECAR_NAME
-    if path.is_file() or source.revision is None:
-        return path if path.is_file() else None
-    with translate_errors(
-        repo_id=source.repo_id, revision=source.revision, option="--dataset.repo_id"
-    ):
-        try:
-            return Path(
-                hf_hub_download(
-                    source.repo_id,
-                    SIDECAR_NAME,
-                    repo_type="dataset",
-                    revision=source.revision,
-                    cache_dir=source.root.parents[2],  # CACHE/datasets--OWNER--NAME/snapshots/X
-                )
-            )
-        except EntryNotFoundError:
-            # The Hub has none, or cannot be reached: the columns, if any, say the same.
-            return None
 
 
 def read_own_sidecar(path: Path, source: Source, table: FrameTable) -> StoredLabels:
@@ -159,12 +130,6 @@ def read_foreign_sidecar(path: Path, table: FrameTable) -> StoredLabels:
 def is_own(path: Path) -> bool:
     """Whether labelling wrote this sidecar."""
     return fingerprint_of(path) is not None
-
-
-def label_command(source: Source) -> str:
-    """Say how the dataset is labelled."""
-    what = f"--root {source.root}" if source.revision is None else f"--repo-id {source.repo_id}"
-    return f"Label it: lerobot-topreward label {what}"
 
 
 def place(table: FrameTable, row: int) -> str:

@@ -6,16 +6,15 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from lerobot_topreward.errors import EpisodeError, UserError
+from lerobot_topreward.labelled import find_sidecar, label_command
 from lerobot_topreward.scoring import prefix_lengths, sample_frames
 from lerobot_topreward.sidecar import SIDECAR_NAME
 from lerobot_topreward.source import FrameTable, Source, segments, task_names
 from lerobot_topreward.train.config import WeightingConfig
 from lerobot_topreward.train.label_sources import (
     StoredLabels,
-    find_sidecar,
     has_columns,
     is_own,
-    label_command,
     place,
     read_columns,
     read_foreign_sidecar,
@@ -103,7 +102,7 @@ def _choose(source: Source, table: FrameTable, config: WeightingConfig) -> Store
 
 
 def _automatic(source: Source, table: FrameTable, config: WeightingConfig) -> StoredLabels:
-    path = find_sidecar(source)
+    path = find_sidecar(source, option="--dataset.repo_id")
     if path is None:
         if config.source == "sidecar":
             raise UserError(

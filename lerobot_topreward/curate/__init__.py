@@ -1,0 +1,1 @@
+"""The curate command: find and leave out bad demonstrations."""
