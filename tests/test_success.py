@@ -12,7 +12,6 @@ from lerobot_topreward.errors import UserError
 from lerobot_topreward.source import Source, open_source
 from lerobot_topreward.success import Success, read_success
 
-
 RecordDataset = Callable[..., Path]
 
 
