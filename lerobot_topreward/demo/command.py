@@ -19,6 +19,7 @@ from lerobot_topreward.records import PrefixScores
 from lerobot_topreward.store import Store
 from lerobot_topreward.vlm.identity import BUILTIN, VlmConfig
 
+SUCCESS_FILE = "success.csv"  # the truth, for evaluate --success-file
 DATASET = Path(__file__).parent / "assets" / "dataset"
 _SHOWN = ("good", "retry", "missed", "wrong_place", "undone", "idle")  # kinds in the picture
 
@@ -58,13 +59,20 @@ def demo(config: DemoConfig, *, console: Console) -> int:
     found = evaluate(real, stored_scores(job, store, control="static"), truth)
     for line in summary(found):
         console.print(line)
+    _write_success(output / SUCCESS_FILE, truth)
     picture = output / "curves.png"
     caption = f"VOC {found.voc:.3f} on successes, success ROC-AUC {found.auc:.3f}"
     draw_figure(panels(job, real, truth), picture, caption=caption)
     console.print(f"labelled in {result.seconds:.0f} s, {result.scored} episodes scored now")
     console.print(f"dataset  {result.output}")
     console.print(f"picture  {picture}")
+    console.print(f"truth    {output / SUCCESS_FILE}")
     return 1 if result.failed else 0
+
+
+def _write_success(path: Path, truth: Mapping[int, Truth]) -> None:
+    lines = [f"{episode},{str(one.success).lower()}" for episode, one in sorted(truth.items())]
+    path.write_text("\n".join(["episode_index,success", *lines, ""]))
 
 
 def summary(found: Evaluation) -> list[str]:

@@ -1,0 +1,100 @@
+"""What the metrics of many episodes come to: per task, for the dataset, and against the truth."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lerobot_topreward.evaluate.intervals import Estimate, auc_estimate, mean_estimate
+from lerobot_topreward.records import EpisodeMetrics
+from lerobot_topreward.success import Success
+from lerobot_topreward.thresholds import Threshold, suggest_threshold
+
+EVERYTHING = "all tasks"
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSummary:
+    """Means over the episodes of one task, or of the dataset."""
+
+    name: str
+    episodes: int
+    voc: Estimate  # -1..1
+    success_score: Estimate  # nats
+    final_progress: Estimate  # 0..1
+    max_progress: Estimate  # 0..1
+    seconds_to_90: Estimate  # s; undefined for episodes that never reach 0.9
+    negative_share: Estimate  # 0..1
+    longest_stall: Estimate  # s
+    regress: Estimate  # 0..1
+    log_odds: Estimate  # nats
+
+
+@dataclass(frozen=True, slots=True)
+class SuccessSummary:
+    """How well rewards tell the episodes that succeeded from those that failed."""
+
+    origin: str  # where success is said
+    successes: int
+    failures: int
+    unknown: int  # labelled episodes of which nothing is said
+    auc: Estimate  # of the success score, 0..1; nan without both outcomes
+    voc_successes: Estimate  # -1..1
+    voc_failures: Estimate  # -1..1
+    threshold: Threshold | None  # of the success score; None without two of each outcome
+
+
+def summarise(metrics: Sequence[EpisodeMetrics]) -> list[GroupSummary]:
+    """Average by task, the tasks in alphabetical order, and last over the whole dataset.
+
+    Args:
+        metrics: at least one episode.
+    """
+    tasks: dict[str, list[EpisodeMetrics]] = defaultdict(list)
+    for one in metrics:
+        tasks[one.task].append(one)
+    groups = [_group(name, members) for name, members in sorted(tasks.items())]
+    return [*groups, _group(EVERYTHING, metrics)]
+
+
+def _group(name: str, metrics: Sequence[EpisodeMetrics]) -> GroupSummary:
+    def mean(attribute: str) -> Estimate:
+        return mean_estimate([getattr(one, attribute) for one in metrics])
+
+    return GroupSummary(
+        name=name,
+        episodes=len(metrics),
+        voc=mean("voc"),
+        success_score=mean("success_score"),
+        final_progress=mean("final_progress"),
+        max_progress=mean("max_progress"),
+        seconds_to_90=mean("seconds_to_90"),
+        negative_share=mean("negative_share"),
+        longest_stall=mean("longest_stall"),
+        regress=mean("regress"),
+        log_odds=mean("log_odds"),
+    )
+
+
+def summarise_success(metrics: Sequence[EpisodeMetrics], success: Success) -> SuccessSummary:
+    """Compare success scores with what is known of success.
+
+    Args:
+        metrics: at least one episode.
+        success: what is known; other episodes' truth is left alone.
+    """
+    known = [one for one in metrics if one.episode_index in success.by_episode]
+    outcome = np.array([success.by_episode[one.episode_index] for one in known], dtype=bool)
+    scores = np.array([one.success_score for one in known])
+    voc = np.array([one.voc for one in known])
+    return SuccessSummary(
+        origin=success.origin,
+        successes=int(outcome.sum()),
+        failures=int((~outcome).sum()),
+        unknown=len(metrics) - len(known),
+        auc=auc_estimate(scores, outcome),
+        voc_successes=mean_estimate(voc[outcome]),
+        voc_failures=mean_estimate(voc[~outcome]),
+        threshold=suggest_threshold(scores, outcome),
+    )
