@@ -8,9 +8,9 @@ from lerobot_topreward.clips import read_clips
 from lerobot_topreward.config import LabelConfig
 from lerobot_topreward.console import EpisodeProgress, StopRequest
 from lerobot_topreward.errors import EpisodeError, UserError
-from lerobot_topreward.job import Job
+from lerobot_topreward.job import Job, asked
 from lerobot_topreward.records import PrefixScores
-from lerobot_topreward.scoring import Scorer, score_clip
+from lerobot_topreward.scoring import Scorer, score_controls
 from lerobot_topreward.store import Store
 from lerobot_topreward.vlm.identity import VlmIdentity
 
@@ -35,8 +35,18 @@ def score_episodes(
     *,
     progress: EpisodeProgress,
     stop: StopRequest,
+    swapped: Mapping[str, str] | None = None,
 ) -> dict[int, str]:
     """Score episodes one after another; each becomes a shard as soon as it is done.
+
+    Args:
+        job: the dataset and what is shown of it.
+        todo: which controls of which episodes.
+        scorer: who judges.
+        store: where the shards go.
+        progress: is told of every episode.
+        stop: is asked after every episode.
+        swapped: the other instruction that the control "swapped" asks, by the dataset's own.
 
     Returns:
         The reason for every episode that failed.
@@ -60,15 +70,16 @@ def score_episodes(
                 shards = {control: [] for control in todo[episode]}
             try:
                 if episode not in failed:
-                    for control, scores in shards.items():
-                        scores.append(score_clip(clip, scorer, control, job.config.prefix_count))
+                    count = job.config.prefix_count
+                    for one in score_controls(clip, scorer, list(shards), count, swapped=swapped):
+                        shards[one.control].append(one)
             except EpisodeError as error:
                 failed[episode] = str(error)
             parts = job.parts(episode)
             if segment != parts[-1]:
                 continue
             if episode not in failed:
-                _keep(store, shards, fingerprint=job.fingerprints[episode], fps=job.fps)
+                _keep(job, store, shards, episode=episode, swapped=swapped)
             progress.episode_done(sum(part.length for part in parts))
             if stop.asked:
                 break
@@ -76,15 +87,21 @@ def score_episodes(
 
 
 def _keep(
+    job: Job,
     store: Store,
     shards: Mapping[str, Sequence[PrefixScores]],
     *,
-    fingerprint: str,
-    fps: float,
+    episode: int,
+    swapped: Mapping[str, str] | None,
 ) -> None:
     try:
-        for scores in shards.values():
-            store.write(scores, fingerprint=fingerprint, fps=fps)
+        for control, scores in shards.items():
+            store.write(
+                scores,
+                fingerprint=job.fingerprints[episode],
+                fps=job.fps,
+                asked=asked(job.parts(episode), control, swapped),
+            )
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -1,6 +1,6 @@
 """A job: a dataset, what of it is to be labelled, and what its store already holds."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,6 +104,15 @@ def score_key(job: Job, identity: VlmIdentity) -> ScoreKey:
 def unusable(job: Job) -> dict[int, str]:
     """Why episodes asked for cannot be labelled, known before they are read."""
     return {i: str(why) for i, why in job.segments.items() if isinstance(why, EpisodeError)}
+
+
+def asked(
+    parts: Sequence[Segment], control: str, swapped: Mapping[str, str] | None
+) -> list[str] | None:
+    """What a control asks of each segment, where that is not its own instruction."""
+    if control != "swapped" or swapped is None:
+        return None
+    return [swapped[part.instruction] for part in parts]
 
 
 def missing(job: Job, store: Store) -> dict[int, tuple[str, ...]]:

@@ -1,6 +1,6 @@
 """What to show a VLM and when to ask it: schedules, controls and the Scorer protocol."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -9,6 +9,8 @@ from jaxtyping import Int64
 
 from lerobot_topreward.errors import EpisodeError
 from lerobot_topreward.records import Clip, LogProbs, PrefixScores
+
+CONTROLS = ("static", "reversed", "swapped")  # what a reward is compared with
 
 
 class Scorer(Protocol):
@@ -98,16 +100,49 @@ def static_control(clip: Clip) -> Clip:
     return replace(clip, shown=np.zeros_like(clip.shown))
 
 
+def reversed_control(clip: Clip) -> Clip:
+    """Play the clip backwards at the same times: a reward of progress has to fall."""
+    return replace(clip, shown=clip.shown[::-1].copy())
+
+
 def score_clip(
     clip: Clip | EpisodeError, scorer: Scorer, control: str, count: int | None
 ) -> PrefixScores:
-    """Score the prefixes of one clip under one control.
+    """Score the prefixes of one clip under one control that asks its own instruction.
 
     Args:
         clip: what is shown, or why there is nothing to show.
         scorer: who judges.
-        control: "none" or "static".
+        control: "none", "static" or "reversed".
         count: prefixes to ask about, None for one per shown image.
+
+    Raises:
+        EpisodeError: there is no clip, or it cannot be scored.
+    """
+    return score_controls(clip, scorer, [control], count)[0]
+
+
+def score_controls(
+    clip: Clip | EpisodeError,
+    scorer: Scorer,
+    controls: Sequence[str],
+    count: int | None,
+    *,
+    swapped: Mapping[str, str] | None = None,
+) -> list[PrefixScores]:
+    """Score the prefixes of one clip under several controls, showing each video once.
+
+    "none" and "swapped" show the same video, so that both cost one pass.
+
+    Args:
+        clip: what is shown, or why there is nothing to show.
+        scorer: who judges.
+        controls: "none" or any of CONTROLS, each once.
+        count: prefixes to ask about, None for one per shown image.
+        swapped: the other instruction that "swapped" asks, by the clip's own.
+
+    Returns:
+        One record per control, in their order.
 
     Raises:
         EpisodeError: there is no clip, or it cannot be scored.
@@ -119,13 +154,30 @@ def score_clip(
     shown = images_shown(lengths, clip.frame_indices)
     # Prefixes that show the same images have the same reward: ask once.
     distinct, which = np.unique(shown, return_inverse=True)
-    seen = static_control(clip) if control == "static" else clip
-    answers = scorer.score(seen, distinct.tolist(), [segment.instruction])
-    return PrefixScores(
-        segment=segment,
-        control=control,
-        prefix_length=lengths,
-        frame_index=segment.start + clip.frame_indices[shown - 1],
-        log_prob_true=answers.true[0][which].astype(np.float32),
-        log_prob_false=answers.false[0][which].astype(np.float32),
-    )
+    found: dict[str, PrefixScores] = {}
+    for asked in _by_video(controls):
+        own = segment.instruction
+        texts = [(swapped or {})[own] if control == "swapped" else own for control in asked]
+        answers = scorer.score(_video(clip, asked[0]), distinct.tolist(), texts)
+        for row, control in enumerate(asked):
+            found[control] = PrefixScores(
+                segment=segment,
+                control=control,
+                prefix_length=lengths,
+                frame_index=segment.start + clip.frame_indices[shown - 1],
+                log_prob_true=answers.true[row][which].astype(np.float32),
+                log_prob_false=answers.false[row][which].astype(np.float32),
+            )
+    return [found[control] for control in controls]
+
+
+def _by_video(controls: Sequence[str]) -> list[list[str]]:
+    as_it_is = [control for control in controls if control in ("none", "swapped")]
+    others = [[control] for control in controls if control not in as_it_is]
+    return ([as_it_is] if as_it_is else []) + others
+
+
+def _video(clip: Clip, control: str) -> Clip:
+    if control == "static":
+        return static_control(clip)
+    return reversed_control(clip) if control == "reversed" else clip

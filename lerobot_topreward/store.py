@@ -4,13 +4,14 @@
 
     <output>/topreward/<key>/run.json                       how the scores were made, what failed
     <output>/topreward/<key>/episode_000123.parquet         control "none"
-    <output>/topreward/<key>/episode_000123.static.parquet  control "static"
+    <output>/topreward/<key>/episode_000123.static.parquet  control "static", and so on
 
 The key is a hash of everything that changes a raw score. A shard has one row per prefix:
 ``episode_index, segment_start, prefix_length`` (raw frames of the segment), ``frame_index`` (last
 frame shown, within the episode), ``timestamp`` (s), ``log_prob_true, log_prob_false`` (nats, <= 0),
 ``control``. Its metadata hold the episode's fingerprint and segments: a shard is used only for the
-episode that it was made from, so a dataset that grew or changed costs only its new episodes.
+episode that it was made from, so a dataset that grew or changed costs only its new episodes. The
+control "swapped" also notes which other instruction each segment was asked about.
 """
 
 import hashlib
@@ -106,11 +107,27 @@ class Store:
         suffix = "" if control == "none" else f".{control}"
         return self.folder / f"episode_{episode:06d}{suffix}.parquet"
 
-    def write(self, scores: Sequence[PrefixScores], *, fingerprint: str, fps: float) -> None:
-        """Write the shard of one episode and control, whole or not at all."""
+    def write(
+        self,
+        scores: Sequence[PrefixScores],
+        *,
+        fingerprint: str,
+        fps: float,
+        asked: Sequence[str] | None = None,
+    ) -> None:
+        """Write the shard of one episode and control, whole or not at all.
+
+        Args:
+            scores: of every segment of the episode, in their order.
+            fingerprint: the episode's.
+            fps: the dataset's clock, Hz.
+            asked: what each segment was asked about, where that is not its own instruction.
+        """
         first = scores[0]
         table = pa.concat_tables([_table(score, fps=fps) for score in scores])
         header = {"fingerprint": fingerprint, "segments": _describe([s.segment for s in scores])}
+        if asked is not None:
+            header["asked"] = list(asked)
         path = self.path(first.segment.episode_index, first.control)
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.partial")
@@ -119,17 +136,32 @@ class Store:
         os.replace(partial, path)
 
     def read(
-        self, segments: Sequence[Segment], control: str, *, fingerprint: str
+        self,
+        segments: Sequence[Segment],
+        control: str,
+        *,
+        fingerprint: str,
+        asked: Sequence[str] | None = None,
     ) -> list[PrefixScores] | None:
-        """Read an episode's shard; None where there is none that fits this episode."""
+        """Read an episode's shard; None where there is none that fits this episode.
+
+        Args:
+            segments: of the episode, in their order.
+            control: which shard.
+            fingerprint: the episode's.
+            asked: what each segment must have been asked about; None takes whatever it was.
+        """
         path = self.path(segments[0].episode_index, control)
         try:
             table = pq.read_table(path)
-            header = json.loads((table.schema.metadata or {})[b"topreward"])
-        except (OSError, pa.ArrowException, KeyError, ValueError):
+            header = dict(json.loads((table.schema.metadata or {})[b"topreward"]))
+        except (OSError, pa.ArrowException, KeyError, ValueError, TypeError):
             return None  # missing or damaged: scored anew
         wanted = {"fingerprint": fingerprint, "segments": _describe(segments)}
-        if header != wanted or not table.schema.equals(SCHEMA):
+        if asked is not None:
+            wanted["asked"] = list(asked)
+        fits = all(header.get(name) == value for name, value in wanted.items())
+        if not fits or not table.schema.equals(SCHEMA):
             return None
         columns = {name: table[name].to_numpy() for name in SCHEMA.names if name != "control"}
         return [_scores(segment, control, columns) for segment in segments]
