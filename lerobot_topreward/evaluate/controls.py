@@ -5,13 +5,14 @@ time alone. The reversed video shows the same images the other way round, so a r
 has to fall. The swapped instruction is never carried out, so its reward has to stay low.
 """
 
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import bootstrap
+from scipy.stats import DegenerateDataWarning, bootstrap
 
 from lerobot_topreward.metrics import mean_defined, rise, success_score, voc
 from lerobot_topreward.records import PrefixScores, Segment
@@ -104,10 +105,10 @@ def compare_controls(
         scale=scale,
         real=_summary(true, rng),
         other=_summary(other, rng),
-        share=_ratio(climbs[1], climbs[0]),
-        share_interval=_interval(_ratio, [climbs[1], climbs[0]], rng),
-        real_above=float(np.mean(above)),
-        real_above_interval=_interval(_mean, [above], rng),
+        share=float(_share(climbs[1], climbs[0])),
+        share_interval=_interval(_share, climbs[1], climbs[0], rng=rng),
+        real_above=float(_mean(above)),
+        real_above_interval=_interval(_mean, above, rng=rng),
     )
 
 
@@ -129,43 +130,49 @@ def _summary(curves: _Curves, rng: np.random.Generator) -> CurveSummary:
     defined = curves.voc[~np.isnan(curves.voc)]
     return CurveSummary(
         voc=mean_defined(curves.voc.tolist()),
-        voc_interval=_interval(_mean, [defined], rng),
+        voc_interval=_interval(_mean, defined, rng=rng),
         voc_undefined=len(curves.voc) - len(defined),
-        rise=_mean(curves.rise),
-        rise_interval=_interval(_mean, [curves.rise], rng),
-        prob_rise=_mean(curves.prob_rise),
-        prob_rise_interval=_interval(_mean, [curves.prob_rise], rng),
-        success_score=_mean(curves.success_score),
-        success_score_interval=_interval(_mean, [curves.success_score], rng),
+        rise=float(_mean(curves.rise)),
+        rise_interval=_interval(_mean, curves.rise, rng=rng),
+        prob_rise=float(_mean(curves.prob_rise)),
+        prob_rise_interval=_interval(_mean, curves.prob_rise, rng=rng),
+        success_score=float(_mean(curves.success_score)),
+        success_score_interval=_interval(_mean, curves.success_score, rng=rng),
     )
 
 
-def _mean(values: Float[np.ndarray, " episodes"]) -> float:
-    return float(np.mean(values))
+def _mean(values: Float[np.ndarray, "*n"], axis: int = -1) -> Float[np.ndarray, "*m"]:
+    return np.mean(values, axis=axis)
 
 
-def _ratio(above: Float[np.ndarray, " episodes"], below: Float[np.ndarray, " episodes"]) -> float:
-    climbed = _mean(below)
-    return _mean(above) / climbed if climbed > 0 else float("nan")
+def _share(
+    above: Float[np.ndarray, "*n"], below: Float[np.ndarray, "*n"], axis: int = -1
+) -> Float[np.ndarray, "*m"]:
+    climbed = _mean(below, axis)
+    climbed = np.where(climbed > 0, climbed, np.nan)  # of no rise there is no share
+    return _mean(above, axis) / climbed
 
 
 def _interval(
-    statistic: Callable[..., float],
-    samples: Sequence[Float[np.ndarray, " episodes"]],
+    statistic: Callable[..., Float[np.ndarray, "*m"]],
+    *samples: Float[np.ndarray, " episodes"],
     rng: np.random.Generator,
 ) -> Interval:
     if len(samples[0]) < 2:
         return float("nan"), float("nan")
-    found = bootstrap(
-        samples,
-        statistic,
-        n_resamples=RESAMPLES,
-        vectorized=False,
-        paired=True,
-        confidence_level=CONFIDENCE,
-        method="percentile",
-        rng=rng,
-    ).confidence_interval
+    with warnings.catch_warnings():
+        # Where a sample is undefined so is the interval: nan says that already.
+        warnings.simplefilter("ignore", DegenerateDataWarning)
+        found = bootstrap(
+            samples,
+            statistic,
+            n_resamples=RESAMPLES,
+            paired=True,
+            vectorized=True,
+            confidence_level=CONFIDENCE,
+            method="percentile",
+            rng=rng,
+        ).confidence_interval
     return float(found.low), float(found.high)
 
 
