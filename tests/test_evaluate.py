@@ -199,6 +199,58 @@ def test_no_success_is_known(demo_dataset: Path, run: Run) -> None:
     assert "no labels, so no AUC" in out
 
 
+def test_controls_are_scored_once_and_then_reported(
+    demo_dataset: Path, run: Run, tmp_path: Path
+) -> None:
+    root = tmp_path / "dataset"
+    shutil.copytree(demo_dataset.with_name("dataset_topreward"), root)
+    other = ("--swapped-instruction", "open the drawer")
+    controls = ("--controls", "static,reversed,swapped", "--control-episodes", "4", *other)
+    code, out, err = run("evaluate", "--root", str(root), *controls, "--device", "cpu", "--json")
+    assert code == 0
+    assert "scored 4 of 4 episodes" in err  # what goes on is not mixed with the JSON
+    found = json.loads(out)["controls"]
+    assert [one["control"] for one in found] == ["static", "reversed", "swapped"]
+    assert [one["episodes"] for one in found] == [4, 4, 4]
+    assert all(one["share"] < 0.2 for one in found)
+    again, out, err = run("evaluate", "--root", str(root))
+    assert again == 0
+    assert "scored" not in err
+    assert "the real videos of 4" in out
+    assert "Time alone explains little" in out
+    assert "The model reads the instruction" in out
+
+
+def test_without_controls_it_says_what_is_missing(demo_dataset: Path, run: Run) -> None:
+    _, out, _ = run("evaluate", "--root", str(demo_dataset))
+    assert "controls: none was scored" in out
+
+
+def test_one_instruction_cannot_be_swapped(demo_dataset: Path, run: Run, tmp_path: Path) -> None:
+    root = tmp_path / "dataset"
+    arguments = ["--vlm", "builtin:so101-demo", "--device", "cpu", "--output", str(root)]
+    run("label", "--root", str(demo_dataset), *arguments, "--instruction", "stack", "--episodes=0")
+    code, out, _ = run("evaluate", "--root", str(root), "--controls", "swapped")
+    assert code == 0
+    assert "control swapped was left out: every episode has the same instruction" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--controls", "statik"], "did you mean static?"),
+        (["--controls", "static", "--control-episodes", "0"], "--control-episodes must be"),
+        (["--swapped-instruction", "stack"], "needs --controls swapped"),
+        (["--controls", "static", "--vlm", "nowhere/at/all"], "--vlm 'nowhere/at/all' is neither"),
+        (["--success-file", "none.csv"], "--success-file none.csv cannot be read"),
+    ],
+)
+def test_mistakes(demo_dataset: Path, run: Run, arguments: list[str], message: str) -> None:
+    code, _, err = run("evaluate", "--root", str(demo_dataset), *arguments)
+    assert code == 2
+    assert message in err
+
+
 def test_an_unlabelled_dataset_is_refused(run: Run) -> None:
     code, _, err = run("evaluate", "--root", str(DATASET))
     assert code == 2

@@ -1,7 +1,7 @@
 """The evaluate command: labels -> metrics, success, controls, baseline -> tables or JSON."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,16 @@ from rich.console import Console
 
 from lerobot_topreward import __version__
 from lerobot_topreward.episode_metrics import episode_metrics
+from lerobot_topreward.errors import UserError
+from lerobot_topreward.evaluate.control_scores import (
+    ControlScores,
+    check_controls,
+    sample_episodes,
+    score_controls,
+    stored_controls,
+)
+from lerobot_topreward.evaluate.control_table import print_controls
+from lerobot_topreward.evaluate.controls import ControlSummary, compare_controls, verdict
 from lerobot_topreward.evaluate.summary import (
     GroupSummary,
     SuccessSummary,
@@ -20,14 +30,16 @@ from lerobot_topreward.evaluate.table import print_groups, print_success, print_
 from lerobot_topreward.labelled import LabelledDataset, open_labelled
 from lerobot_topreward.plain import plain
 from lerobot_topreward.records import EpisodeMetrics
+from lerobot_topreward.scoring import CONTROLS
 from lerobot_topreward.success import Success, read_success
+from lerobot_topreward.vlm.identity import VlmConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
     """Say how far the rewards of a labelled dataset can be believed, and which episodes look bad.
 
-    Needs no VLM, but for --controls and --baseline.
+    Needs no VLM, except for --controls that were not scored before.
     """
 
     repo_id: str | None = None  # labelled dataset on the Hub, or under $HF_LEROBOT_HOME
@@ -35,7 +47,29 @@ class EvaluateConfig:
     revision: str | None = None  # branch, tag or commit on the Hub
     labels: Path | None = None  # folder that label wrote, where it is neither of the above
     success_file: Path | None = None  # CSV episode_index,success; else what the dataset itself says
+
+    controls: str | None = None  # score static,reversed,swapped or some of them, on a sample
+    control_episodes: int = 10  # how many episodes the sample has
+    swapped_instruction: str | None = None  # what swapped asks; by default another episode's
+    vlm: str | None = None  # where the labels' VLM lies, if not where it was
+    device: str = "auto"  # that it runs on: cuda, cuda:1, mps or cpu
+    device_map: str | None = None  # "auto" spreads it over all GPUs
+    output: Path | None = None  # folder for new scores where the labels' own cannot be written
+
     json: bool = False  # print everything as JSON instead of tables
+
+    def __post_init__(self) -> None:
+        """Check what can be known to be wrong before anything is opened."""
+        if self.control_episodes < 1:
+            raise UserError(f"--control-episodes must be at least 1; got {self.control_episodes}")
+        if self.swapped_instruction is not None and "swapped" not in self.control_names:
+            raise UserError("--swapped-instruction needs --controls swapped")
+        check_controls(self.control_names)
+
+    @property
+    def control_names(self) -> list[str]:
+        """The controls that were asked for."""
+        return [name.strip() for name in (self.controls or "").split(",") if name.strip()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +80,9 @@ class Evaluation:
     groups: Sequence[GroupSummary]
     known: Success | None
     success: SuccessSummary | None
+    controls: Sequence[ControlSummary]
+    left_out: Mapping[str, str]  # control -> why it could not be scored
+    failed: Mapping[int, str]  # episode -> why its controls could not be scored
 
 
 def evaluate(config: EvaluateConfig, *, console: Console) -> int:
@@ -59,18 +96,45 @@ def evaluate(config: EvaluateConfig, *, console: Console) -> int:
     )
     known = read_success(dataset.source, config.success_file)
     metrics = episode_metrics(dataset.scores, dataset.rewards(), fps=dataset.fps)
+    scored = _controls(config, dataset, console)
     found = Evaluation(
         metrics=metrics,
         groups=summarise(metrics),
         known=known,
         success=None if known is None else summarise_success(metrics, known),
+        controls=[
+            compare_controls(scored.real, scores, scale=dataset.scale)
+            for scores in scored.controls.values()
+            if scores
+        ],
+        left_out=scored.reasons,
+        failed=scored.failed,
     )
     if config.json:
         text = json.dumps(as_json(dataset, found), indent=2, allow_nan=False)
         console.print(text, soft_wrap=True)
     else:
         _print(dataset, found, console)
-    return 0
+    return 1 if found.failed else 0
+
+
+def _controls(config: EvaluateConfig, dataset: LabelledDataset, console: Console) -> ControlScores:
+    """Score the controls that were asked for, or read those that earlier runs scored."""
+    if not config.control_names:
+        stored = stored_controls(dataset, controls=CONTROLS)
+        return ControlScores(real=dataset.scores, controls=stored)
+    # Progress is not part of the JSON.
+    told = Console(stderr=True, highlight=False, markup=False) if config.json else console
+    named = {} if config.vlm is None else {"vlm": config.vlm}
+    return score_controls(
+        dataset,
+        controls=config.control_names,
+        episodes=sample_episodes(dataset, config.control_episodes),
+        vlm=VlmConfig(device=config.device, device_map=config.device_map, **named),
+        swapped_instruction=config.swapped_instruction,
+        output=config.output,
+        console=told,
+    )
 
 
 def as_json(dataset: LabelledDataset, found: Evaluation) -> dict[str, Any]:
@@ -83,6 +147,9 @@ def as_json(dataset: LabelledDataset, found: Evaluation) -> dict[str, Any]:
         "provenance": plain(dataset.provenance),
         "groups": plain(found.groups),
         "success": plain(found.success),
+        "controls": [{**plain(one), "verdict": verdict(one)} for one in found.controls],
+        "controls_left_out": plain(found.left_out),
+        "controls_failed": plain(found.failed),
         "episodes": [
             {**plain(one), "success": known.get(one.episode_index)} for one in found.metrics
         ],
@@ -104,3 +171,8 @@ def _print(dataset: LabelledDataset, found: Evaluation, console: Console) -> Non
     print_groups(found.groups, console)
     print_worst(found.metrics, {} if found.known is None else found.known.by_episode, console)
     print_success(found.success, console)
+    print_controls(found.controls, console)
+    for control, reason in found.left_out.items():
+        console.print(f"control {control} was left out: {reason}", style="yellow")
+    for episode, reason in found.failed.items():
+        console.print(f"controls of episode {episode} failed: {reason}", style="yellow")

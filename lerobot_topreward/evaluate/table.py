@@ -31,7 +31,7 @@ _METRICS = (
 def print_groups(groups: Sequence[GroupSummary], console: Console) -> None:
     """Print the dataset's means with their intervals, then those of its tasks if it has several."""
     everything = groups[-1]
-    table = _table(f"mean over {everything.episodes} episodes, with its 95 % interval")
+    table = text_table(f"mean over {everything.episodes} episodes, with its 95 % interval")
     table.add_column("", no_wrap=True)
     table.add_column("", justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
@@ -51,7 +51,8 @@ def print_groups(groups: Sequence[GroupSummary], console: Console) -> None:
         console.print(_tasks(groups[:-1], console))
 
 
-def _table(title: str) -> Table:
+def text_table(title: str) -> Table:
+    """A table in the style of all of them."""
     return Table(
         box=box.SIMPLE_HEAD,
         title=title,
@@ -63,7 +64,7 @@ def _table(title: str) -> Table:
 
 
 def _tasks(groups: Sequence[GroupSummary], console: Console) -> Table:
-    table = _table("by task")
+    table = text_table("by task")
     for heading in ("episodes", "VOC", "success", "final", "to 0.9", "losing", "stall", "fall"):
         table.add_column(heading, justify="right", no_wrap=True, min_width=max(5, len(heading)))
     table.add_column("task", no_wrap=True)
@@ -88,7 +89,7 @@ def print_worst(
     """Print the episodes with the lowest success scores."""
     worst = sorted(metrics, key=lambda one: one.success_score)[:WORST]
     title = "episodes" if len(worst) == len(metrics) else f"the {len(worst)} worst episodes"
-    table = _table(f"{title}, by success score")
+    table = text_table(f"{title}, by success score")
     for heading in ("episode", "success", "final", "VOC", "stall s", "fall", "long s"):
         table.add_column(heading, justify="right", no_wrap=True, min_width=max(5, len(heading)))
     if success:
@@ -157,7 +158,8 @@ def interval(one: Estimate, decimals: int = 2) -> str:
 
 def number(value: float, decimals: int = 2) -> str:
     """A number in few digits; a dash where undefined."""
-    return "-" if math.isnan(value) else f"{value:.{decimals}f}"
+    # Zero is added because a rounded -0.0 would keep its sign.
+    return "-" if math.isnan(value) else f"{round(value, decimals) + 0.0:.{decimals}f}"
 
 
 def shorten(text: str, width: int) -> str:
