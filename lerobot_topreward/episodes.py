@@ -10,7 +10,7 @@ from lerobot_topreward.console import EpisodeProgress, StopRequest
 from lerobot_topreward.errors import EpisodeError, UserError
 from lerobot_topreward.job import Job, asked
 from lerobot_topreward.records import PrefixScores
-from lerobot_topreward.scoring import Scorer, score_controls
+from lerobot_topreward.scoring import Scorer, score_clip_controls
 from lerobot_topreward.store import Store
 from lerobot_topreward.vlm.identity import VlmIdentity
 
@@ -71,7 +71,9 @@ def score_episodes(
             try:
                 if episode not in failed:
                     count = job.config.prefix_count
-                    for one in score_controls(clip, scorer, list(shards), count, swapped=swapped):
+                    for one in score_clip_controls(
+                        clip, scorer, list(shards), count, swapped=swapped
+                    ):
                         shards[one.control].append(one)
             except EpisodeError as error:
                 failed[episode] = str(error)

@@ -119,10 +119,10 @@ def score_clip(
     Raises:
         EpisodeError: there is no clip, or it cannot be scored.
     """
-    return score_controls(clip, scorer, [control], count)[0]
+    return score_clip_controls(clip, scorer, [control], count)[0]
 
 
-def score_controls(
+def score_clip_controls(
     clip: Clip | EpisodeError,
     scorer: Scorer,
     controls: Sequence[str],
