@@ -1,6 +1,7 @@
 """The section of a dataset card that says what the reward columns are and how far to trust them."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +14,22 @@ _TAGS = ["LeRobot", "topreward"]
 _TAG_BLOCK = "tags:\n- LeRobot\n- topreward\n"
 # What the dataset viewer shows; without it the sidecar at the root would be taken for the data.
 _CONFIGS = "configs:\n- config_name: default\n  data_files: data/*/*.parquet\n"
+_LISTED = 500  # episodes that were left out
 _FRONT_MATTER = re.compile(
     r"\A\s*---[ \t]*\r?\n(?P<block>.*?^)---[ \t]*\r?$", re.DOTALL | re.MULTILINE
 )
 _TAG_LINES = re.compile(r"^tags:[ \t]*\r?\n(?:(?P<indent>[ \t]*)-[^\n]*\n)+", re.MULTILINE)
 _TAG_INLINE = re.compile(r"^tags:[ \t]*\[[^\]\n]*[^\],\s](?=\s*\])", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Curation:
+    """Which episodes of a labelled dataset were left out, and why."""
+
+    episodes: int  # there were
+    rules: str  # in words
+    dropped: Sequence[tuple[int, str]]  # episode as it was numbered, reasons
+    trimmed: int  # episodes whose ends were cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +51,7 @@ class CardFacts:
     labelled: int  # episodes
     failed: int  # episodes that were tried in vain
     total: int  # episodes
+    curation: Curation | None = None  # where the dataset is what one has left
 
     @property
     def source(self) -> str:
@@ -55,7 +68,7 @@ A frozen video language model was asked, at moments all through each episode, wh
 far completes the task. The log-probability of its answer *True* is the reward
 ([TOPReward](https://arxiv.org/abs/2602.19313)). Episodes labelled: {labelled} of {total}{failed}.
 
-| Column | Meaning |
+{curation}| Column | Meaning |
 |---|---|
 | `topreward.log_prob` | log-probability of *True*, in nats, <= 0, interpolated between scored moments |
 | `topreward.progress` | {what} scaled to 0..1, {scaled} |
@@ -118,6 +131,7 @@ def card_section(facts: CardFacts, *, repo_id: str, branch: str) -> str:
         labelled=facts.labelled,
         total=facts.total,
         failed=f" ({facts.failed} failed)" if facts.failed else "",
+        curation="" if facts.curation is None else _curation(facts.curation, of=facts.source),
         what="the same" if facts.scale == "log-prob" else "the probability itself",
         scaled="over all episodes of a task" if per_task else "within each episode",
         horizon=facts.horizon,
@@ -137,6 +151,30 @@ def card_section(facts: CardFacts, *, repo_id: str, branch: str) -> str:
             else "Progress is scaled within each episode, so an episode that failed reaches 1 too:\n"
             "  compare episodes by `topreward.log_prob`."
         ),
+    )
+
+
+def _curation(curation: Curation, *, of: str) -> str:
+    trimmed = f" The idle ends of {curation.trimmed} were cut." if curation.trimmed else ""
+    rows = [f"| {episode} | {why.replace('|', '\\|')} |" for episode, why in curation.dropped]
+    more = len(rows) - _LISTED
+    return "\n".join(
+        [
+            f"**Curated.** {curation.episodes - len(rows)} of the {curation.episodes} episodes of "
+            f"`{of}` are here, numbered anew; `lerobot-topreward curate` left out {len(rows)} "
+            f"({curation.rules}).{trimmed}",
+            "",
+            "<details><summary>Episodes left out, by their old numbers</summary>",
+            "",
+            "| Episode | Why |",
+            "|---|---|",
+            *rows[:_LISTED],
+            *([f"| and {more} more | |"] if more > 0 else []),
+            "",
+            "</details>",
+            "",
+            "",
+        ]
     )
 
 

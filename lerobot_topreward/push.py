@@ -33,6 +33,7 @@ from lerobot_topreward.hub_refs import (
 )
 
 _TITLE = "Add TOPReward labels"
+_CURATED_TITLE = "Leave out episodes by their TOPReward labels"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +110,13 @@ def push(
             "Log in: hf auth login"
         )
     info = load_info(folder)
+    title = _title(facts)
     with translate_errors(repo_id=repo_id, option=option):
         may_create = not (is_source or create_pr)
         prepare_repo(api, repo_id, private=private, may_create=may_create, option=option)
         branch = branch or (DEFAULT_BRANCH if is_source and not create_pr else "main")
         ensure_branch(api, repo_id, branch, start=facts.source_revision if is_source else None)
-        revision = (own_pull_request(api, repo_id, title=_TITLE) if create_pr else None) or branch
+        revision = (own_pull_request(api, repo_id, title=title) if create_pr else None) or branch
         target = _Target(
             repo_id=repo_id,
             branch=branch,
@@ -127,6 +129,17 @@ def push(
         if not is_source and not create_pr:
             ensure_version_tag(api, repo_id, commit=result.commit)
     return result
+
+
+def _title(facts: CardFacts) -> str:
+    return _TITLE if facts.curation is None else _CURATED_TITLE
+
+
+def _description(facts: CardFacts) -> str:
+    made = f"labelled by {facts.vlm} with lerobot-topreward {facts.version}"
+    if (curation := facts.curation) is None:
+        return f"{facts.labelled} of {facts.total} episodes of {facts.source} {made}"
+    return f"{facts.total} of {curation.episodes} episodes of {facts.source}, {made}"
 
 
 def _commit_fresh(
@@ -241,9 +254,8 @@ def _send(
         return api.create_commit(
             target.repo_id,
             operations,
-            commit_message=_TITLE,
-            commit_description=f"{facts.labelled} of {facts.total} episodes of {facts.source} "
-            f"labelled by {facts.vlm} with lerobot-topreward {facts.version}",
+            commit_message=_title(facts),
+            commit_description=_description(facts),
             repo_type="dataset",
             revision=target.revision,
             parent_commit=parent,

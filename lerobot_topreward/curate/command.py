@@ -1,0 +1,84 @@
+"""The curate command: labels -> metrics -> verdicts -> a list of episodes, or a dataset."""
+
+import json
+import os
+from pathlib import Path
+
+from rich.console import Console
+
+from lerobot_topreward.curate.config import CurateConfig
+from lerobot_topreward.curate.make import write_curated
+from lerobot_topreward.curate.output import check_output
+from lerobot_topreward.curate.plan import Plan, make_plan
+from lerobot_topreward.curate.publish import push_curated
+from lerobot_topreward.curate.record import curation_record
+from lerobot_topreward.curate.table import print_plan
+from lerobot_topreward.errors import UserError
+from lerobot_topreward.transaction import write_file
+
+__all__ = ["CurateConfig", "curate"]
+
+
+def curate(config: CurateConfig, *, console: Console) -> int:
+    """Judge every episode, say so, and write what was asked for; returns the exit code.
+
+    Raises:
+        UserError: something that the user can mend; nothing was written.
+    """
+    plan = make_plan(config)
+    output = None if config.output is None else config.output.expanduser().absolute()
+    earlier = None if output is None else check_output(output.resolve(), plan.dataset)
+    print_plan(plan, console)
+    _require_some(plan)
+    if config.episodes_file is not None:
+        path = config.episodes_file.expanduser().absolute()
+        _write_episodes(path, plan)
+        console.print(
+            f'{len(plan.kept)} episodes are listed in {path}; --dataset.episodes="$(cat {path})"'
+        )
+    if output is not None:
+        if earlier is not None and _same(earlier, plan):
+            console.print(f"{output} holds just that already; nothing changed")
+        else:
+            write_curated(plan, output.resolve())
+            console.print(f"{len(plan.kept)} episodes are now a dataset in {output}")
+        if config.push_to_hub:
+            pushed = push_curated(config, plan, output)
+            state = "unchanged" if pushed.unchanged else f"{pushed.uploaded} files"
+            console.print(f"pushed to {pushed.url} ({state})")
+    if output is None and config.episodes_file is None:
+        console.print("nothing was written; --output or --episodes-file does that")
+    return 0
+
+
+def _require_some(plan: Plan) -> None:
+    if plan.kept:
+        return
+    total = len(plan.verdicts)
+    if not plan.drops or not any(plan.drops.values()):
+        raise UserError(
+            f"--decisions drops all {total} episodes; keep at least one of them. Nothing was written"
+        )
+    strictest = max(plan.drops, key=lambda name: len(plan.drops[name]))
+    option = f"--{strictest.replace('_', '-')} {plan.rules.named[strictest]:g}"
+    raise UserError(
+        f"every episode would be dropped: {option} alone drops {len(plan.drops[strictest])} of "
+        f"{total}. Choose a looser limit; nothing was written"
+    )
+
+
+def _same(record: dict, plan: Plan) -> bool:
+    """Whether an earlier curation did just this; which version did it does not matter."""
+    wanted = curation_record(plan)
+    return all(record.get(name) == wanted[name] for name in wanted if name != "version")
+
+
+def _write_episodes(path: Path, plan: Plan) -> None:
+    draft = path.with_name(f".{path.name}.tmp")
+    try:
+        write_file(draft, json.dumps(plan.kept) + "\n")
+        os.replace(draft, path)
+    except OSError as error:
+        raise UserError(
+            f"--episodes-file {path} cannot be written: {error.strerror}. Name another"
+        ) from error

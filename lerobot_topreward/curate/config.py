@@ -1,0 +1,54 @@
+"""What the curate command is asked for."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from lerobot_topreward.curate.rules import RulesConfig
+from lerobot_topreward.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurateConfig:
+    """Find bad demonstrations in a labelled dataset, and make a dataset without them.
+
+    Says what would go and why; writes only with --output or --episodes-file. The source is never
+    changed.
+    """
+
+    repo_id: str | None = None  # labelled dataset on the Hub, or recorded under $HF_LEROBOT_HOME
+    root: Path | None = None  # labelled dataset in a local folder
+    revision: str | None = None  # branch, tag or commit on the Hub
+    labels: Path | None = None  # folder with the labels, where they are neither there nor beside it
+
+    rules: Annotated[RulesConfig, tyro.conf.arg(name="")] = field(default_factory=RulesConfig)
+    auto: bool = False  # choose --min-success by the episodes whose success is known
+    success_file: Path | None = None  # CSV episode_index,success; else what the dataset says
+    unlabelled: Literal["keep", "drop"] = "keep"  # episodes that were not labelled
+
+    episodes_file: Path | None = None  # write the kept episodes, for --dataset.episodes
+    output: Path | None = None  # folder of a new dataset without the dropped episodes
+    trim: bool = False  # in the new dataset, cut what stands still at the ends of episodes
+    trim_margin: float = 0.5  # left in place at each end, seconds
+
+    push_to_hub: bool = False  # upload the new dataset
+    hub_repo_id: str | None = None  # where to; --repo-id itself, on --branch, if not given
+    branch: str | None = None  # to push to; `curated` in the source, main in another repository
+    private: bool = False  # if the repository has to be made
+    create_pr: bool = False  # open a pull request instead
+
+    def __post_init__(self) -> None:
+        """Check what can be known to be wrong before anything is opened."""
+        if self.auto and self.rules.min_success is not None:
+            raise UserError("--auto chooses --min-success; leave one of them out")
+        if self.success_file is not None and not self.auto:
+            raise UserError("--success-file is what --auto learns from; add --auto")
+        for option, wanted in (("--trim", self.trim), ("--push-to-hub", self.push_to_hub)):
+            if wanted and self.output is None:
+                raise UserError(f"{option} works on the new dataset; name its folder with --output")
+        if not self.trim_margin >= 0:
+            raise UserError(f"--trim-margin must be at least 0 s; got {self.trim_margin}")
+        if self.push_to_hub and self.repo_id is None and self.hub_repo_id is None:
+            raise UserError("--push-to-hub needs --hub-repo-id OWNER/NAME for a local --root")

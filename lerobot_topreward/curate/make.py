@@ -1,0 +1,133 @@
+"""The curated dataset: LeRobot's own deletion, and what it leaves behind carried over."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from shutil import copytree
+
+import numpy as np
+import pyarrow as pa
+from lerobot.datasets.dataset_tools import delete_episodes
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.datasets.utils import EPISODES_DIR
+
+from lerobot_topreward.changes import CARD
+from lerobot_topreward.curate.output import dataset_bytes, made_beside
+from lerobot_topreward.curate.plan import Plan
+from lerobot_topreward.curate.record import CURATION_FILE, curated_provenance, curation_record
+from lerobot_topreward.curate.trimming import rewrite, trim_dataset
+from lerobot_topreward.errors import UserError
+from lerobot_topreward.fingerprints import dataset_fingerprint
+from lerobot_topreward.records import FrameRewards
+from lerobot_topreward.sidecar import SIDECAR_NAME, read_sidecar, write_sidecar
+from lerobot_topreward.source import (
+    FrameTable,
+    Source,
+    episode_rows,
+    fetch_all_videos,
+    frame_table,
+    open_source,
+)
+from lerobot_topreward.transaction import FileOps, place, write_file
+
+
+def write_curated(plan: Plan, output: Path) -> None:
+    """Make the dataset that is left, with its labels; all of it or nothing.
+
+    Args:
+        plan: what is kept, and which part of each episode.
+        output: from `check_output`; what an earlier curation left there is replaced.
+
+    Raises:
+        UserError: it cannot be written, or LeRobot cannot cut its videos.
+    """
+    fetch_all_videos(plan.dataset.source)
+    with made_beside(output, needed=dataset_bytes(plan.dataset)) as folder:
+        _keep_episodes(plan, folder, name=f"local/{output.name}")
+        if plan.spans:
+            new = {old: index for index, old in enumerate(plan.kept)}
+            trim_dataset(folder, {new[old]: span for old, span in plan.spans.items()})
+        made = open_source(repo_id=f"local/{output.name}", root=folder, revision=None)
+        table = frame_table(made)
+        fingerprint = dataset_fingerprint(made, table)
+        write_sidecar(
+            folder / SIDECAR_NAME,
+            _rewards(plan, table),
+            fingerprint=fingerprint,
+            provenance=curated_provenance(plan),
+        )
+        record = {**curation_record(plan), "fingerprint": fingerprint}
+        write_file(folder / CURATION_FILE, json.dumps(record, indent=1))
+
+
+def _keep_episodes(plan: Plan, folder: Path, *, name: str) -> None:
+    source = plan.dataset.source
+    if plan.dropped:
+        dropped = [verdict.episode_index for verdict in plan.dropped]
+        whole = LeRobotDataset(source.repo_id, root=source.root)
+        try:
+            delete_episodes(whole, dropped, output_dir=folder, repo_id=name)
+        except AssertionError as error:  # LeRobot's own check of the videos
+            raise UserError(
+                f"the videos of {source.repo_id} cannot be cut: {error}. Use --episodes-file, "
+                "which needs no new dataset"
+            ) from error
+        _carry_columns(source, folder, plan.kept)
+    else:
+        folder.mkdir()
+        for part in ("meta", "data", "videos", "images"):
+            if (source.root / part).is_dir():
+                copytree(source.root / part, folder / part, copy_function=_placer(part))
+    if (source.root / CARD).is_file():
+        place(source.root / CARD, folder / CARD, link=False, ops=FileOps())
+
+
+def _placer(part: str) -> Callable[[str, str], None]:
+    def copy(origin: str, target: str) -> None:
+        place(Path(origin), Path(target), link=part == "videos", ops=FileOps())
+
+    return copy
+
+
+def _carry_columns(source: Source, folder: Path, kept: list[int]) -> None:
+    """Keep what others have noted in ``meta/episodes``, as of success: LeRobot leaves it out."""
+    noted = episode_rows(source.meta).with_format("arrow")[:]
+
+    def extend(table: pa.Table) -> pa.Table:
+        rows = [kept[new] for new in table["episode_index"].to_pylist()]
+        for name in noted.column_names:
+            if name not in table.column_names and not name.startswith("meta/"):
+                table = table.append_column(noted.schema.field(name), noted[name].take(rows))
+        return table
+
+    for path in sorted((folder / EPISODES_DIR).glob("*/*.parquet")):
+        rewrite(path, extend)
+
+
+def _rewards(plan: Plan, made: FrameTable) -> FrameRewards:
+    """The labels of the frames that are left, in their new order."""
+    dataset = plan.dataset
+    sidecar = read_sidecar(dataset.labels / SIDECAR_NAME, fingerprint=dataset.fingerprint)
+    rows = []
+    for old in plan.kept:
+        whole = dataset.frames.rows(old)
+        span = plan.spans.get(old)
+        stop = whole.stop if span is None else whole.start + span.stop
+        rows.append(np.arange(whole.start + (0 if span is None else span.start), stop))
+    left = np.concatenate(rows)
+
+    def carried(values: np.ndarray) -> np.ndarray:
+        everywhere = np.zeros(len(dataset.frames.index), dtype=values.dtype)
+        everywhere[sidecar.index] = values
+        return everywhere[left]
+
+    return FrameRewards(
+        index=made.index,
+        episode_index=made.episode_index,
+        frame_index=made.frame_index,
+        labelled=carried(np.ones(len(sidecar.index), dtype=bool)),
+        log_prob_true=carried(sidecar.log_prob_true),
+        log_prob_false=carried(sidecar.log_prob_false),
+        progress=carried(sidecar.progress),
+        advantage=carried(sidecar.advantage),
+    )

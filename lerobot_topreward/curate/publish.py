@@ -1,0 +1,67 @@
+"""A curated dataset to the Hub, its card with what was left out."""
+
+from pathlib import Path
+
+from lerobot_topreward import __version__
+from lerobot_topreward.card import CardFacts, Curation
+from lerobot_topreward.curate.config import CurateConfig
+from lerobot_topreward.curate.plan import Plan
+from lerobot_topreward.curate.table import describe_rules
+from lerobot_topreward.prompts import question
+from lerobot_topreward.push import PushResult, push
+
+_BRANCH = "curated"  # of the dataset that was curated
+
+
+def push_curated(config: CurateConfig, plan: Plan, folder: Path) -> PushResult:
+    """Upload what `write_curated` has made.
+
+    Raises:
+        UserError: the Hub refuses or cannot be reached, or another dataset is in the way.
+    """
+    facts = card_facts(plan)
+    repo_id = config.hub_repo_id or config.repo_id
+    assert repo_id is not None  # CurateConfig sees to it
+    to_source = repo_id == facts.source_repo_id and not config.create_pr
+    return push(
+        folder,
+        repo_id=repo_id,
+        facts=facts,
+        branch=config.branch or (_BRANCH if to_source else None),
+        private=config.private,
+        create_pr=config.create_pr,
+        option="--repo-id" if config.hub_repo_id is None else "--hub-repo-id",
+    )
+
+
+def card_facts(plan: Plan) -> CardFacts:
+    """What the card of the curated dataset says."""
+    dataset, key = plan.dataset, plan.dataset.key
+    source, provenance = dataset.source, dataset.provenance
+    # A labelled copy in a local folder belongs to the dataset that it was made of.
+    local = source.revision is None
+    last = " and the last frame" if key.final_frame else ""
+    prefixes = "every one of them" if key.prefixes is None else f"{key.prefixes} prefixes"
+    return CardFacts(
+        source_repo_id=provenance.get("dataset", source.repo_id) if local else source.repo_id,
+        source_revision=provenance.get("revision") if local else source.revision,
+        vlm=key.vlm,
+        vlm_revision=key.vlm_revision,
+        prompt=question("{instruction}"),
+        camera=key.camera,
+        schedule=f"{key.sample_fps:g} per second{last}; asked after {prefixes}",
+        normalize=provenance.get("normalize", "episode"),
+        scale=dataset.scale,
+        horizon=dataset.horizon,
+        fps=dataset.fps,
+        version=__version__,
+        labelled=len(set(plan.kept) - set(plan.unlabelled)),
+        failed=0,
+        total=len(plan.kept),
+        curation=Curation(
+            episodes=len(plan.verdicts),
+            rules="; ".join(describe_rules(plan)),
+            dropped=[(one.episode_index, "; ".join(one.reasons)) for one in plan.dropped],
+            trimmed=len(plan.spans),
+        ),
+    )
