@@ -14,6 +14,9 @@ INTERRUPTED = 130  # as shells report Ctrl-C
 
 _COMMANDS = {
     "label": "label a dataset with per-frame task progress and advantage",
+    "evaluate": "say how far the rewards of a labelled dataset can be believed",
+    "report": "make one HTML page with every episode, its curve and its verdict",
+    "curate": "find bad demonstrations, and make a dataset without them",
     "train": "train a LeRobot policy on a labelled dataset, its frames weighted by their rewards",
     "demo": "label the bundled SO-101 episodes with the bundled VLM",
 }
@@ -41,6 +44,18 @@ def _dispatch(arguments: list[str]) -> int:
         from lerobot_topreward.train.command import train
 
         return train(arguments[1:], console=_console())
+    if arguments[:1] == ["evaluate"]:
+        from lerobot_topreward.evaluate.command import EvaluateConfig, evaluate
+
+        return evaluate(parse(EvaluateConfig, "evaluate", arguments[1:]), console=_console())
+    if arguments[:1] == ["report"]:
+        from lerobot_topreward.report.command import ReportConfig, report
+
+        return report(parse(ReportConfig, "report", arguments[1:]), console=_console())
+    if arguments[:1] == ["curate"]:
+        from lerobot_topreward.curate.command import CurateConfig, curate
+
+        return curate(parse(CurateConfig, "curate", arguments[1:]), console=_console())
     if arguments[:1] == ["demo"]:
         from lerobot_topreward.demo.command import DemoConfig, demo
 
