@@ -52,6 +52,7 @@ class CardFacts:
     failed: int  # episodes that were tried in vain
     total: int  # episodes
     curation: Curation | None = None  # where the dataset is what one has left
+    debias: str = "none"  # or "static": progress is beyond what time alone earns
 
     @property
     def source(self) -> str:
@@ -132,7 +133,7 @@ def card_section(facts: CardFacts, *, repo_id: str, branch: str) -> str:
         total=facts.total,
         failed=f" ({facts.failed} failed)" if facts.failed else "",
         curation="" if facts.curation is None else _curation(facts.curation, of=facts.source),
-        what="the same" if facts.scale == "log-prob" else "the probability itself",
+        what=_progress_of(facts),
         scaled="over all episodes of a task" if per_task else "within each episode",
         horizon=facts.horizon,
         seconds=facts.horizon / facts.fps,
@@ -176,6 +177,12 @@ def _curation(curation: Curation, *, of: str) -> str:
             "",
         ]
     )
+
+
+def _progress_of(facts: CardFacts) -> str:
+    if facts.debias == "static":
+        return "the same, less that of the first frame repeated as often (time alone),"
+    return "the same" if facts.scale == "log-prob" else "the probability itself"
 
 
 def merge_card(existing: str | None, section: str, *, info: DatasetInfo, repo_id: str) -> str:

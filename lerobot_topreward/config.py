@@ -44,6 +44,7 @@ class LabelConfig:
 
     normalize: Literal["episode", "task"] = "episode"  # task: episodes of one task compare
     scale: Literal["log-prob", "prob"] = "log-prob"  # what progress is made of; the paper: log-prob
+    debias: Literal["none", "static"] = "none"  # static: progress beyond what time alone earns
     horizon: float = 1.0  # span of the advantage, seconds
 
     output: Path | None = None  # folder of the labelled dataset; <dataset>_topreward if not given
@@ -66,6 +67,11 @@ class LabelConfig:
                 raise UserError(f"--{name.replace('_', '-')} must be > 0; got {value}")
         if isinstance(self.prefixes, int) and self.prefixes < 1:
             raise UserError(f"--prefixes must be 'every' or a number >= 1; got {self.prefixes}")
+        if self.debias == "static" and self.scale == "prob":
+            raise UserError(
+                "--debias static subtracts log-probs, which --scale prob does not use; leave out "
+                "one of them"
+            )
         if self.in_place and (self.root is None or self.output is not None):
             raise UserError(
                 "--in-place writes into the local --root, without --output; give --root"
@@ -80,7 +86,8 @@ class LabelConfig:
     @property
     def controls(self) -> tuple[str, ...]:
         """What is scored."""
-        return ("none",) if self.control == "none" else ("none", self.control)
+        still = "static" in (self.control, self.debias)
+        return ("none", "static") if still else ("none",)
 
     @property
     def prefix_count(self) -> int | None:

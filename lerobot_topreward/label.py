@@ -22,7 +22,7 @@ from lerobot_topreward.metrics import mean_defined, rise, voc
 from lerobot_topreward.prompts import question
 from lerobot_topreward.push import PushResult, push
 from lerobot_topreward.records import FrameRewards, PrefixScores
-from lerobot_topreward.rewards import assemble, label_rewards
+from lerobot_topreward.rewards import assemble, debias_static, label_rewards
 from lerobot_topreward.sidecar import SIDECAR_NAME, write_sidecar
 from lerobot_topreward.source import fetch_all_videos, fetch_videos
 from lerobot_topreward.store import ScoreKey, Store, open_store, output_lock, write_run
@@ -74,9 +74,13 @@ def label(config: LabelConfig, *, console: Console) -> Labelled:
         if todo:
             scored, new, interrupted = _score(job, todo, identity, store, console=console)
             failed |= new
-        scores = stored_scores(job, store)
+        scores, static = stored_scores(job, store), stored_scores(job, store, control="static")
+        if config.debias == "static" and not interrupted:
+            scores = with_static(scores, static, console=console)
         if scores and not interrupted:
-            write_rewards(job, scores, key)
+            write_rewards(job, scores, static, key)
+            if config.debias == "static":
+                console.print(f"debiased             {debias_effect(scores, static)}")
         result = Labelled(
             output=job.output,
             store=store.folder,
@@ -85,7 +89,7 @@ def label(config: LabelConfig, *, console: Console) -> Labelled:
             failed=failed,
             seconds=time.monotonic() - began,
             interrupted=interrupted,
-            static=static_summary(scores, stored_scores(job, store, control="static")),
+            static=static_summary(scores, static),
         )
         state = "interrupted" if interrupted else "complete"
         write_run(store, key, run=_run(job, failed=failed, state=state, result=result))
@@ -145,22 +149,51 @@ def _score(
     return progress.done - len(failed), failed, interrupted
 
 
-def rewards_of(job: Job, scores: Sequence[PrefixScores]) -> FrameRewards:
+def with_static(
+    scores: Sequence[PrefixScores], static: Sequence[PrefixScores], *, console: Console
+) -> list[PrefixScores]:
+    """The scores of the episodes that can be debiased; says which ones are left out."""
+    known = {one.segment for one in static}
+    lacking = {one.segment.episode_index for one in scores if one.segment not in known}
+    if lacking:
+        console.print(
+            f"left without rewards: {len(lacking)} of the episodes that earlier runs scored, which "
+            "have no static control; run again without --episodes to score it"
+        )
+    return [one for one in scores if one.segment.episode_index not in lacking]
+
+
+def debias_effect(scores: Sequence[PrefixScores], static: Sequence[PrefixScores]) -> str:
+    """Say what debiasing does to the mean VOC of the real videos."""
+    before = mean_defined([voc(one.log_prob_true) for one in scores])
+    after = mean_defined([voc(curve) for curve in debias_static(scores, static)])
+    return f"VOC {before:.2f} -> {after:.2f} of the real videos, their static curves subtracted"
+
+
+def rewards_of(
+    job: Job, scores: Sequence[PrefixScores], static: Sequence[PrefixScores]
+) -> FrameRewards:
     """Turn raw scores into the rewards of every frame of the dataset."""
     episodes = label_rewards(
-        scores, horizon=job.horizon, normalize=job.config.normalize, scale=job.config.scale
+        scores,
+        horizon=job.horizon,
+        normalize=job.config.normalize,
+        scale=job.config.scale,
+        static=static if job.config.debias == "static" else None,
     )
     frames = job.frames
     return assemble(frames.index, frames.episode_index, frames.frame_index, episodes)
 
 
-def write_rewards(job: Job, scores: Sequence[PrefixScores], key: ScoreKey) -> None:
+def write_rewards(
+    job: Job, scores: Sequence[PrefixScores], static: Sequence[PrefixScores], key: ScoreKey
+) -> None:
     """Write the sidecar, the columns or both.
 
     Raises:
         UserError: the output cannot be written; the raw scores are kept.
     """
-    rewards = rewards_of(job, scores)
+    rewards = rewards_of(job, scores, static)
     provenance = {
         "version": __version__,
         "dataset": job.source.repo_id,
@@ -168,6 +201,7 @@ def write_rewards(job: Job, scores: Sequence[PrefixScores], key: ScoreKey) -> No
         "scoring": as_json(key),
         "normalize": job.config.normalize,
         "scale": job.config.scale,
+        "debias": job.config.debias,
         "horizon_frames": job.horizon,
         "episodes_labelled": len({score.segment.episode_index for score in scores}),
         "episodes_total": job.source.meta.total_episodes,
@@ -208,6 +242,7 @@ def _push(job: Job, key: ScoreKey, result: Labelled) -> PushResult:
         schedule=f"{key.sample_fps:g} per second{last}; asked after {prefixes}",
         normalize=config.normalize,
         scale=config.scale,
+        debias=config.debias,
         horizon=job.horizon,
         fps=job.fps,
         version=__version__,

@@ -5,8 +5,9 @@ last frame of a prefix they are that prefix's own score, and which prefixes were
 how the labels were made. A dataset from the Hub, or one that was curated, needs no store.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,10 +18,10 @@ from lerobot.datasets.utils import INFO_PATH
 from lerobot.utils.constants import HF_LEROBOT_HOME
 
 from lerobot_topreward.errors import EpisodeError, UserError
-from lerobot_topreward.fingerprints import dataset_fingerprint
+from lerobot_topreward.fingerprints import dataset_fingerprint, episode_fingerprints
 from lerobot_topreward.hub import translate_errors
 from lerobot_topreward.records import EpisodeReward, PrefixScores, Segment
-from lerobot_topreward.rewards import Scale, label_rewards
+from lerobot_topreward.rewards import Debias, Scale, label_rewards
 from lerobot_topreward.scoring import images_shown, prefix_lengths, sample_frames
 from lerobot_topreward.sidecar import SIDECAR_NAME, Sidecar, read_sidecar
 from lerobot_topreward.source import FrameTable, Source, frame_table, open_source, segments
@@ -39,6 +40,8 @@ class LabelledDataset:
     scores: tuple[PrefixScores, ...]  # control "none", every segment of every labelled episode
     key: ScoreKey
     provenance: Mapping[str, Any]
+    static: tuple[PrefixScores, ...] = ()  # control "static", where labels that need it have it
+    written: tuple[EpisodeReward, ...] = ()  # what the sidecar says, of the same episodes
 
     @property
     def fps(self) -> float:
@@ -49,6 +52,11 @@ class LabelledDataset:
     def scale(self) -> Scale:
         """What progress was made of."""
         return self.provenance["scale"]
+
+    @property
+    def debias(self) -> Debias:
+        """What was subtracted before progress was made."""
+        return self.provenance.get("debias", "none")
 
     @property
     def horizon(self) -> int:
@@ -69,9 +77,15 @@ class LabelledDataset:
         """Progress and advantage of the labelled episodes, in their order.
 
         Normalised per task whatever the labels were, since only then do episodes compare: scaled by
-        itself, every episode reaches 1.
+        itself, every episode reaches 1. Debiased labels stay so where the static curves are at hand
+        or the sidecar is normalised per task already; else this is the progress of the raw scores.
         """
-        return label_rewards(self.scores, horizon=self.horizon, normalize="task", scale=self.scale)
+        still = self.static or None
+        if self.debias == "static" and still is None and self.provenance.get("normalize") == "task":
+            return list(self.written)
+        return label_rewards(
+            self.scores, horizon=self.horizon, normalize="task", scale=self.scale, static=still
+        )
 
 
 def open_labelled(
@@ -96,7 +110,7 @@ def open_labelled(
     sidecar = read_sidecar(sidecar_path, fingerprint=fingerprint)
     key = _score_key(sidecar.provenance.get("scoring"), path=sidecar_path)
     _check_provenance(sidecar.provenance, path=sidecar_path)
-    return LabelledDataset(
+    dataset = LabelledDataset(
         source=source,
         frames=table,
         fingerprint=fingerprint,
@@ -105,6 +119,9 @@ def open_labelled(
         key=key,
         provenance=sidecar.provenance,
     )
+    if dataset.debias == "none":
+        return dataset
+    return replace(dataset, static=_static(dataset), written=_written(dataset, sidecar))
 
 
 def find_sidecar(source: Source, *, option: str = "--repo-id") -> Path | None:
@@ -199,6 +216,37 @@ def _scores(
             _segment_scores(part, true, false, fps=source.meta.fps, key=key) for part in parts
         ]
     return found
+
+
+def _static(dataset: LabelledDataset) -> tuple[PrefixScores, ...]:
+    """The static curves of every score, or none where the store lacks one."""
+    prints = episode_fingerprints(dataset.source, dataset.frames, camera=dataset.key.camera)
+    parts: dict[int, list[Segment]] = defaultdict(list)
+    for one in dataset.scores:
+        parts[one.segment.episode_index].append(one.segment)
+    found: list[PrefixScores] = []
+    for episode, members in parts.items():
+        scores = dataset.store.read(members, "static", fingerprint=prints[episode])
+        if scores is None:
+            return ()
+        found += scores
+    return tuple(found)
+
+
+def _written(dataset: LabelledDataset, sidecar: Sidecar) -> tuple[EpisodeReward, ...]:
+    found = []
+    for episode in dataset.episodes:
+        first, last = np.searchsorted(sidecar.episode_index, [episode, episode + 1])
+        found.append(
+            EpisodeReward(
+                episode_index=episode,
+                log_prob_true=sidecar.log_prob_true[first:last],
+                log_prob_false=sidecar.log_prob_false[first:last],
+                progress=sidecar.progress[first:last],
+                advantage=sidecar.advantage[first:last],
+            )
+        )
+    return tuple(found)
 
 
 def _segment_scores(

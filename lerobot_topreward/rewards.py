@@ -18,6 +18,7 @@ from lerobot_topreward.records import EpisodeReward, FrameRewards, PrefixScores
 
 Normalize = Literal["episode", "task"]
 Scale = Literal["log-prob", "prob"]
+Debias = Literal["none", "static"]
 
 # Every episode starts with nothing done, so a twentieth of all prefixes is there and the odd first
 # image is clipped. Success is rarer: the last tenth of perhaps one episode in ten. The top one per
@@ -124,15 +125,53 @@ def advantage(
     return progress[start + span] - progress[start]
 
 
+def debias_static(
+    real: Sequence[PrefixScores], static: Sequence[PrefixScores]
+) -> list[Float[np.ndarray, " prefixes"]]:
+    """Take from each curve what its first frame, repeated as often, earns by length alone.
+
+    ``log P(True | video) - log P(True | first frame repeated)`` for every prefix: how much more
+    likely *True* is for what was seen than for as long a video of nothing. It is 0 where a prefix
+    shows one image. The authors' repository reports the bias, with static videos that reach a VOC
+    of .987; subtracting it is ours, not the paper's.
+
+    Args:
+        real: scored segments, control "none".
+        static: the same segments under the control "static", in any order; others may be there.
+
+    Returns:
+        The difference for each prefix of each segment of `real`, nats, of either sign.
+
+    Raises:
+        ValueError: a segment has no static curve, or one of other prefixes.
+    """
+    curves = {one.segment: one for one in static}
+    debiased = []
+    for one in real:
+        still = curves.get(one.segment)
+        if still is None or not np.array_equal(still.prefix_length, one.prefix_length):
+            raise ValueError(
+                f"episode {one.segment.episode_index} must have a static curve of the same "
+                f"prefixes for its segment from frame {one.segment.start}; it has none"
+            )
+        debiased.append(
+            one.log_prob_true.astype(np.float64) - still.log_prob_true.astype(np.float64)
+        )
+    return debiased
+
+
 def label_rewards(
     scores: Sequence[PrefixScores],
     *,
     horizon: int,
     normalize: Normalize = "episode",
     scale: Scale = "log-prob",
+    static: Sequence[PrefixScores] | None = None,
     quantiles: tuple[float, float] = TASK_QUANTILES,
 ) -> list[EpisodeReward]:
     """Turn the raw scores of a dataset into the rewards of its frames.
+
+    The log-probabilities stay as they are, whatever progress is made of.
 
     Args:
         scores: every segment of every episode to label, in any order, control "none".
@@ -140,18 +179,24 @@ def label_rewards(
         normalize: "episode" takes each segment alone (the paper), "task" takes all segments with
             the same instruction together.
         scale: progress is made of log P(True), as in the paper, or of P(True).
+        static: scores of the static control, to debias by, see `debias_static`; None does not.
         quantiles: see `normalize_task`; for "task" only.
 
     Returns:
         One record per episode, in the order of their indices.
 
     Raises:
-        ValueError: segments overlap, miss frames or belong to a control.
+        ValueError: segments overlap, miss frames, belong to a control or have no static curve; or
+            P(True) is to be debiased, where a difference of logarithms has no meaning.
     """
-    values = [
-        np.exp(segment.log_prob_true) if scale == "prob" else segment.log_prob_true
-        for segment in scores
-    ]
+    if static is not None and scale == "prob":
+        raise ValueError('log-probabilities are debiased, not "prob"')
+    if static is not None:
+        values = debias_static(scores, static)
+    elif scale == "prob":
+        values = [np.exp(segment.log_prob_true) for segment in scores]
+    else:
+        values = [segment.log_prob_true for segment in scores]
     if normalize == "task":
         progress = _progress_by_task(scores, values, quantiles=quantiles)
     else:

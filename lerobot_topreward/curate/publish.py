@@ -52,6 +52,7 @@ def card_facts(plan: Plan) -> CardFacts:
         schedule=f"{key.sample_fps:g} per second{last}; asked after {prefixes}",
         normalize=provenance.get("normalize", "episode"),
         scale=dataset.scale,
+        debias=dataset.debias,
         horizon=dataset.horizon,
         fps=dataset.fps,
         version=__version__,
