@@ -82,3 +82,5 @@ def _write_episodes(path: Path, plan: Plan) -> None:
         raise UserError(
             f"--episodes-file {path} cannot be written: {error.strerror}. Name another"
         ) from error
+    finally:
+        draft.unlink(missing_ok=True)

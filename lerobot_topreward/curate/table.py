@@ -6,6 +6,7 @@ import numpy as np
 from rich.console import Console
 
 from lerobot_topreward.curate.plan import Plan
+from lerobot_topreward.curate.rules import by_task
 from lerobot_topreward.evaluate.table import number, shorten, text_table
 
 WORST = 20  # episodes listed
@@ -63,6 +64,12 @@ def warnings(plan: Plan) -> Iterator[str]:
             yield (
                 f"--{name.replace('_', '-')} drops {len(drops)} of {labelled} episodes, more than "
                 "half"
+            )
+    for task, members in by_task(plan.metrics).items():
+        if max(one.log_odds for one in members) < 0:
+            yield (
+                f"in no episode of '{task}' does the VLM find success likelier than not; progress "
+                "is scaled by a task's best, so rules about progress cannot see that"
             )
     kept = {plan.tasks[episode] for episode in plan.kept}
     for task in dict.fromkeys(plan.tasks):
