@@ -99,7 +99,7 @@ def dataset(recorded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("curate") / "cups"
     write_labels(recorded, root)
     path = root / "meta/episodes/chunk-000/file-000.parquet"
-    table = pq.read_table(path, partitioning=None)
+    table = pq.read_table(path)
     success = pa.array([episode in GOOD for episode in table["episode_index"].to_pylist()])
     pq.write_table(table.append_column("success", success), path)
     return root
@@ -123,6 +123,11 @@ def run(capfd: pytest.CaptureFixture[str]) -> Run:
 
 def labelled(root: Path) -> LabelledDataset:
     return open_labelled(repo_id=None, root=root, revision=None)
+
+
+def frame(dataset: LeRobotDataset, index: int) -> dict[str, Any]:
+    found: Any = dataset[index]
+    return found
 
 
 def contents(root: Path) -> dict[str, tuple[int, int]]:
@@ -160,9 +165,8 @@ def test_the_new_dataset_is_one_for_lerobot_and_for_training(
     for old, length in zip(GOOD, (24, 22, 26), strict=True):
         assert whole.meta.episodes is not None
         start = whole.meta.episodes[old]["dataset_from_index"]
-        for frame in (0, length - 1):
-            new: Any = made[first + frame]
-            there: Any = whole[start + frame]
+        for place in (0, length - 1):
+            new, there = frame(made, first + place), frame(whole, start + place)
             image = "observation.images.front"
             assert float((new[image] - there[image]).abs().mean()) < 0.03  # encoded once more
             for name in ("observation.state", "action", "topreward.log_prob", "timestamp"):
@@ -274,7 +278,7 @@ def test_files_of_an_episode_each_and_images_in_the_data(
     made = LeRobotDataset("local/good", root=tmp_path / "good")
     whole = LeRobotDataset("local/source", root=source)
     assert made.num_frames == 45
-    last, there = made[44], whole[65]
+    last, there = frame(made, 44), frame(whole, 65)
     for camera in ("observation.images.front", "observation.images.wrist"):
         np.testing.assert_array_equal(last[camera], there[camera])
 
@@ -402,7 +406,7 @@ def test_a_task_that_never_succeeds_is_warned_of(run: Run, recorded: Path, tmp_p
 def hold(root: Path, episode: int, *, head: int, tail: int) -> None:
     """Let state and action stand still at the ends of an episode."""
     path = root / "data/chunk-000/file-000.parquet"
-    table = pq.read_table(path, partitioning=None)
+    table = pq.read_table(path)
     [rows] = np.nonzero(table["episode_index"].to_numpy() == episode)
     for name in ("observation.state", "action"):
         values = np.array(table[name].to_pylist(), dtype=np.float32)
@@ -442,28 +446,27 @@ def test_what_stands_still_is_trimmed_without_touching_a_video(
     whole = LeRobotDataset("local/source", root=holding)
     assert (made.num_frames, made.meta.total_frames) == (61, 61)
     for new in range(61):
-        ours: Any = made[new]
-        theirs: Any = whole[new if new < 40 else new + 10]
+        ours, theirs = frame(made, new), frame(whole, new if new < 40 else new + 10)
         for name in ("observation.images.front", "observation.state", "topreward.log_prob"):
             np.testing.assert_array_equal(ours[name], theirs[name])
         assert int(ours["index"]) == new
         assert float(ours["timestamp"]) == pytest.approx((new % 40) / 10, abs=1e-6)
     assert made.meta.episodes is not None
-    assert [row["length"] for row in made.meta.episodes] == [40, 21]
+    assert list(made.meta.episodes["length"]) == [40, 21]
     assert made.meta.stats is not None
-    held = np.array([np.asarray(made[i]["action"]) for i in range(61)])
+    held = np.array([frame(made, i)["action"] for i in range(61)])
     np.testing.assert_allclose(made.meta.stats["action"]["mean"], held.mean(axis=0), rtol=1e-5)
 
     short, long = labelled(tmp_path / "short"), labelled(holding)
-    theirs = {
+    wanted = {
         int(f): v
         for f, v in zip(long.scores[1].frame_index, long.scores[1].log_prob_true, strict=True)
     }
-    ours = {
+    found = {
         int(f) + 10: v
         for f, v in zip(short.scores[1].frame_index, short.scores[1].log_prob_true, strict=True)
     }
-    assert ours == {frame: theirs[frame] for frame in (10, 15, 20, 25, 30)}
+    assert found == {end: wanted[end] for end in (10, 15, 20, 25, 30)}
 
     again = ("--min-voc", "-1", "--trim", "--trim-margin", "0.3")
     assert "trimmed: 0" not in run(
@@ -481,7 +484,7 @@ def test_trimming_and_dropping_together(run: Run, holding: Path, tmp_path: Path)
     whole = LeRobotDataset("local/source", root=holding)
     assert made.num_frames == 21
     image = "observation.images.front"
-    difference = np.asarray(made[20][image]) - np.asarray(whole[40 + 30][image])
+    difference = np.asarray(frame(made, 20)[image]) - np.asarray(frame(whole, 40 + 30)[image])
     assert np.abs(difference).mean() < 0.03
     # A trimmed dataset can be edited further by LeRobot.
     run("--root", tmp_path / "short", "--keep-top", "1", "--output", tmp_path / "copy")
@@ -491,7 +494,7 @@ def test_an_outcome_is_never_trimmed(run: Run, holding: Path, tmp_path: Path):
     root = tmp_path / "outcome"
     shutil.copytree(holding, root)
     path = root / "data/chunk-000/file-000.parquet"
-    table = pq.read_table(path, partitioning=None)
+    table = pq.read_table(path)
     done = [index in (39, 79) for index in range(80)]
     table = table.append_column("next.done", pa.array(done))
     described = json.loads((table.schema.metadata or {})[b"huggingface"])

@@ -42,7 +42,7 @@ def episodes(*changes: dict[str, Any]) -> list[EpisodeMetrics]:
     ],
 )
 def test_a_limit_drops_what_breaks_it_and_says_why(
-    limit: dict[str, float], bad: dict[str, float], reason: str
+    limit: dict[str, Any], bad: dict[str, float], reason: str
 ):
     good, dropped = judge(episodes({}, bad), RulesConfig(**limit))
     assert good.keep
@@ -153,6 +153,6 @@ def test_robust_z():
         ("outliers", 0, "--outliers must be more than 0"),
     ],
 )
-def test_a_limit_out_of_range_is_refused(option: str, value: float, said: str):
+def test_a_limit_out_of_range_is_refused(option: str, value: Any, said: str):
     with pytest.raises(UserError, match=said):
         RulesConfig(**{option: value})

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from shutil import copytree
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -91,7 +92,7 @@ def _placer(part: str) -> Callable[[str, str], None]:
 
 def _carry_columns(source: Source, folder: Path, kept: list[int]) -> None:
     """Keep what others have noted in ``meta/episodes``, as of success: LeRobot leaves it out."""
-    noted = episode_rows(source.meta).with_format("arrow")[:]
+    noted: Any = episode_rows(source.meta).with_format("arrow")[:]  # a pyarrow.Table
 
     def extend(table: pa.Table) -> pa.Table:
         rows = [kept[new] for new in table["episode_index"].to_pylist()]

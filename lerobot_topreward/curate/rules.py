@@ -208,10 +208,9 @@ def _above(what: str, values: Mapping[int, float], limit: float, *, unit: str = 
 
 def _apart(value: float, sign: str, limit: float) -> str:
     """Write both with so many decimals that they differ."""
-    for decimals in range(2, 9):
-        if f"{value:.{decimals}f}" != f"{limit:.{decimals}f}":
-            break
-    return f"{value:.{decimals}f} {sign} {limit:.{decimals}f}"
+    pairs = [(f"{value:.{digits}f}", f"{limit:.{digits}f}") for digits in range(2, 9)]
+    mine, line = next((pair for pair in pairs if pair[0] != pair[1]), pairs[-1])
+    return f"{mine} {sign} {line}"
 
 
 _RULES: Mapping[str, Callable[[Sequence[EpisodeMetrics], float], Drops]] = {

@@ -49,7 +49,8 @@ def trim_dataset(root: Path, spans: Mapping[int, Span]) -> None:
     for path in sorted((root / EPISODES_DIR).glob("*/*.parquet")):
         rewrite(path, lambda t: _move(t, spans, stats, videos=videos, fps=info["fps"]))
     all_stats = json.loads((root / STATS_PATH).read_text(encoding="utf-8"))
-    all_stats.update(serialize_dict(aggregate_stats(list(stats.values()))))
+    ours: dict[str, Any] = aggregate_stats(list(stats.values()))
+    all_stats.update(serialize_dict(ours))
     for name, content in ((STATS_PATH, all_stats), (INFO_PATH, {**info, "total_frames": first})):
         # The form in which LeRobot's write_json leaves them.
         write_file(root / name, json.dumps(content, indent=4, ensure_ascii=False))
@@ -57,7 +58,7 @@ def trim_dataset(root: Path, spans: Mapping[int, Span]) -> None:
 
 def rewrite(path: Path, change: Callable[[pa.Table], pa.Table]) -> pa.Table:
     """Replace a parquet file by a changed one, which is returned."""
-    table = change(pq.read_table(path, partitioning=None))
+    table = change(pq.read_table(path))
     draft = path.with_name(f".{path.name}.tmp")
     # The settings of LeRobot's own writer.
     pq.write_table(table, draft, compression="snappy", use_dictionary=True)
@@ -98,7 +99,7 @@ def _episode_stats(table: pa.Table, numbers: Mapping[str, Any]) -> dict[int, Sta
     found: dict[int, Stats] = {}
     for one, begin, end in zip(order, starts, [*starts[1:], len(episode)], strict=True):
         rows = table.slice(begin, end - begin)
-        values = {name: np.array(rows[name].to_pylist()) for name in numbers}
+        values: dict[str, Any] = {name: np.array(rows[name].to_pylist()) for name in numbers}
         found[int(one)] = compute_episode_stats(values, dict(numbers))
     return found
 
