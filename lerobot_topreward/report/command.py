@@ -1,0 +1,286 @@
+"""The report command: a labelled dataset becomes one HTML page, and perhaps a Rerun recording."""
+
+import os
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from lerobot_topreward import __version__
+from lerobot_topreward.curate.decisions import check_decisions, read_decisions
+from lerobot_topreward.curate.rules import RulesConfig, judge
+from lerobot_topreward.episode_metrics import episode_metrics
+from lerobot_topreward.errors import EpisodeError, UserError
+from lerobot_topreward.fingerprints import episode_fingerprints
+from lerobot_topreward.labelled import LabelledDataset, open_labelled
+from lerobot_topreward.records import PrefixScores, Segment
+from lerobot_topreward.report.content import (
+    Findings,
+    controls,
+    episode_contents,
+    success_auc,
+    unlabelled,
+)
+from lerobot_topreward.report.media import EpisodeMedia, Footage, NoPictures, read_strips
+from lerobot_topreward.report.page import Page, render
+from lerobot_topreward.report.video import read_videos
+from lerobot_topreward.scoring import CONTROLS
+from lerobot_topreward.selection import resolve_camera
+from lerobot_topreward.source import fetch_videos, segments
+from lerobot_topreward.store import read_run
+from lerobot_topreward.success import Success, read_success
+from lerobot_topreward.transaction import sync
+
+_NAMED = 5  # episodes without pictures that the terminal lists
+_BASE64 = 3 / 4  # bytes of pictures in a byte of text
+_EPISODE_BYTES = 800  # of text around the pictures of an episode
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig:
+    """Make one HTML page with every episode of a labelled dataset: curves, pictures and verdict.
+
+    The page needs no network. In it, a person marks episodes to keep or drop and saves that as a
+    file for curate --decisions.
+    """
+
+    repo_id: str | None = None  # labelled dataset on the Hub, or under $HF_LEROBOT_HOME
+    root: Path | None = None  # labelled dataset, or its source, in a local folder
+    revision: str | None = None  # branch, tag or commit on the Hub
+    labels: Path | None = None  # folder that label wrote, where it is neither of the above
+    output: Path = Path("report.html")  # the page; its folder must exist
+
+    videos: Literal["strip", "inline", "none"] = "strip"  # frames, videos (slow to make), nothing
+    camera: str | None = None  # feature key or its last part; the one that was scored if not given
+    max_mb: float = 30.0  # size of the page, which pictures are made coarser to keep, MB
+    title: str | None = None  # of the page; the dataset's name if not given
+
+    rules: Annotated[RulesConfig, tyro.conf.arg(name="")] = field(default_factory=RulesConfig)
+    success_file: Path | None = None  # CSV episode_index,success; else what the dataset itself says
+    rerun: Path | None = None  # also write a Rerun recording (.rrd), which needs the extra viz
+
+    def __post_init__(self) -> None:
+        """Check what can be known to be wrong before anything is opened."""
+        if not self.max_mb > 0:
+            raise UserError(f"--max-mb must be > 0; got {self.max_mb}")
+        if self.output.suffix not in (".html", ".htm"):
+            raise UserError(f"--output must be named *.html; got {self.output}")
+        if self.rerun is not None and self.rerun.suffix != ".rrd":
+            raise UserError(f"--rerun must be named *.rrd; got {self.rerun}")
+
+
+def report(config: ReportConfig, *, console: Console) -> int:
+    """Make the page; returns the exit code.
+
+    Raises:
+        UserError: no such dataset, not labelled, or the page cannot be written.
+    """
+    began = time.monotonic()
+    with written_at_once(config.output, option="--output") as draft:
+        dataset = open_labelled(
+            repo_id=config.repo_id, root=config.root, revision=config.revision, labels=config.labels
+        )
+        if not dataset.scores:
+            raise UserError(f"{dataset.labels} has no labelled episode; label some, then report")
+        camera = resolve_camera(dataset.source.meta, config.camera or dataset.key.camera)
+        known = read_success(dataset.source, config.success_file)
+        decided = _decisions(config.rules, dataset)
+        findings = find(dataset, config.rules, known)
+        page = make_page(dataset, findings, known, config=config, camera=camera, decisions=decided)
+        room = config.max_mb * 1e6 - len(render(page, {})) - _EPISODE_BYTES * len(page.episodes)
+        footage = Footage(dataset.source, camera, _parts(findings))
+        media = read_media(
+            footage,
+            how=config.videos,
+            sample_fps=dataset.key.sample_fps,
+            room=max(0, int(room * _BASE64)),
+            console=console,
+        )
+        size = draft.write_bytes(render(page, media).encode("utf-8", "replace"))
+    _print_missing(media, console)
+    seconds = time.monotonic() - began
+    console.print(f"report  {config.output} ({size / 1e6:.1f} MB, {seconds:.1f} s)")
+    if size > config.max_mb * 1e6:
+        console.print(f"the curves alone take more than --max-mb {config.max_mb:g}", style="yellow")
+    if config.rerun is not None:
+        from lerobot_topreward.report.recording import write_recording
+
+        with written_at_once(config.rerun, option="--rerun") as draft:
+            write_recording(draft, footage, findings.rewards, name=page.title)
+        console.print(f"rerun   {config.rerun} ({config.rerun.stat().st_size / 1e6:.1f} MB)")
+    return 0
+
+
+@contextmanager
+def written_at_once(path: Path, *, option: str) -> Iterator[Path]:
+    """Give a draft to write to, which takes the place of the file when all went well.
+
+    Args:
+        path: the file, in a folder that exists.
+        option: that named it.
+
+    Raises:
+        UserError: it cannot be written; known before anything is done.
+    """
+    path = path.expanduser().absolute()
+    draft = path.with_name(f".{path.name}.partial")
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(None, "it is a folder")
+        draft.touch()
+        try:
+            yield draft
+            sync(draft)
+            os.replace(draft, path)
+        finally:
+            draft.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{option} {path} cannot be written: {error.strerror}") from error
+
+
+def find(dataset: LabelledDataset, rules: RulesConfig, known: Success | None) -> Findings:
+    """Gather what is known of the labelled episodes, controls in the store included."""
+    rewards = dataset.rewards()
+    metrics = episode_metrics(dataset.scores, rewards, fps=dataset.fps)
+    return Findings(
+        scores=dataset.scores,
+        rewards=rewards,
+        metrics=metrics,
+        verdicts=judge(metrics, rules),
+        success={} if known is None else known.by_episode,
+        controls=_stored_controls(dataset),
+        horizon=dataset.horizon,
+        scale=dataset.scale,
+    )
+
+
+def _stored_controls(dataset: LabelledDataset) -> dict[str, list[PrefixScores]]:
+    """The scores of controls, which only the folder that was labelled into has."""
+    if not dataset.store.folder.is_dir():
+        return {}
+    source, key = dataset.source, dataset.key
+    fingerprints = episode_fingerprints(source, dataset.frames, camera=key.camera)
+    parts = segments(source, dataset.frames, dataset.episodes, instruction=key.instruction)
+    found: dict[str, list[PrefixScores]] = defaultdict(list)
+    for control in CONTROLS:
+        for episode, cut in parts.items():
+            if not isinstance(cut, EpisodeError):
+                stored = dataset.store.read(cut, control, fingerprint=fingerprints[episode])
+                found[control] += stored or []
+    return found
+
+
+def make_page(
+    dataset: LabelledDataset,
+    findings: Findings,
+    known: Success | None,
+    *,
+    config: ReportConfig,
+    camera: str,
+    decisions: Mapping[int, bool],
+) -> Page:
+    """Put everything but the pictures together."""
+    run = dataset.store.folder / "run.json"
+    failed = read_run(run).get("failed", {}) if run.is_file() else {}
+    return Page(
+        title=config.title or dataset.source.repo_id,
+        dataset=dataset.source.repo_id,
+        fingerprint=dataset.fingerprint,
+        version=__version__,
+        made=time.strftime("%Y-%m-%d %H:%M"),
+        vlm=dataset.key.vlm,
+        camera=camera,
+        scored_camera=dataset.key.camera,
+        fps=dataset.fps,
+        horizon=dataset.horizon / dataset.fps,
+        scale=dataset.scale,
+        columns_per_episode=dataset.provenance.get("normalize") == "episode",
+        rules=config.rules.in_force().named,
+        success_origin=None if known is None else known.origin,
+        success_auc=success_auc(findings),
+        controls=controls(findings),
+        episodes=episode_contents(findings),
+        unlabelled=unlabelled(
+            dataset.episodes,
+            total=dataset.source.meta.total_episodes,
+            failed={int(episode): str(why) for episode, why in failed.items()},
+        ),
+        decisions={episode: "keep" if keep else "drop" for episode, keep in decisions.items()},
+    )
+
+
+def read_media(
+    footage: Footage,
+    *,
+    how: Literal["strip", "inline", "none"],
+    sample_fps: float,
+    room: int,
+    console: Console,
+) -> dict[int, EpisodeMedia]:
+    """Read the pictures of all episodes.
+
+    Args:
+        footage: whose.
+        how: as in the configuration.
+        sample_fps: pictures per second of a strip, Hz.
+        room: bytes for all of them.
+        console: where the progress is shown.
+
+    Raises:
+        UserError: the Hub refuses or is out of reach.
+    """
+    if how == "none":
+        return {}
+    try:
+        fetch_videos(footage.source, footage.camera, list(footage.episodes))
+    except UserError as error:
+        raise UserError(f"{error}. To do without pictures: --videos none") from error
+    with _progress(footage, console) as done:
+        if how == "strip":
+            return read_strips(footage, sample_fps=sample_fps, room=room, done=done)
+        return read_videos(footage, room=room, done=done)
+
+
+@contextmanager
+def _progress(footage: Footage, console: Console) -> Iterator[Callable[[int], None]]:
+    """Count frames: a bar on a terminal, a line elsewhere."""
+    columns = (TextColumn("reading pictures"), BarColumn(), TimeRemainingColumn())
+    if not console.is_terminal:
+        console.print(f"reading the pictures of {len(footage.episodes)} episodes")
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=sum(footage.frames(i) for i in footage.episodes))
+        yield lambda frames: bar.update(task, advance=frames)
+
+
+def _parts(findings: Findings) -> dict[int, list[Segment]]:
+    parts: dict[int, list[Segment]] = defaultdict(list)
+    for one in findings.scores:
+        parts[one.segment.episode_index].append(one.segment)
+    return dict(parts)
+
+
+def _decisions(rules: RulesConfig, dataset: LabelledDataset) -> Mapping[int, bool]:
+    if rules.decisions is None:
+        return {}
+    decisions = read_decisions(rules.decisions)
+    check_decisions(decisions, dataset)
+    return decisions.by_episode
+
+
+def _print_missing(media: Mapping[int, EpisodeMedia], console: Console) -> None:
+    missing: Sequence[tuple[int, str]] = [
+        (episode, one.pictures.reason)
+        for episode, one in sorted(media.items())
+        if isinstance(one.pictures, NoPictures)
+    ]
+    for episode, reason in missing[:_NAMED]:
+        console.print(f"episode {episode} has no pictures: {reason}", style="yellow")
+    if len(missing) > _NAMED:
+        console.print(f"and {len(missing) - _NAMED} more have none", style="yellow")

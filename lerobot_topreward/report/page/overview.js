@@ -1,0 +1,188 @@
+// The overview: headline numbers, charts, and the list of episodes.
+
+const rows = new Map(); // episode -> its row
+
+function verdictBadge(one) {
+  const word = verdict(one);
+  const own = marks.has(one.episode);
+  return h(
+    "span",
+    { class: `badge ${word}${own ? " own" : ""}`, title: own ? "your mark" : one.reasons.join("; ") || "breaks no rule" },
+    icon(ICONS[word]),
+    h("span", {}, word),
+    own ? h("span", { class: "own-note" }, "marked") : null,
+  );
+}
+
+function outcomeText(one) {
+  const kind = kindOf(one);
+  return h("span", { class: `outcome ${kind}` },
+    svg("svg", { width: 12, height: 12, "aria-hidden": "true" }, glyph(kind, 6, 6)), outcome(one.success));
+}
+
+function thumbnail(one) {
+  const source = one.media.thumbnail;
+  if (!source) return h("span", { class: "thumb none" });
+  return h("img", { class: "thumb", alt: "", decoding: "async", src: `data:image/webp;base64,${source}` });
+}
+
+function headline() {
+  const minutes = episodes.reduce((sum, one) => sum + one.metrics.seconds, 0) / 60;
+  const vocs = episodes.map((one) => one.metrics.voc).filter((value) => value !== null);
+  const mean = vocs.length ? vocs.reduce((a, b) => a + b, 0) / vocs.length : null;
+  const still = data.controls.find((one) => one.name === "static");
+  const total = episodes.length + data.unlabelled.length;
+  const items = [
+    ["episodes", String(episodes.length), episodes.length < total ? `labelled, of ${total}` : null],
+    ["tasks", String(tasks.length), null],
+    ["of video", `${number(minutes, minutes < 10 ? 1 : 0)} min`, null],
+    ["mean VOC", number(mean, 2), "1: always in order"],
+    still ? ["static rise", percent(still.share), "of the real one"] : null,
+    data.success_auc === null ? null : ["success AUC", number(data.success_auc, 2), "0.5 is chance"],
+  ];
+  const cells = items.filter(Boolean).map(([name, value, note]) =>
+    h("div", { class: "figure" }, h("dt", {}, name), h("dd", {}, value), note ? h("dd", { class: "faint" }, note) : null));
+  return h("dl", { class: "headline" }, ...cells, h("div", { class: "figure split", id: "split" }));
+}
+
+function drawSplit() {
+  const place = $("split");
+  if (!place) return;
+  const kept = episodes.filter((one) => verdict(one) === "keep").length;
+  const dropped = episodes.length - kept;
+  const part = (kind, count) => {
+    const node = h("span", { class: `part ${kind}` });
+    node.style.flexGrow = count;
+    return node;
+  };
+  place.replaceChildren(
+    h("dt", {}, marks.size ? "rules and marks" : "rules"),
+    h("dd", {}, h("span", { class: "keep-text" }, `keep ${kept}`), h("span", { class: "drop-text" }, `drop ${dropped}`)),
+    h("dd", { class: "stack", "aria-hidden": "true" }, part("keep", kept), part("drop", dropped)),
+  );
+}
+
+function about() {
+  const limits = Object.entries(data.rules).map(([name, limit]) => (RULES[name] ?? ((v) => `${name} ${v}`))(limit));
+  const made = data.scale === "prob" ? "P(True)" : "log P(True)";
+  const differs = data.columns_per_episode
+    ? " The dataset's own column is scaled within each episode instead, so its values differ."
+    : "";
+  return h("div", { class: "about" },
+    h("p", {}, h("b", {}, "Rules: "), `${limits.join("; ")}.`),
+    h("p", {}, h("b", {}, "Progress "), `is ${made}, scaled over all episodes of a task so that episodes compare.${differs}`),
+    ...data.controls.map((one) => h("p", {}, h("b", {}, `${one.name[0].toUpperCase()}${one.name.slice(1)} control: `), one.sentence)),
+    h("p", {}, h("b", {}, "Scored "), `by ${data.vlm} on ${data.scored_camera}.`),
+  );
+}
+
+// The list.
+
+function columns() {
+  const found = [{ key: "episode", name: "Episode", short: "Ep.", class: "c-episode" }];
+  if (hasThumbnails) found.push({ name: "Last frame", short: "End", class: "c-thumb" });
+  found.push({ name: "Progress over time", short: "Progress", class: "c-spark" });
+  found.push({ key: "verdict", name: "Verdict", short: "Verdict", class: "c-verdict" });
+  if (knowsSuccess) found.push({ key: "outcome", name: "What happened", short: "Truth", class: "c-outcome" });
+  found.push({ key: "task", name: "Task", short: tasks.length > 1 ? "Task, reason to drop" : "Reason to drop", class: "c-task" });
+  for (const one of metrics) found.push({ key: one.key, name: `${one.name}${one.unit ? `, ${one.unit}` : ""}: ${one.says}`, short: one.short, class: `number c-${one.key}`, metric: one });
+  return found;
+}
+
+function cell(column, one) {
+  if (column.metric) return h("td", { class: column.class, "data-name": column.short }, metricText(column.metric, one.metrics[column.key]));
+  const content = {
+    "c-episode": () => h("a", { href: `#episode=${one.episode}`, "aria-label": `Episode ${one.episode}` }, String(one.episode)),
+    "c-thumb": () => thumbnail(one),
+    "c-spark": () => sparkline(one, 104, 30),
+    "c-verdict": () => verdictBadge(one),
+    "c-outcome": () => outcomeText(one),
+    "c-task": () => [
+      tasks.length > 1 ? h("span", { class: "task", title: one.task }, one.task) : null,
+      one.reasons.length ? h("span", { class: "reason", title: one.reasons.join("; ") }, one.reasons.join("; ")) : null,
+    ],
+  }[column.class]();
+  return h("td", { class: column.class }, ...[content].flat());
+}
+
+function table() {
+  const heads = columns().map((column) => {
+    const inner = column.key
+      ? h("button", { type: "button", title: column.name, onclick: () => sortBy(column.key) }, column.short, h("span", { class: "arrow", "aria-hidden": "true" }))
+      : h("span", { title: column.name }, column.short);
+    return h("th", { scope: "col", class: column.class, "data-key": column.key }, inner);
+  });
+  for (const one of episodes) {
+    const row = h("tr", { "data-episode": one.episode, onclick: () => go(one.episode) }, ...columns().map((column) => cell(column, one)));
+    rows.set(one.episode, row);
+  }
+  return h("div", { class: "scroll" }, h("table", { id: "episodes" }, h("thead", {}, h("tr", {}, ...heads)), h("tbody")));
+}
+
+function select(name, options, value, apply) {
+  const items = options.map(([key, label]) => h("option", { value: key, selected: key === value }, label));
+  const node = h("select", { id: `filter-${name}`, "aria-label": `Filter by ${name}` }, ...items);
+  node.addEventListener("change", () => apply(node.value));
+  return node;
+}
+
+function filters() {
+  const set = (key) => (value) => {
+    list[key] = value;
+    arrange();
+  };
+  const short = (task) => (task.length > 60 ? `${task.slice(0, 58)}…` : task);
+  const search = h("input", { type: "search", id: "search", placeholder: "Search", "aria-label": "Search tasks, reasons and episode numbers", autocomplete: "off" });
+  search.addEventListener("input", () => set("text")(search.value));
+  const sorts = [...metrics.map((one) => [one.key, `Worst ${one.name.toLowerCase().replace("voc", "VOC")} first`]), ["episode", "In order of episodes"]];
+  const order = select("order", sorts, list.sort, (key) => {
+    [list.sort, list.worstFirst] = [key, true];
+    arrange();
+  });
+  order.setAttribute("aria-label", "Order");
+  return h("div", { class: "filters" }, h("h2", {}, "Episodes"), h("span", { id: "count", class: "faint", role: "status" }),
+    h("span", { class: "spacer" }), order,
+    tasks.length > 1 ? select("task", [["", "All tasks"], ...tasks.map((task) => [task, short(task)])], "", set("task")) : null,
+    select("verdict", [["", "Any verdict"], ["keep", "Kept"], ["drop", "Dropped"], ["marked", "Marked"], ["unmarked", "Not marked"], ["overruled", "Marked against the rules"]], "", set("verdict")),
+    knowsSuccess ? select("outcome", [["", "Any outcome"], ...OUTCOMES.map(({ name }) => [name, name[0].toUpperCase() + name.slice(1)])], "", set("outcome")) : null,
+    search);
+}
+
+function drawList() {
+  document.querySelector("#episodes tbody").replaceChildren(...shown.map((one) => rows.get(one.episode)));
+  for (const head of document.querySelectorAll("#episodes th[data-key]")) {
+    const { worst } = SORTS[head.dataset.key];
+    const ascending = (worst === "low") === list.worstFirst;
+    if (head.dataset.key === list.sort) head.setAttribute("aria-sort", ascending ? "ascending" : "descending");
+    else head.removeAttribute("aria-sort");
+  }
+  const order = $("filter-order");
+  if ([...order.options].some((one) => one.value === list.sort)) order.value = list.sort;
+  $("count").textContent = shown.length === episodes.length ? `${shown.length}` : `${shown.length} of ${episodes.length}`;
+  $("nothing").hidden = shown.length > 0;
+}
+
+function missing() {
+  if (!data.unlabelled.length) return null;
+  const items = data.unlabelled.map((one) => h("li", {}, `Episode ${one.episode}`, one.reason ? `: ${one.reason}` : ""));
+  return h("details", { class: "missing", open: items.length <= 5 }, h("summary", {}, `${plural(items.length, "episode")} not labelled`), h("ul", {}, ...items));
+}
+
+function drawOverview() {
+  $("overview").replaceChildren(
+    headline(), about(), h("div", { class: "charts" }, ...charts()), filters(), table(),
+    h("p", { id: "nothing", class: "hint", hidden: true }, "No episode matches. Clear the search or choose another filter."),
+    missing() ?? "",
+    h("p", { class: "foot faint" }, `lerobot-topreward ${data.version}, ${data.made}. Dataset ${data.dataset}, fingerprint ${data.fingerprint.slice(0, 12)}.`),
+  );
+  drawSplit();
+}
+
+listeners.push((what, episode) => {
+  if (what === "list") drawList();
+  if (what === "marks") {
+    drawSplit();
+    const place = rows.get(episode)?.querySelector(".c-verdict");
+    place?.replaceChildren(verdictBadge(byIndex.get(episode)));
+  }
+});

@@ -1,0 +1,175 @@
+// The curves of one episode over time, and the cursor across them.
+
+const GUTTER = 46; // px left of the plots, for their scales
+const EDGE = 12; // px right of them
+const HEAD = 20; // px above each plot, for its name and its value
+
+function extent(values) {
+  return [Math.min(...values), Math.max(...values)];
+}
+
+// The same scales for all episodes, so that paging through them compares.
+const ranges = (() => {
+  const log = episodes.map((one) => extent(one.static ? [...one.curve.log_prob, ...one.static] : one.curve.log_prob));
+  const [low, high] = log.length ? [Math.min(...log.map((r) => r[0])), Math.max(...log.map((r) => r[1]))] : [-1, 0];
+  const gain = Math.max(0.1, ...episodes.map((one) => Math.max(...one.curve.advantage.map(Math.abs))));
+  const padding = Math.max(0.05, 0.04 * (high - low));
+  return { progress: [0, 1], log_prob: [low - padding, Math.min(0, high + padding)], advantage: [-gain * 1.05, gain * 1.05] };
+})();
+
+const PANES = [
+  { key: "progress", name: "Progress", share: 0.44, digits: 2 },
+  { key: "log_prob", name: "log P(True), nats", share: 0.31, digits: 2 },
+  { key: "advantage", name: `Advantage: progress gained in ${number(data.horizon, 1)} s`, share: 0.25, digits: 2 },
+];
+
+function pane(one, { key, name, digits }, x, top, height, width) {
+  const y = scale(ranges[key], [top + height, top]);
+  const group = svg("g", { class: `pane ${key}` });
+  const right = width - EDGE;
+  const values = key === "progress" ? [0, 0.5, 1] : ticks(...ranges[key], Math.max(2, height / 34));
+  for (const value of values) {
+    group.append(svg("path", { class: value === 0 && key === "advantage" ? "axis" : "grid", d: `M${GUTTER} ${y(value).toFixed(1)}H${right}` }));
+    group.append(text(GUTTER - 7, y(value) + 4, number(value, tickDigits(values)), { class: "tick", "text-anchor": "end" }));
+  }
+  group.append(text(GUTTER, top - 7, name, { class: "pane-name" }));
+  const readout = text(right, top - 7, "", { class: "readout", "text-anchor": "end", "data-pane": key });
+  group.append(readout);
+  const lines = runs(one, key).map((run) => run.map(([frame, value]) => [x(frame), y(value)]));
+  if (key === "advantage") group.append(...gains(lines, y(0), top, height, width));
+  if (key === "progress" && data.rules.min_final_progress !== undefined) group.append(...ruleLine(data.rules.min_final_progress, y, right));
+  if (key === "log_prob" && one.static) group.append(...staticCurve(one, x, y, right));
+  group.append(svg("path", { class: "curve", d: lines.map(line).join("") }));
+  if (key !== "advantage") {
+    for (const frame of one.prefixes) group.append(svg("circle", { class: "prefix", cx: x(frame), cy: y(valueAt(one, key, frame)), r: 2.4 }));
+  }
+  const bead = svg("circle", { class: "bead", r: 4.5 });
+  group.append(bead);
+  const show = (frame) => {
+    const value = valueAt(one, key, frame);
+    bead.setAttribute("cx", x(frame));
+    bead.setAttribute("cy", y(value));
+    readout.textContent = (key === "advantage" && value > 0 ? "+" : "") + number(value, digits);
+  };
+  return { group, show };
+}
+
+function ruleLine(limit, y, right) {
+  return [
+    svg("path", { class: "limit", d: `M${GUTTER} ${y(limit)}H${right}` }),
+    text(right, y(limit) - 4, `rule ${number(limit, 2)}`, { class: "limit-name", "text-anchor": "end" }),
+  ];
+}
+
+function staticCurve(one, x, y, right) {
+  const points = one.prefixes.map((frame, i) => [x(frame), y(one.static[i])]);
+  const last = points[points.length - 1];
+  return [
+    svg("path", { class: "static-curve", d: line(points) }),
+    text(Math.min(right, last[0]), last[1] - 5, "static control", { class: "static-name", "text-anchor": "end" }),
+  ];
+}
+
+// The area between the advantage and zero, in two kinds.
+function gains(lines, zero, top, height, width) {
+  const area = lines.map((points) => `${line(points)}L${points[points.length - 1][0].toFixed(2)} ${zero}L${points[0][0].toFixed(2)} ${zero}Z`).join("");
+  const clip = (id, from, size) => svg("clipPath", { id }, svg("rect", { x: 0, y: from, width, height: Math.max(0, size) }));
+  return [
+    svg("defs", {}, clip("above", top - 2, zero - top + 2), clip("below", zero, top + height - zero + 2)),
+    hatch("hatch-loss"),
+    svg("path", { class: "gain", d: area, "clip-path": "url(#above)" }),
+    svg("path", { class: "loss", d: area, "clip-path": "url(#below)" }),
+  ];
+}
+
+function partLane(one, x, width) {
+  const group = svg("g", { class: "lane" });
+  one.parts.forEach((part, i) => {
+    const [from, to] = [x(part.start), x(part.start + part.length - 1)];
+    const next = one.parts[i + 1];
+    const end = next ? (to + x(next.start)) / 2 : width - EDGE;
+    const start = i ? (from + x(one.parts[i - 1].start + one.parts[i - 1].length - 1)) / 2 : from;
+    const room = Math.floor((end - start - 12) / 6.6);
+    const label = part.instruction.length > room ? `${part.instruction.slice(0, Math.max(0, room - 1))}…` : part.instruction;
+    group.append(hover(svg("rect", { class: i % 2 ? "part-odd" : "part-even", x: start, y: 0, width: Math.max(1, end - start), height: 18 }), part.instruction));
+    if (room > 2) group.append(text(start + 6, 13, label, { class: "part-name" }));
+  });
+  return group;
+}
+
+function partBorders(one, x, height) {
+  return one.parts.slice(1).map((part, i) => {
+    const before = one.parts[i];
+    const place = (x(before.start + before.length - 1) + x(part.start)) / 2;
+    return svg("path", { class: "border", d: `M${place.toFixed(1)} 0V${height}` });
+  });
+}
+
+function timeAxis(one, x, top, width) {
+  const seconds = Math.max(1, one.frames - 1) / data.fps;
+  const marksAt = ticks(0, seconds, (width - GUTTER) / 80);
+  const group = svg("g", {}, svg("path", { class: "axis", d: `M${GUTTER} ${top + 0.5}H${width - EDGE}` }));
+  for (const value of marksAt) {
+    const place = x(value * data.fps);
+    group.append(svg("path", { class: "axis", d: `M${place.toFixed(1)} ${top}v4` }));
+    group.append(text(place, top + 16, `${number(value, tickDigits(marksAt))} s`, { class: "tick", "text-anchor": "middle" }));
+  }
+  return group;
+}
+
+// Draws into a place as wide as it is; `moved` is told of every frame that a pointer chooses.
+function timeline(one, moved, playing) {
+  const place = h("div", { class: "timeline", tabindex: 0, role: "slider", "aria-label": "Time", "aria-valuemin": 0, "aria-valuemax": one.frames - 1 });
+  const cursor = h("div", { class: "cursor", "aria-hidden": "true" });
+  let [x, panes, frame, drawn] = [null, [], 0, ""];
+  const draw = () => {
+    const width = Math.floor(place.clientWidth);
+    const height = Math.max(250, Math.min(700, Number(place.dataset.height) || 420));
+    if (width < 80 || drawn === `${width} ${height}`) return;
+    drawn = `${width} ${height}`;
+    x = scale([0, Math.max(1, one.frames - 1)], [GUTTER, width - EDGE]);
+    const lane = one.parts.length > 1 ? 22 : 0;
+    const room = height - lane - PANES.length * HEAD - 24;
+    const root = svg("svg", { class: "curves", width, height, viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" });
+    if (lane) root.append(partLane(one, x, width), ...partBorders(one, x, height - 24));
+    let top = lane;
+    panes = PANES.map((description) => {
+      const size = Math.round(room * description.share) - 8;
+      const made = pane(one, description, x, top + HEAD, size, width);
+      top += HEAD + size + 8;
+      return made;
+    });
+    root.append(...panes.map((made) => made.group), timeAxis(one, x, height - 24, width));
+    const strip = filmstrip(one, GUTTER, width - GUTTER - EDGE);
+    place.replaceChildren(root, strip ?? "", cursor);
+    show(frame);
+  };
+  const show = (next) => {
+    frame = next;
+    if (!x) return;
+    cursor.style.transform = `translateX(${x(frame)}px)`;
+    for (const made of panes) made.show(frame);
+    place.setAttribute("aria-valuenow", frame);
+    const values = PANES.map(({ key }) => `${key.replace("_", "-")} ${number(valueAt(one, key, frame), 2)}`);
+    place.setAttribute("aria-valuetext", `${number(frame / data.fps, 1)} seconds, ${values.join(", ")}`);
+  };
+  const choose = (event) => {
+    if (!x) return;
+    const at = x.invert(event.clientX - place.getBoundingClientRect().left);
+    moved(Math.max(0, Math.min(one.frames - 1, Math.round(at))), event);
+  };
+  let dragging = false;
+  place.addEventListener("pointerdown", (event) => {
+    if (event.button) return;
+    dragging = true;
+    place.setPointerCapture(event.pointerId);
+    choose(event);
+  });
+  place.addEventListener("pointermove", (event) => {
+    if (dragging || (event.pointerType === "mouse" && !playing())) choose(event);
+  });
+  for (const end of ["pointerup", "pointercancel"]) place.addEventListener(end, () => (dragging = false));
+  const observer = new ResizeObserver(draw);
+  observer.observe(place);
+  return { node: place, show, draw, close: () => observer.disconnect() };
+}

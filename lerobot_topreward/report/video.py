@@ -1,0 +1,112 @@
+"""The video of one episode, cut out of its file and made small enough for a page."""
+
+import io
+from collections.abc import Callable, Iterable
+from fractions import Fraction
+
+import av
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from lerobot_topreward.errors import EpisodeError
+from lerobot_topreward.report.media import (
+    EpisodeMedia,
+    Footage,
+    NoPictures,
+    Video,
+    fitted,
+    in_parallel,
+    make_thumbnail,
+)
+
+_MOST_FPS = 30.0  # Hz
+_BEST_RATE = 200_000  # bits per second: enough for the widest
+_LEAST_RATE = 6_000
+# At least so many bits per second for a longer side of so many px.
+_RUNGS = ((80_000, 320), (40_000, 240), (_LEAST_RATE, 160))
+_FRAME_BYTES = 16  # of MP4's tables
+_FILE_BYTES = 2_000
+_MARGIN = 0.9  # x264 keeps a rate on average, not to the byte
+
+
+def read_videos(
+    footage: Footage, *, room: int, done: Callable[[int], None]
+) -> dict[int, EpisodeMedia]:
+    """Make a video of every episode, as good as there is room for.
+
+    Args:
+        footage: whose pictures.
+        room: bytes for all of them.
+        done: told of every finished episode by its frames.
+
+    Returns:
+        What there is of each episode.
+    """
+    fps = float(footage.source.meta.fps)
+    every = max(1, round(fps / _MOST_FPS))
+    frames = sum(footage.frames(episode) for episode in footage.episodes)
+    tables = _FRAME_BYTES * frames // every + _FILE_BYTES * len(footage.episodes)
+    rate = min(_BEST_RATE, round(_MARGIN * 8 * (room - tables) / (frames / fps)))
+    longer = next((longer for least, longer in _RUNGS if rate >= least), None)
+
+    def make(episode: int) -> EpisodeMedia:
+        if longer is None:
+            return EpisodeMedia(NoPictures("there is no room for its video within --max-mb"))
+        pictures = (frame for _, frame in footage.read(episode, sample_fps=fps / every))
+        try:
+            return encode(pictures, fps=fps / every, longer=longer, rate=rate)
+        except EpisodeError as error:
+            return EpisodeMedia(NoPictures(str(error)))
+
+    media = {}
+    for episode, found in in_parallel(make, footage.in_order_of_files()):
+        media[episode] = found
+        done(footage.frames(episode))
+    return media
+
+
+def encode(
+    frames: Iterable[UInt8[np.ndarray, "height width 3"]], *, fps: float, longer: int, rate: int
+) -> EpisodeMedia:
+    """Encode frames as H.264, which every browser plays.
+
+    Args:
+        frames: of one size, at least one.
+        fps: Hz.
+        longer: at most so many px for the longer side.
+        rate: at most so many bits per second.
+    """
+    buffer = io.BytesIO()
+    clock = Fraction(fps).limit_denominator(100_000)
+    size, last = (0, 0), None
+    with av.open(buffer, "w", format="mp4") as container:
+        stream = None
+        for number, last in enumerate(frames):
+            if stream is None:
+                size = fitted((last.shape[1], last.shape[0]), longer)
+                stream = container.add_stream("libx264", rate=clock, options=_options(fps, rate))
+                stream.width, stream.height = size
+                stream.pix_fmt = "yuv420p"
+                stream.codec_context.thread_count = 1  # episodes are encoded beside each other
+                stream.codec_context.time_base = 1 / clock
+            picture = av.VideoFrame.from_ndarray(last, format="rgb24")
+            picture = picture.reformat(*size, format="yuv420p")
+            picture.pts, picture.time_base = number, 1 / clock
+            container.mux(stream.encode(picture))
+        if stream is None or last is None:
+            raise EpisodeError("it has no frames")
+        container.mux(stream.encode())
+    video = Video(buffer.getvalue(), *size)
+    return EpisodeMedia(video, make_thumbnail(Image.fromarray(last)))
+
+
+def _options(fps: float, rate: int) -> dict[str, str]:
+    return {
+        "preset": "veryfast",
+        "crf": "27",
+        "maxrate": str(rate),
+        "bufsize": str(2 * rate),
+        "g": str(max(1, round(fps / 2))),  # a cursor jumps: no more than half a second to decode
+        "bf": "0",  # so that times in the file are times of the episode
+    }
