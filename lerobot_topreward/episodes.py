@@ -1,17 +1,16 @@
 """Score the episodes of a job, one after another, each into its shard as soon as it is done."""
 
-import errno
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 
 from lerobot_topreward.clips import read_clips
 from lerobot_topreward.config import LabelConfig
 from lerobot_topreward.console import EpisodeProgress, StopRequest
-from lerobot_topreward.errors import EpisodeError, UserError
+from lerobot_topreward.errors import EpisodeError
 from lerobot_topreward.job import Job, asked
 from lerobot_topreward.records import PrefixScores
 from lerobot_topreward.scoring import Scorer, score_clip_controls
-from lerobot_topreward.store import Store
+from lerobot_topreward.store import Store, full_disk_reported
 from lerobot_topreward.vlm.identity import VlmIdentity
 
 
@@ -96,7 +95,7 @@ def _keep(
     episode: int,
     swapped: Mapping[str, str] | None,
 ) -> None:
-    try:
+    with full_disk_reported(store.folder):
         for control, scores in shards.items():
             store.write(
                 scores,
@@ -104,10 +103,3 @@ def _keep(
                 fps=job.fps,
                 asked=asked(job.parts(episode), control, swapped),
             )
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise UserError(
-            f"the disk of {store.folder} is full; every episode scored so far is kept. Make room "
-            "and run the same command again"
-        ) from error

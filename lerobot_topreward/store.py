@@ -14,6 +14,7 @@ episode that it was made from, so a dataset that grew or changed costs only its 
 control "swapped" also notes which other instruction each segment was asked about.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -94,6 +95,24 @@ def output_lock(output: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def full_disk_reported(folder: Path) -> Iterator[None]:
+    """Turn a full disk into a message: what was written before is whole.
+
+    Raises:
+        UserError: there is no room on the disk.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(
+            f"the disk of {folder} is full; every episode scored so far is kept. Make room and run "
+            "the same command again"
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,17 +1,16 @@
 import errno
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 import lerobot_topreward.vlm.loading
 from lerobot_topreward.cli import main
-from lerobot_topreward.episodes import _keep
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.records import PrefixScores, Segment
+from lerobot_topreward.records import PrefixScores
 from lerobot_topreward.store import Store
 from lerobot_topreward.vlm.identity import VlmIdentity
 from lerobot_topreward.vlm.memory import needed_bytes, require_memory
@@ -170,16 +169,28 @@ def test_memory_is_counted_in_the_dtype_asked_for() -> None:
         require_memory(big, needed=stored, available=12_000_000_000)
 
 
-def test_a_full_disk_keeps_what_was_scored(tmp_path: Path) -> None:
-    class FullDisk(Store):
-        def write(self, *_: object, **__: object) -> None:
-            raise OSError(errno.ENOSPC, "No space left on device")
+def test_a_full_disk_keeps_what_was_scored(
+    dataset: Path,
+    tiny_vlm: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture,
+) -> None:
+    write = Store.write
 
-    scores = PrefixScores(
-        Segment(0, 0, 1, "x"), "none", *(np.ones(1, dtype=np.int64),) * 2, *(-np.ones(1),) * 2
-    )
-    with pytest.raises(UserError, match=r"disk of .* is full; every episode scored so far is kept"):
-        _keep(FullDisk(tmp_path), {"none": [scores]}, fingerprint="", fps=10.0)
+    def fill_up(store: Store, scores: Sequence[PrefixScores], **options: Any) -> None:
+        if scores[0].segment.episode_index == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(store, scores, **options)
+
+    monkeypatch.setattr(Store, "write", fill_up)
+    options = ("--root", dataset, "--vlm", tiny_vlm, "--camera", "front", "--output", tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        main(["label", *map(str, options)])
+    assert stopped.value.code == 2
+    said = " ".join(capfd.readouterr().err.split())
+    assert "is full; every episode scored so far is kept. Make room and run the same" in said
+    assert len(list(tmp_path.glob("topreward/*/episode_000000.parquet"))) == 1
 
 
 def test_an_unknown_command(refused: Callable[..., str]) -> None:

@@ -23,6 +23,7 @@ from lerobot_topreward.evaluate.same_vlm import (
     output_of,
     same_vlm,
     scoring_job,
+    stores_of,
     writable_store,
 )
 from lerobot_topreward.fingerprints import episode_fingerprints
@@ -32,7 +33,6 @@ from lerobot_topreward.records import PrefixScores, Segment
 from lerobot_topreward.scoring import CONTROLS
 from lerobot_topreward.source import fetch_videos
 from lerobot_topreward.store import Store, output_lock
-from lerobot_topreward.transaction import WORK_FOLDER
 from lerobot_topreward.vlm.identity import VlmConfig
 
 ONE_INSTRUCTION = (
@@ -267,10 +267,7 @@ def _shards(dataset: LabelledDataset, episodes: Sequence[int], output: Path) -> 
         fingerprints=episode_fingerprints(
             dataset.source, dataset.frames, camera=dataset.key.camera
         ),
-        stores=[
-            Store(folder / WORK_FOLDER / dataset.key.digest())
-            for folder in dict.fromkeys([dataset.labels, output])
-        ],
+        stores=stores_of(dataset, output),
     )
 
 

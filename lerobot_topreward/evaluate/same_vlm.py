@@ -12,6 +12,7 @@ from lerobot_topreward.job import Job, score_key
 from lerobot_topreward.labelled import LabelledDataset, default_output
 from lerobot_topreward.source import segments
 from lerobot_topreward.store import Store, open_store
+from lerobot_topreward.transaction import WORK_FOLDER
 from lerobot_topreward.vlm.identity import BUILTIN, VlmConfig, VlmIdentity, identify
 
 
@@ -133,6 +134,13 @@ def output_of(dataset: LabelledDataset, output: Path | None) -> Path:
     if output is not None:
         return output.expanduser().absolute()
     return default_output(dataset.source)
+
+
+def stores_of(dataset: LabelledDataset, output: Path) -> list[Store]:
+    """Where scores of the labels' key may be: the labels' own store, then that of the output."""
+    digest = dataset.key.digest()
+    folders = dict.fromkeys([dataset.labels, output])
+    return [Store(folder / WORK_FOLDER / digest) for folder in folders]
 
 
 def writable_store(dataset: LabelledDataset, output: Path) -> Store:

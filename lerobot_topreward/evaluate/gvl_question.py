@@ -1,0 +1,203 @@
+"""The baseline GVL: the same VLM is shown shuffled frames and writes down how far each one is.
+
+Generative Value Learning (https://arxiv.org/abs/2411.04549): the first frame stands for 0 %, all
+others come in random order, so that the model cannot count upwards, and one answer gives every
+frame a percentage. Its value-order correlation is that of the percentages put back in order.
+
+An answer counts only where every frame has exactly one percentage in the format asked for. Nothing
+is guessed: an answer that breaks a rule is kept, counted, and its reason told.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Float, Int64, UInt8
+
+from lerobot_topreward.metrics import mean_defined, voc
+from lerobot_topreward.records import Clip, Segment
+
+FRAMES = 30  # images per segment, as in the paper
+TOKENS_PER_FRAME = 64  # of an answer: a sentence and a percentage; what is longer is cut
+
+# Appendix A of the paper, word for word, the promise of examples that zero-shot does not keep
+# included.
+PROMPT_START = (
+    "You are an expert roboticist tasked to predict task completion percentages for frames of a "
+    "robot for the task of {instruction}. The task completion percentages are between 0 and 100, "
+    "where 100 corresponds to full task completion. We provide several examples of the robot "
+    "performing the task at various stages and their corresponding task completion percentages. "
+    "Note that these frames are in random order, so please pay attention to the individual frames "
+    "when reasoning about task completion percentage.\nInitial robot scene: "
+)
+PROMPT_TASK = (
+    "\nIn the initial robot scene, the task completion percentage is 0.\nNow, for the task of "
+    "{instruction}, output the task completion percentage for the following frames that are "
+    "presented in random order. For each frame, format your response as follow: Frame {{i}}: Frame "
+    "Description: {{}}, Task Completion Percentages:{{}}%"
+)
+PROMPT_FRAME = "\nFrame {number}: "
+
+_BEGINS = re.compile(r"Frame (\d+)\b")
+_LINE = re.compile(
+    r"Frame \d+: Frame Description: .+, Task Completion Percentages?: ?(\d+(?:\.\d+)?)%\.?"
+)
+
+Part = str | UInt8[np.ndarray, "height width 3"]
+
+
+class Generator(Protocol):
+    """Anything that answers text and images with text."""
+
+    def generate(self, parts: Sequence[Part], *, max_new_tokens: int) -> str:
+        """Answer one question, in so many tokens at most.
+
+        Raises:
+            EpisodeError: this one cannot be answered; others may be.
+        """
+        ...
+
+
+class UnusableAnswerError(Exception):
+    """An answer that breaks a rule: "rule: what was found"."""
+
+
+@dataclass(frozen=True, slots=True)
+class GvlQuestion:
+    """Which frames of a segment are shown, and in which order."""
+
+    segment: Segment
+    first: int  # the frame that stands for 0 %, counted within the episode
+    frame_index: Int64[np.ndarray, " shown"]  # of frames 1, 2, ... as they are numbered
+
+
+@dataclass(frozen=True, slots=True)
+class GvlAnswer:
+    """What the VLM made of one segment."""
+
+    segment: Segment
+    frame_index: Int64[np.ndarray, " shown"]  # ascending, within the episode; without the first
+    percentages: Float[np.ndarray, " shown"] | None  # 0..100, in the order of time
+    reason: str  # "rule: what was found" where there are no percentages, else empty
+    text: str  # as it was written
+
+    @property
+    def voc(self) -> float:
+        """Value-order correlation, -1..1; nan without percentages, or where it is undefined."""
+        return float("nan") if self.percentages is None else voc(self.percentages)
+
+
+@dataclass(frozen=True, slots=True)
+class GvlResult:
+    """The baseline over a sample of episodes."""
+
+    answers: tuple[GvlAnswer, ...]  # one per segment
+    asked: int = 0  # episodes that went through the VLM now
+    failed: Mapping[int, str] = field(default_factory=dict)  # episode -> why it was not asked
+
+    @property
+    def usable(self) -> int:
+        """Segments whose answer could be read."""
+        return sum(answer.percentages is not None for answer in self.answers)
+
+    @property
+    def voc(self) -> float:
+        """Mean over the segments that have one; nan without any."""
+        return mean_defined([answer.voc for answer in self.answers])
+
+    @property
+    def undefined(self) -> int:
+        """Segments whose percentages are all the same, or too few to be in an order."""
+        return sum(a.percentages is not None and np.isnan(a.voc) for a in self.answers)
+
+    @property
+    def reasons(self) -> Mapping[str, int]:
+        """How many answers broke each rule."""
+        return Counter(a.reason.partition(":")[0] for a in self.answers if a.percentages is None)
+
+
+def ask(clip: Clip, *, frames: int, seed: int) -> GvlQuestion:
+    """Choose frames of a clip, evenly over its time, and shuffle all but the first.
+
+    Args:
+        clip: the images of one segment.
+        frames: how many to show at most, the first one included, >= 2.
+        seed: of the shuffling, which differs between segments.
+    """
+    count = min(frames, len(clip.frame_indices))
+    chosen = np.round(np.linspace(0, len(clip.frame_indices) - 1, count)).astype(np.int64)
+    shown = clip.segment.start + clip.frame_indices[chosen]
+    rng = np.random.default_rng([seed, clip.segment.episode_index, clip.segment.start])
+    return GvlQuestion(
+        segment=clip.segment, first=int(shown[0]), frame_index=rng.permutation(shown[1:])
+    )
+
+
+def prompt(clip: Clip, question: GvlQuestion) -> list[Part]:
+    """The question as text and images."""
+    place = {int(f): i for i, f in enumerate(clip.segment.start + clip.frame_indices)}
+    instruction = clip.segment.instruction
+    parts: list[Part] = [
+        PROMPT_START.format(instruction=instruction),
+        clip.frames[place[question.first]],
+        PROMPT_TASK.format(instruction=instruction),
+    ]
+    for number, frame in enumerate(question.frame_index.tolist(), start=1):
+        parts += [PROMPT_FRAME.format(number=number), clip.frames[place[frame]]]
+    return parts
+
+
+def read_answer(question: GvlQuestion, text: str) -> GvlAnswer:
+    """Put the percentages of an answer back into the order of time."""
+    order = np.argsort(question.frame_index)
+    percentages, reason = None, ""
+    try:
+        percentages = parse_percentages(text, count=len(order))[order]
+    except UnusableAnswerError as error:
+        reason = str(error)
+    return GvlAnswer(
+        segment=question.segment,
+        frame_index=question.frame_index[order],
+        percentages=percentages,
+        reason=reason,
+        text=text,
+    )
+
+
+def parse_percentages(text: str, *, count: int) -> Float[np.ndarray, " count"]:
+    """Read an answer, strictly.
+
+    Lines that do not begin with "Frame" and a number are the model's own prose. One that does must
+    have the format asked for, and every frame must have exactly one.
+
+    Args:
+        text: the answer.
+        count: how many frames were shown.
+
+    Returns:
+        A percentage for frames 1, 2, ... count, 0..100.
+
+    Raises:
+        UnusableAnswerError: a rule is broken; says which and where.
+    """
+    found: dict[int, float] = {}
+    for line in map(str.strip, text.splitlines()):
+        begins = _BEGINS.match(line)
+        if begins is None:
+            continue
+        number, whole = int(begins[1]), _LINE.fullmatch(line)
+        if whole is None:
+            raise UnusableAnswerError(f"other format: {line[:100]!r}")
+        if not 1 <= number <= count:
+            raise UnusableAnswerError(f"no such frame: {number} of {count}")
+        if number in found:
+            raise UnusableAnswerError(f"answered twice: frame {number}")
+        if float(whole[1]) > 100:
+            raise UnusableAnswerError(f"beyond 100%: frame {number} has {whole[1]}%")
+        found[number] = float(whole[1])
+    if lacking := [str(number) for number in range(1, count + 1) if number not in found]:
+        raise UnusableAnswerError(f"frames missing: {', '.join(lacking[:5])} of {count}")
+    return np.array([found[number] for number in range(1, count + 1)])
