@@ -2,6 +2,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,11 @@ from lerobot_topreward.demo.command import DATASET
 from lerobot_topreward.demo.evaluation import read_truth
 from lerobot_topreward.episode_metrics import episode_metrics
 from lerobot_topreward.evaluate.intervals import auc_estimate, mean_estimate
-from lerobot_topreward.evaluate.summary import summarise, summarise_success
+from lerobot_topreward.evaluate.summary import (
+    summarise,
+    summarise_debias,
+    summarise_success,
+)
 from lerobot_topreward.labelled import open_labelled
 from lerobot_topreward.records import EpisodeReward, PrefixScores, Segment
 from lerobot_topreward.success import Success
@@ -120,6 +125,20 @@ def test_summary_by_task_and_against_success() -> None:
     assert (found.successes, found.failures, found.unknown) == (1, 1, 0)
     assert found.auc.value == 1
     assert found.threshold is None  # two of each are needed
+
+
+def test_what_debiasing_would_change() -> None:
+    real = [_scores([-4, -3, -2, -1], episode=e) for e in range(4)]
+    # Time alone explains the first two; of the others it explains nothing.
+    still = [_scores([-4, -3, -2, -1], episode=e) for e in (0, 1)]
+    still += [_scores([-4, -4, -4, -4], episode=e) for e in (2, 3)]
+    success = Success("a file", {0: False, 1: False, 2: True, 3: True})
+    found = summarise_debias(real, [replace(one, control="static") for one in still], success)
+    assert found is not None
+    assert (found.episodes, found.voc.value, found.auc.value) == (4, 1, 0.5)
+    assert (found.voc_debiased.value, found.voc_debiased.undefined) == (1, 2)
+    assert found.auc_debiased.value == 1
+    assert summarise_debias(real, [], success) is None
 
 
 @pytest.fixture(scope="module")

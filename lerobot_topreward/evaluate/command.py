@@ -18,12 +18,14 @@ from lerobot_topreward.evaluate.control_scores import (
     score_controls,
     stored_controls,
 )
-from lerobot_topreward.evaluate.control_table import print_controls
+from lerobot_topreward.evaluate.control_table import print_controls, print_debias
 from lerobot_topreward.evaluate.controls import ControlSummary, compare_controls, verdict
 from lerobot_topreward.evaluate.summary import (
+    DebiasSummary,
     GroupSummary,
     SuccessSummary,
     summarise,
+    summarise_debias,
     summarise_success,
 )
 from lerobot_topreward.evaluate.table import print_groups, print_success, print_worst
@@ -81,6 +83,7 @@ class Evaluation:
     known: Success | None
     success: SuccessSummary | None
     controls: Sequence[ControlSummary]
+    debias: DebiasSummary | None
     left_out: Mapping[str, str]  # control -> why it could not be scored
     failed: Mapping[int, str]  # episode -> why its controls could not be scored
 
@@ -107,6 +110,7 @@ def evaluate(config: EvaluateConfig, *, console: Console) -> int:
             for scores in scored.controls.values()
             if scores
         ],
+        debias=summarise_debias(scored.real, scored.controls.get("static", []), known),
         left_out=scored.reasons,
         failed=scored.failed,
     )
@@ -148,6 +152,7 @@ def as_json(dataset: LabelledDataset, found: Evaluation) -> dict[str, Any]:
         "groups": plain(found.groups),
         "success": plain(found.success),
         "controls": [{**plain(one), "verdict": verdict(one)} for one in found.controls],
+        "debias": plain(found.debias),
         "controls_left_out": plain(found.left_out),
         "controls_failed": plain(found.failed),
         "episodes": [
@@ -172,6 +177,7 @@ def _print(dataset: LabelledDataset, found: Evaluation, console: Console) -> Non
     print_worst(found.metrics, {} if found.known is None else found.known.by_episode, console)
     print_success(found.success, console)
     print_controls(found.controls, console)
+    print_debias(found.debias, console)
     for control, reason in found.left_out.items():
         console.print(f"control {control} was left out: {reason}", style="yellow")
     for episode, reason in found.failed.items():

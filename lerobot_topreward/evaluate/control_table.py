@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from lerobot_topreward.evaluate.controls import ControlSummary, CurveSummary, verdict
+from lerobot_topreward.evaluate.summary import DebiasSummary
 from lerobot_topreward.evaluate.table import number, text_table
 
 _MEANING = {
@@ -42,6 +43,19 @@ def print_controls(controls: Sequence[ControlSummary], console: Console) -> None
     )
     for one in controls:
         console.print(f"{one.control}: {verdict(one)}")
+
+
+def print_debias(found: DebiasSummary | None, console: Console) -> None:
+    """Print what subtracting the static curves does, where it can be known."""
+    if found is None:
+        return
+    auc = ""
+    if not math.isnan(found.auc.value):
+        auc = f", ROC-AUC {number(found.auc.value)} -> {number(found.auc_debiased.value)}"
+    console.print(
+        f"label --debias static would change VOC {number(found.voc.value)} -> "
+        f"{number(found.voc_debiased.value)}{auc}, on {found.episodes} episodes"
+    )
 
 
 def _curve(curve: CurveSummary, summary: ControlSummary) -> list[str]:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from lerobot_topreward.evaluate.intervals import Estimate, auc_estimate, mean_estimate
-from lerobot_topreward.records import EpisodeMetrics
+from lerobot_topreward.metrics import mean_defined, success_score, voc
+from lerobot_topreward.records import EpisodeMetrics, PrefixScores
+from lerobot_topreward.rewards import debias_static
 from lerobot_topreward.success import Success
 from lerobot_topreward.thresholds import Threshold, suggest_threshold
 
@@ -45,26 +47,74 @@ class SuccessSummary:
     threshold: Threshold | None  # of the success score; None without two of each outcome
 
 
-def summarise(metrics: Sequence[EpisodeMetrics]) -> list[GroupSummary]:
+@dataclass(frozen=True, slots=True)
+class DebiasSummary:
+    """What ``label --debias static`` does, on the episodes whose static control was scored."""
+
+    episodes: int
+    voc: Estimate  # -1..1, of the curves as they are
+    voc_debiased: Estimate  # -1..1
+    auc: Estimate  # of their success scores, 0..1; nan without both outcomes
+    auc_debiased: Estimate
+
+
+def summarise_debias(
+    real: Sequence[PrefixScores], static: Sequence[PrefixScores], success: Success | None
+) -> DebiasSummary | None:
+    """Compare curves before and after their static curves are subtracted.
+
+    Args:
+        real: every segment of the labelled episodes, control "none".
+        static: the same under the control "static", of some of them.
+        success: what is known.
+
+    Returns:
+        None where no episode has its static control.
+    """
+    parts: dict[int, list[int]] = defaultdict(list)
+    known = {one.segment for one in static}
+    shared = [one for one in real if one.segment in known]
+    for position, one in enumerate(shared):
+        parts[one.segment.episode_index].append(position)
+    if not parts:
+        return None
+    before = [one.log_prob_true.astype(np.float64) for one in shared]
+    after = debias_static(shared, static)
+    truth = {} if success is None else success.by_episode
+    order, auc = [], []
+    for curves in (before, after):
+        each = [[curves[i] for i in members] for members in parts.values()]
+        order.append(mean_estimate([mean_defined([voc(one) for one in own]) for own in each]))
+        scores = {
+            episode: success_score(np.concatenate(own))
+            for episode, own in zip(parts, each, strict=True)
+            if episode in truth
+        }
+        outcome = np.array([truth[episode] for episode in scores], dtype=bool)
+        auc.append(auc_estimate(np.array(list(scores.values())), outcome))
+    return DebiasSummary(len(parts), *order, *auc)
+
+
+def summarise(episodes: Sequence[EpisodeMetrics]) -> list[GroupSummary]:
     """Average by task, the tasks in alphabetical order, and last over the whole dataset.
 
     Args:
-        metrics: at least one episode.
+        episodes: at least one episode.
     """
     tasks: dict[str, list[EpisodeMetrics]] = defaultdict(list)
-    for one in metrics:
+    for one in episodes:
         tasks[one.task].append(one)
     groups = [_group(name, members) for name, members in sorted(tasks.items())]
-    return [*groups, _group(EVERYTHING, metrics)]
+    return [*groups, _group(EVERYTHING, episodes)]
 
 
-def _group(name: str, metrics: Sequence[EpisodeMetrics]) -> GroupSummary:
+def _group(name: str, episodes: Sequence[EpisodeMetrics]) -> GroupSummary:
     def mean(attribute: str) -> Estimate:
-        return mean_estimate([getattr(one, attribute) for one in metrics])
+        return mean_estimate([getattr(one, attribute) for one in episodes])
 
     return GroupSummary(
         name=name,
-        episodes=len(metrics),
+        episodes=len(episodes),
         voc=mean("voc"),
         success_score=mean("success_score"),
         final_progress=mean("final_progress"),
@@ -77,14 +127,14 @@ def _group(name: str, metrics: Sequence[EpisodeMetrics]) -> GroupSummary:
     )
 
 
-def summarise_success(metrics: Sequence[EpisodeMetrics], success: Success) -> SuccessSummary:
+def summarise_success(episodes: Sequence[EpisodeMetrics], success: Success) -> SuccessSummary:
     """Compare success scores with what is known of success.
 
     Args:
-        metrics: at least one episode.
+        episodes: at least one episode.
         success: what is known; other episodes' truth is left alone.
     """
-    known = [one for one in metrics if one.episode_index in success.by_episode]
+    known = [one for one in episodes if one.episode_index in success.by_episode]
     outcome = np.array([success.by_episode[one.episode_index] for one in known], dtype=bool)
     scores = np.array([one.success_score for one in known])
     voc = np.array([one.voc for one in known])
@@ -92,7 +142,7 @@ def summarise_success(metrics: Sequence[EpisodeMetrics], success: Success) -> Su
         origin=success.origin,
         successes=int(outcome.sum()),
         failures=int((~outcome).sum()),
-        unknown=len(metrics) - len(known),
+        unknown=len(episodes) - len(known),
         auc=auc_estimate(scores, outcome),
         voc_successes=mean_estimate(voc[outcome]),
         voc_failures=mean_estimate(voc[~outcome]),
