@@ -17,10 +17,10 @@ from lerobot_topreward import __version__
 from lerobot_topreward.curate.decisions import check_decisions, read_decisions
 from lerobot_topreward.curate.rules import RulesConfig, judge
 from lerobot_topreward.episode_metrics import episode_metrics
-from lerobot_topreward.errors import EpisodeError, UserError
-from lerobot_topreward.fingerprints import episode_fingerprints
+from lerobot_topreward.errors import UserError
+from lerobot_topreward.evaluate.control_scores import stored_controls
 from lerobot_topreward.labelled import LabelledDataset, open_labelled
-from lerobot_topreward.records import PrefixScores, Segment
+from lerobot_topreward.records import Segment
 from lerobot_topreward.report.content import (
     Findings,
     controls,
@@ -30,10 +30,11 @@ from lerobot_topreward.report.content import (
 )
 from lerobot_topreward.report.media import EpisodeMedia, Footage, NoPictures, read_strips
 from lerobot_topreward.report.page import Page, render
+from lerobot_topreward.report.recording import check_rerun, write_recording
 from lerobot_topreward.report.video import read_videos
 from lerobot_topreward.scoring import CONTROLS
 from lerobot_topreward.selection import resolve_camera
-from lerobot_topreward.source import fetch_videos, segments
+from lerobot_topreward.source import fetch_videos
 from lerobot_topreward.store import read_run
 from lerobot_topreward.success import Success, read_success
 from lerobot_topreward.transaction import sync
@@ -83,6 +84,8 @@ def report(config: ReportConfig, *, console: Console) -> int:
         UserError: no such dataset, not labelled, or the page cannot be written.
     """
     began = time.monotonic()
+    if config.rerun is not None:
+        check_rerun()
     with written_at_once(config.output, option="--output") as draft:
         dataset = open_labelled(
             repo_id=config.repo_id, root=config.root, revision=config.revision, labels=config.labels
@@ -110,10 +113,15 @@ def report(config: ReportConfig, *, console: Console) -> int:
     if size > config.max_mb * 1e6:
         console.print(f"the curves alone take more than --max-mb {config.max_mb:g}", style="yellow")
     if config.rerun is not None:
-        from lerobot_topreward.report.recording import write_recording
-
         with written_at_once(config.rerun, option="--rerun") as draft:
-            write_recording(draft, footage, findings.rewards, name=page.title)
+            fetch_videos(footage.source, footage.camera, list(footage.episodes))
+            write_recording(
+                draft,
+                footage,
+                findings.rewards,
+                name=page.title,
+                sample_fps=dataset.key.sample_fps,
+            )
         console.print(f"rerun   {config.rerun} ({config.rerun.stat().st_size / 1e6:.1f} MB)")
     return 0
 
@@ -155,26 +163,10 @@ def find(dataset: LabelledDataset, rules: RulesConfig, known: Success | None) ->
         metrics=metrics,
         verdicts=judge(metrics, rules),
         success={} if known is None else known.by_episode,
-        controls=_stored_controls(dataset),
+        controls=stored_controls(dataset, controls=CONTROLS),
         horizon=dataset.horizon,
         scale=dataset.scale,
     )
-
-
-def _stored_controls(dataset: LabelledDataset) -> dict[str, list[PrefixScores]]:
-    """The scores of controls, which only the folder that was labelled into has."""
-    if not dataset.store.folder.is_dir():
-        return {}
-    source, key = dataset.source, dataset.key
-    fingerprints = episode_fingerprints(source, dataset.frames, camera=key.camera)
-    parts = segments(source, dataset.frames, dataset.episodes, instruction=key.instruction)
-    found: dict[str, list[PrefixScores]] = defaultdict(list)
-    for control in CONTROLS:
-        for episode, cut in parts.items():
-            if not isinstance(cut, EpisodeError):
-                stored = dataset.store.read(cut, control, fingerprint=fingerprints[episode])
-                found[control] += stored or []
-    return found
 
 
 def make_page(
@@ -189,6 +181,8 @@ def make_page(
     """Put everything but the pictures together."""
     run = dataset.store.folder / "run.json"
     failed = read_run(run).get("failed", {}) if run.is_file() else {}
+    by_task = dataset.provenance.get("normalize") == "task"
+    debiased = dataset.debias == "static" and (bool(dataset.static) or by_task)
     return Page(
         title=config.title or dataset.source.repo_id,
         dataset=dataset.source.repo_id,
@@ -201,7 +195,8 @@ def make_page(
         fps=dataset.fps,
         horizon=dataset.horizon / dataset.fps,
         scale=dataset.scale,
-        columns_per_episode=dataset.provenance.get("normalize") == "episode",
+        debiased=debiased,
+        columns=_columns(dataset, debiased=debiased),
         rules=config.rules.in_force().named,
         success_origin=None if known is None else known.origin,
         success_auc=success_auc(findings),
@@ -214,6 +209,16 @@ def make_page(
         ),
         decisions={episode: "keep" if keep else "drop" for episode, keep in decisions.items()},
     )
+
+
+def _columns(dataset: LabelledDataset, *, debiased: bool) -> str | None:
+    """How the dataset's own progress differs from the page's, which lets episodes compare."""
+    differs = []
+    if dataset.provenance.get("normalize") == "episode":
+        differs.append("scaled within each episode")
+    if dataset.debias == "static" and not debiased:
+        differs.append("beyond what the first frame repeated earns")
+    return " and ".join(differs) or None
 
 
 def read_media(

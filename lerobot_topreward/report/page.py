@@ -44,7 +44,8 @@ class Page:
     fps: float  # Hz
     horizon: float  # s, of the advantage
     scale: str
-    columns_per_episode: bool  # the dataset's own progress is scaled otherwise than here
+    debiased: bool  # progress is beyond what the static control earns
+    columns: str | None  # how the dataset's own progress is made, where it is made otherwise
     rules: Mapping[str, float]  # limits in force by their names
     success_origin: str | None
     success_auc: float  # 0..1; nan where undefined

@@ -65,12 +65,11 @@ function drawSplit() {
 function about() {
   const limits = Object.entries(data.rules).map(([name, limit]) => (RULES[name] ?? ((v) => `${name} ${v}`))(limit));
   const made = data.scale === "prob" ? "P(True)" : "log P(True)";
-  const differs = data.columns_per_episode
-    ? " The dataset's own column is scaled within each episode instead, so its values differ."
-    : "";
+  const beyond = data.debiased ? ", beyond what the first frame repeated earns" : "";
+  const differs = data.columns ? ` The dataset's own progress is ${data.columns}, so its values differ.` : "";
   return h("div", { class: "about" },
     h("p", {}, h("b", {}, "Rules: "), `${limits.join("; ")}.`),
-    h("p", {}, h("b", {}, "Progress "), `is ${made}, scaled over all episodes of a task so that episodes compare.${differs}`),
+    h("p", {}, h("b", {}, "Progress "), `is ${made}${beyond}, scaled over all episodes of a task so that episodes compare.${differs}`),
     ...data.controls.map((one) => h("p", {}, h("b", {}, `${one.name[0].toUpperCase()}${one.name.slice(1)} control: `), one.sentence)),
     h("p", {}, h("b", {}, "Scored "), `by ${data.vlm} on ${data.scored_camera}.`),
   );
