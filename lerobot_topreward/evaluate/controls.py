@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.stats import DegenerateDataWarning, bootstrap
 
+from lerobot_topreward.evaluate.intervals import CONFIDENCE, RESAMPLES, mean_estimate
 from lerobot_topreward.metrics import mean_defined, rise, success_score, voc
 from lerobot_topreward.records import PrefixScores, Segment
 from lerobot_topreward.rewards import Scale
@@ -27,7 +28,6 @@ ORDERED = 0.5
 # How often the true instruction must end higher than another one before we say that it is read.
 CLEARLY_ABOVE = 0.75
 FEW = 5  # episodes below which a sentence is a hint
-CONFIDENCE, RESAMPLES = 0.95, 2000  # of the bootstrap
 
 Interval = tuple[float, float]  # nan, nan where it is undefined
 
@@ -77,17 +77,15 @@ def compare_controls(
     control: Sequence[PrefixScores],
     *,
     scale: Scale = "log-prob",
-    seed: int = 0,
 ) -> ControlSummary:
     """Compare a control with the real videos of the same segments.
 
-    Intervals are bootstrapped over episodes, both curves of an episode together, by percentiles.
+    Intervals are bootstrapped over episodes.
 
     Args:
         real: scores under the control "none"; of other episodes, too.
         control: scores under one control.
         scale: what progress is made of.
-        seed: of the bootstrap.
 
     Raises:
         ValueError: there is no segment that both have.
@@ -97,18 +95,17 @@ def compare_controls(
         raise ValueError("real and control must share a segment; they share none")
     true, other = _curves(real, segments), _curves(control, segments)
     climbs = [c.prob_rise if scale == "prob" else c.rise for c in (true, other)]
-    above = np.sign(true.success_score - other.success_score) / 2 + 0.5
-    rng = np.random.default_rng(seed)
+    above = mean_estimate(np.sign(true.success_score - other.success_score) / 2 + 0.5)
     return ControlSummary(
         control=control[0].control,
-        episodes=len(above),
+        episodes=len(true.rise),
         scale=scale,
-        real=_summary(true, rng),
-        other=_summary(other, rng),
+        real=_summary(true),
+        other=_summary(other),
         share=float(_share(climbs[1], climbs[0])),
-        share_interval=_interval(_share, climbs[1], climbs[0], rng=rng),
-        real_above=float(_mean(above)),
-        real_above_interval=_interval(_mean, above, rng=rng),
+        share_interval=_share_interval(climbs[1], climbs[0]),
+        real_above=above.value,
+        real_above_interval=(above.low, above.high),
     )
 
 
@@ -126,52 +123,46 @@ def _curves(scores: Sequence[PrefixScores], segments: set[Segment]) -> _Curves:
     )
 
 
-def _summary(curves: _Curves, rng: np.random.Generator) -> CurveSummary:
-    defined = curves.voc[~np.isnan(curves.voc)]
+def _summary(curves: _Curves) -> CurveSummary:
+    order, rises = mean_estimate(curves.voc), mean_estimate(curves.rise)
+    prob_rises, success = mean_estimate(curves.prob_rise), mean_estimate(curves.success_score)
     return CurveSummary(
-        voc=mean_defined(curves.voc.tolist()),
-        voc_interval=_interval(_mean, defined, rng=rng),
-        voc_undefined=len(curves.voc) - len(defined),
-        rise=float(_mean(curves.rise)),
-        rise_interval=_interval(_mean, curves.rise, rng=rng),
-        prob_rise=float(_mean(curves.prob_rise)),
-        prob_rise_interval=_interval(_mean, curves.prob_rise, rng=rng),
-        success_score=float(_mean(curves.success_score)),
-        success_score_interval=_interval(_mean, curves.success_score, rng=rng),
+        voc=order.value,
+        voc_interval=(order.low, order.high),
+        voc_undefined=order.undefined,
+        rise=rises.value,
+        rise_interval=(rises.low, rises.high),
+        prob_rise=prob_rises.value,
+        prob_rise_interval=(prob_rises.low, prob_rises.high),
+        success_score=success.value,
+        success_score_interval=(success.low, success.high),
     )
-
-
-def _mean(values: Float[np.ndarray, "*n"], axis: int = -1) -> Float[np.ndarray, "*m"]:
-    return np.mean(values, axis=axis)
 
 
 def _share(
     above: Float[np.ndarray, "*n"], below: Float[np.ndarray, "*n"], axis: int = -1
 ) -> Float[np.ndarray, "*m"]:
-    climbed = _mean(below, axis)
+    climbed = np.mean(below, axis=axis)
     climbed = np.where(climbed > 0, climbed, np.nan)  # of no rise there is no share
-    return _mean(above, axis) / climbed
+    return np.mean(above, axis=axis) / climbed
 
 
-def _interval(
-    statistic: Callable[..., Float[np.ndarray, "*m"]],
-    *samples: Float[np.ndarray, " episodes"],
-    rng: np.random.Generator,
+def _share_interval(
+    above: Float[np.ndarray, " episodes"], below: Float[np.ndarray, " episodes"]
 ) -> Interval:
-    if len(samples[0]) < 2:
+    if len(above) < 2:
         return float("nan"), float("nan")
     with warnings.catch_warnings():
-        # Where a sample is undefined so is the interval: nan says that already.
+        # Where the real curves of a resample do not rise, the interval is nan, which says it.
         warnings.simplefilter("ignore", DegenerateDataWarning)
         found = bootstrap(
-            samples,
-            statistic,
+            (above, below),
+            _share,
             n_resamples=RESAMPLES,
-            paired=True,
-            vectorized=True,
+            paired=True,  # both curves of an episode together
             confidence_level=CONFIDENCE,
             method="percentile",
-            rng=rng,
+            rng=np.random.default_rng(0),
         ).confidence_interval
     return float(found.low), float(found.high)
 
