@@ -379,6 +379,36 @@ def test_episodes_without_labels_stay_unless_told_otherwise(
     assert LeRobotDataset("local/more", root=tmp_path / "more").num_episodes == 4
 
 
+def test_labels_that_lie_beside_the_dataset(
+    run: Run, dataset: Path, recorded: Path, tmp_path: Path
+):
+    (tmp_path / "labels").mkdir()
+    shutil.copyfile(dataset / SIDECAR_NAME, tmp_path / "labels" / SIDECAR_NAME)
+    run("--root", recorded, "--labels", tmp_path / "labels", "--output", tmp_path / "good")
+    made = labelled(tmp_path / "good")
+    assert not [name for name in made.source.meta.features if name.startswith("topreward")]
+    weighed = read_labels(made.source, made.frames, episodes=None, config=WeightingConfig())
+    assert weighed.labelled.all()
+
+
+@pytest.mark.slow
+def test_an_episode_without_frames_goes(run: Run, recorded: Path, tmp_path: Path):
+    root = tmp_path / "recorded"
+    shutil.copytree(recorded, root)
+    path = root / "meta/episodes/chunk-000/file-000.parquet"
+    table = pq.read_table(path)
+    rows = table.to_pylist()
+    empty = {"episode_index": 5, "length": 0, "dataset_from_index": rows[4]["dataset_to_index"]}
+    pq.write_table(pa.Table.from_pylist([*rows, {**rows[4], **empty}], table.schema), path)
+    info = json.loads((root / "meta/info.json").read_text())
+    (root / "meta/info.json").write_text(json.dumps({**info, "total_episodes": 6}))
+    source = write_labels(root, tmp_path / "cups")
+    run("--root", source, "--output", tmp_path / "good", "--min-voc", "-1", "--trim")
+    record = json.loads((tmp_path / "good/curation.json").read_text())
+    assert record["dropped"] == {"5": ["no frames"]}
+    assert LeRobotDataset("local/good", root=tmp_path / "good").num_episodes == 5
+
+
 def test_rules_in_a_preset(run: Run, dataset: Path, tmp_path: Path):
     path = decisions(tmp_path / "decisions.json", dataset, {"4": "drop"})
     preset = tmp_path / "strict.yaml"
@@ -570,6 +600,16 @@ def test_an_unlabelled_dataset(run: Run, recorded: Path):
     said = run("--root", recorded, code=2)
     assert "is not labelled" in said
     assert "lerobot-topreward label" in said
+
+
+def test_a_dataset_that_lacks_a_video(run: Run, dataset: Path, tmp_path: Path):
+    root = tmp_path / "cups"
+    shutil.copytree(dataset, root)
+    shutil.rmtree(root / "videos")
+    said = run("--root", root, "--output", tmp_path / "good", code=2)
+    assert "file-000.mp4 is missing. Restore it, or use --episodes-file" in said
+    assert not (tmp_path / "good").exists()
+    run("--root", root, "--episodes-file", tmp_path / "kept.json")
 
 
 @pytest.mark.slow

@@ -43,6 +43,7 @@ def write_curated(plan: Plan, output: Path) -> None:
         UserError: it cannot be written, or LeRobot cannot cut its videos.
     """
     fetch_all_videos(plan.dataset.source)
+    _require_videos(plan.dataset.source, plan.kept)
     with made_beside(output, needed=dataset_bytes(plan.dataset)) as folder:
         _keep_episodes(plan, folder, name=f"local/{output.name}")
         if plan.spans:
@@ -61,11 +62,24 @@ def write_curated(plan: Plan, output: Path) -> None:
         write_file(folder / CURATION_FILE, json.dumps(record, indent=1))
 
 
+def _require_videos(source: Source, episodes: list[int]) -> None:
+    # LeRobot answers a missing file by asking the Hub, even about a folder: look first.
+    for key in source.meta.video_keys:
+        for episode in episodes:
+            path = source.root / source.meta.get_video_file_path(episode, key)
+            if not path.is_file():
+                raise UserError(
+                    f"the dataset is incomplete: {path} is missing. Restore it, or use "
+                    "--episodes-file, which needs no videos"
+                )
+
+
 def _keep_episodes(plan: Plan, folder: Path, *, name: str) -> None:
     source = plan.dataset.source
     if plan.dropped:
         dropped = [verdict.episode_index for verdict in plan.dropped]
-        whole = LeRobotDataset(source.repo_id, root=source.root)
+        # Of the others LeRobot would miss the frames, if they have none.
+        whole = LeRobotDataset(source.repo_id, root=source.root, episodes=plan.kept)
         try:
             delete_episodes(whole, dropped, output_dir=folder, repo_id=name)
         except AssertionError as error:  # LeRobot's own check of the videos

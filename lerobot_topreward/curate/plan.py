@@ -172,6 +172,8 @@ def _verdicts(plan: Plan, *, unlabelled: str) -> list[Verdict]:
         reasons = ("not labelled",) if unlabelled == "drop" else ()
         if episode in plan.decisions:
             reasons = () if plan.decisions[episode] else (PERSON,)
+        if plan.seconds(episode) == 0:
+            reasons = ("no frames",)  # LeRobot can neither keep nor read such an episode
         found[episode] = Verdict(episode, reasons)
     return [found[episode] for episode in range(total)]
 
