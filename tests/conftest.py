@@ -1,9 +1,11 @@
 import atexit
+import hashlib
 import logging
 import os
+import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,10 @@ def record_dataset(tmp_path_factory: pytest.TempPathFactory) -> RecordDataset:
         vcodec: str = "h264",
         file_per_episode: bool = False,
         environment_state: int = 0,
+        state: int = 6,
+        extra: Mapping[str, np.ndarray] | None = None,  # a value per frame of the dataset
+        small_files: bool = False,  # data files of 1 MB, two to a folder
+        others_files: bool = False,  # that LeRobot does not know of
     ) -> Path:
         root = tmp_path_factory.mktemp("recorded") / "dataset"
         rng = np.random.default_rng(seed)
@@ -60,11 +66,13 @@ def record_dataset(tmp_path_factory: pytest.TempPathFactory) -> RecordDataset:
             }
             for camera in cameras
         }
-        vectors = {"observation.state": 6, "action": 6}
+        vectors = {"observation.state": state, "action": 6}
         if environment_state:  # policies without images need one
             vectors["observation.environment_state"] = environment_state
         for name, width in vectors.items():
             features[name] = {"dtype": "float32", "shape": (width,), "names": None}
+        for name, values in (extra or {}).items():
+            features[name] = {"dtype": str(values.dtype), "shape": (1,), "names": None}
         dataset = LeRobotDataset.create(
             "local/recorded",
             fps=fps,
@@ -72,11 +80,15 @@ def record_dataset(tmp_path_factory: pytest.TempPathFactory) -> RecordDataset:
             root=root,
             use_videos=video,
             rgb_encoder=RGBEncoderConfig(vcodec=vcodec) if video else None,
+            data_files_size_in_mb=1 if small_files else None,
         )
+        if small_files:
+            dataset.meta.update_chunk_settings(chunks_size=2)
         if file_per_episode:  # every video is larger than this, so none is added to
             setattr(dataset.meta.info, "video_files_size_in_mb", 1e-9)  # noqa: B010
         for episode, length in enumerate(lengths):
             task = tasks[episode % len(tasks)]
+            start = sum(lengths[:episode])
             for frame in range(length):
                 text = task if isinstance(task, str) else task[frame * len(task) // length]
                 dataset.add_frame(
@@ -91,14 +103,49 @@ def record_dataset(tmp_path_factory: pytest.TempPathFactory) -> RecordDataset:
                             name: rng.normal(size=width).astype(np.float32)
                             for name, width in vectors.items()
                         },
+                        **{
+                            name: values[start + frame : start + frame + 1]
+                            for name, values in (extra or {}).items()
+                        },
                         "task": text,
                     }
                 )
             dataset.save_episode()
         dataset.finalize()
+        if others_files:
+            (root / "README.md").write_text("# Mine\n")
+            (root / "truth.parquet").write_bytes(b"truth")
+            for hidden in (".cache/huggingface/lock", ".git/HEAD"):
+                (root / hidden).parent.mkdir(parents=True)
+                (root / hidden).write_text("hidden")
         return root
 
     return record
+
+
+@pytest.fixture(scope="session")
+def recorded_small(record_dataset: RecordDataset) -> Path:
+    return record_dataset(lengths=(4, 3, 5), cameras=(), others_files=True)
+
+
+@pytest.fixture
+def small(recorded_small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset of three short episodes that a test may change."""
+    return shutil.copytree(recorded_small, tmp_path_factory.mktemp("small") / "dataset")
+
+
+@pytest.fixture(scope="session")
+def hashes() -> Callable[[Path], dict[str, str]]:
+    """Hash every file in a folder, by its path there."""
+
+    def hash_all(root: Path) -> dict[str, str]:
+        return {
+            path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(root.rglob("*"))
+            if path.is_file()
+        }
+
+    return hash_all
 
 
 @pytest.fixture(scope="session")
@@ -169,3 +216,59 @@ def write_labels(tmp_path_factory: pytest.TempPathFactory) -> WriteLabels:
         return output
 
     return write
+
+
+@pytest.fixture(scope="session")
+def rewards_for() -> Callable[..., Any]:
+    """Draw the rewards of a dataset's frames; its second episode has none."""
+    import pyarrow.parquet as pq
+
+    from lerobot_topreward.records import FrameRewards
+
+    def draw(root: Path, *, seed: int = 0) -> FrameRewards:
+        table = pq.read_table(root / "data")
+        episode = table["episode_index"].to_numpy()
+        labelled = episode != 1
+        rng = np.random.default_rng(seed)
+
+        def values(low: float, high: float) -> np.ndarray:
+            return np.where(labelled, rng.uniform(low, high, len(episode)), 0).astype(np.float32)
+
+        return FrameRewards(
+            index=table["index"].to_numpy(),
+            episode_index=episode,
+            frame_index=table["frame_index"].to_numpy(),
+            labelled=labelled,
+            log_prob_true=values(-20, 0),
+            log_prob_false=values(-20, 0),
+            progress=values(0, 1),
+            advantage=values(-1, 1),
+        )
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def columns_of() -> Callable[[Any], dict[str, np.ndarray]]:
+    """Name the columns of a labelled dataset that hold these rewards."""
+    return lambda rewards: {
+        "topreward.log_prob": rewards.log_prob_true,
+        "topreward.progress": rewards.progress,
+        "topreward.advantage": rewards.advantage,
+        "topreward.labelled": rewards.labelled,
+    }
+
+
+@pytest.fixture(scope="session")
+def assert_columns(columns_of: Callable[..., dict[str, np.ndarray]]) -> Callable[..., None]:
+    """Compare the columns of a labelled dataset with the rewards that it was given."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def compare(root: Path, rewards: Any) -> None:
+        table = pq.read_table(root / "data")
+        for name, values in columns_of(rewards).items():
+            assert table[name].type == (pa.bool_() if values.dtype == bool else pa.float32())
+            np.testing.assert_array_equal(table[name].to_numpy(), values)
+
+    return compare
