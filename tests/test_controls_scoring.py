@@ -259,6 +259,24 @@ def test_swapped_instructions_are_those_of_other_episodes(dataset: LabelledDatas
     assert all(text != other for text, other in swapped.items())
 
 
+def test_every_segment_of_an_episode_is_asked_about_another(
+    record_dataset: RecordDataset, tiny_vlm: Path, tmp_path: Path
+) -> None:
+    root = record_dataset(lengths=(20, 14), tasks=(("reach", "lift"),), cameras=("front",))
+    dataset = reopen(label(root, tiny_vlm, tmp_path / "dataset"))
+    found = score(dataset, tiny_vlm)
+    assert found.failed == {}
+    for scores in found.controls.values():
+        assert [one.segment for one in scores] == [one.segment for one in dataset.scores]
+    header = pq.read_schema(dataset.store.path(0, "swapped")).metadata[b"topreward"]
+    assert json.loads(header)["asked"] == ["lift", "reach"]
+    assert score(dataset, tiny_vlm).scored == 0
+    # An episode that holds the given instruction cannot be asked about another one as a whole.
+    given = score(dataset, tiny_vlm, controls=["swapped"], swapped="lift")
+    assert (given.scored, given.controls) == (0, {})
+    assert "no other one to ask" in given.reasons["swapped"]
+
+
 def test_a_misspelt_control_gets_a_suggestion(dataset: LabelledDataset) -> None:
     with pytest.raises(UserError, match="did you mean reversed"):
         score(dataset, None, controls=["reverse"])
@@ -332,6 +350,9 @@ def test_an_unwritable_folder_sends_shards_elsewhere(
     assert len(found.controls["static"]) == 1
     assert sorted(path.name for path in labelled.rglob("*")) == before
     assert len(list((tmp_path / "mine").glob("topreward/*/episode_000003.static.parquet"))) == 1
+    assert stored_controls(in_cache(dataset), controls=["static"]) == {}
+    stored = stored_controls(in_cache(dataset), controls=["static"], output=tmp_path / "mine")
+    assert len(stored["static"]) == 1
 
 
 def test_an_episode_that_fails_is_reported(

@@ -257,6 +257,26 @@ def test_an_episode_that_cannot_be_asked_is_reported(
     assert run(dataset, tiny_vlm, generator=Scripted()).asked == 1
 
 
+def test_every_segment_is_asked_about_on_its_own(
+    record_dataset: RecordDataset, tiny_vlm: Path, tmp_path: Path
+) -> None:
+    root = record_dataset(lengths=(20, 3), tasks=(("reach", "lift"),), cameras=("front",))
+    with pytest.raises(SystemExit):
+        main(
+            ["label", "--root", str(root), "--vlm", str(tiny_vlm), "--output", str(tmp_path / "x")]
+        )
+    dataset = open_labelled(repo_id=None, root=tmp_path / "x", revision=None)
+    found = run(dataset, tiny_vlm, generator=Scripted())
+    assert [answer.segment.instruction for answer in found.answers] == ["reach", "lift"] * 2
+    assert [len(answer.frame_index) for answer in found.answers] == [2, 2, 1, 0]
+    assert all(
+        (answer.frame_index > answer.segment.start).all()
+        and (answer.frame_index < answer.segment.start + answer.segment.length).all()
+        for answer in found.answers
+    )
+    assert (found.usable, found.undefined) == (4, 2)  # too few frames to be in an order
+
+
 def test_one_frame_alone_is_no_baseline(dataset: LabelledDataset, tiny_vlm: Path) -> None:
     with pytest.raises(UserError, match="at least 2 frames"):
         run(dataset, tiny_vlm, frames=1)

@@ -36,8 +36,8 @@ from lerobot_topreward.store import Store, output_lock
 from lerobot_topreward.vlm.identity import VlmConfig
 
 ONE_INSTRUCTION = (
-    "every episode has the same instruction, so there is no other one to ask; give another task's "
-    "with --swapped-instruction TEXT"
+    "these episodes all have the same instruction, so there is no other one to ask; give another "
+    "task's with --swapped-instruction TEXT"
 )
 
 
@@ -81,12 +81,12 @@ def score_controls(
     check_controls(controls)
     config = same_vlm(dataset, vlm)
     swapped = swapped_instructions(dataset, given=swapped_instruction)
-    reasons = {}
-    if "swapped" in controls and not swapped:
-        reasons["swapped"] = ONE_INSTRUCTION
-    controls = [control for control in dict.fromkeys(controls) if control not in reasons]
     folder = output_of(dataset, output)
     shards = _shards(dataset, episodes, folder)
+    reasons = {}
+    if "swapped" in controls and not shards.askable("swapped", swapped):
+        reasons["swapped"] = ONE_INSTRUCTION
+    controls = [control for control in dict.fromkeys(controls) if control not in reasons]
     todo = shards.missing(controls, swapped)
     failed: Mapping[int, str] = {}
     if todo:
@@ -103,7 +103,11 @@ def score_controls(
 
 
 def stored_controls(
-    dataset: LabelledDataset, *, controls: Sequence[str], swapped_instruction: str | None = None
+    dataset: LabelledDataset,
+    *,
+    controls: Sequence[str],
+    swapped_instruction: str | None = None,
+    output: Path | None = None,
 ) -> Mapping[str, list[PrefixScores]]:
     """Read the controls that earlier runs scored; asks no VLM.
 
@@ -111,6 +115,7 @@ def stored_controls(
         dataset: a labelled dataset.
         controls: any of `scoring.CONTROLS`.
         swapped_instruction: what "swapped" must have asked; whatever it was if not given.
+        output: where shards went when the labels' own folder could not be written to.
 
     Returns:
         What there is of each control, without the controls of which there is nothing.
@@ -119,7 +124,7 @@ def stored_controls(
     swapped = None
     if swapped_instruction is not None:
         swapped = swapped_instructions(dataset, given=swapped_instruction)
-    shards = _shards(dataset, dataset.episodes, output_of(dataset, None))
+    shards = _shards(dataset, dataset.episodes, output_of(dataset, output))
     found = {control: shards.read_all(control, swapped) for control in controls}
     return {control: scores for control, scores in found.items() if scores}
 
@@ -230,7 +235,7 @@ class _Shards:
         return None
 
     def read_all(self, control: str, swapped: Mapping[str, str] | None) -> list[PrefixScores]:
-        found = [self.read(episode, control, swapped) for episode in self._asked(control, swapped)]
+        found = [self.read(episode, control, swapped) for episode in self.askable(control, swapped)]
         return [one for parts in found if parts is not None for one in parts]
 
     def missing(
@@ -238,12 +243,12 @@ class _Shards:
     ) -> dict[int, tuple[str, ...]]:
         todo: dict[int, tuple[str, ...]] = {}
         for control in controls:
-            for episode in self._asked(control, swapped):
+            for episode in self.askable(control, swapped):
                 if self.read(episode, control, swapped) is None:
                     todo[episode] = (*todo.get(episode, ()), control)
         return dict(sorted(todo.items()))
 
-    def _asked(self, control: str, swapped: Mapping[str, str] | None) -> list[int]:
+    def askable(self, control: str, swapped: Mapping[str, str] | None) -> list[int]:
         """Episodes that the control can ask about: all but those without another instruction."""
         if control != "swapped" or swapped is None:
             return list(self.parts)

@@ -230,7 +230,8 @@ def _swapped(summary: ControlSummary) -> str:
     if summary.share >= MOST and summary.real_above < CLEARLY_ABOVE:
         return (
             f"The model does not read the instruction: {shown}. Its reward says that something is "
-            "done, not that the task is; try a clearer --instruction or a larger --vlm."
+            "done, not that the task is. Where the two tasks look alike, ask a different one with "
+            "--swapped-instruction; else try a clearer --instruction or a larger --vlm."
         )
     return f"The model reads the instruction only in part: {shown}."
 
