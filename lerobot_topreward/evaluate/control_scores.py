@@ -36,8 +36,8 @@ from lerobot_topreward.store import Store, output_lock
 from lerobot_topreward.vlm.identity import VlmConfig
 
 ONE_INSTRUCTION = (
-    "these episodes all have the same instruction, so there is no other one to ask; give another "
-    "task's with --swapped-instruction TEXT"
+    "every episode has the same instruction, so there is no other one to ask; give another task's "
+    "with --swapped-instruction TEXT"
 )
 
 
