@@ -108,8 +108,8 @@ def main() -> int:
     bad = ~truth["success"].to_numpy(dtype=bool)
     lengths = np.array([one.frames for one in plan.metrics])
     seeds = f"{_FIRST_SEED} to {_FIRST_SEED + config.episodes - 1}"
-    print(f"\n{len(bad)} episodes (seeds {seeds}), {int(bad.sum())} of them bad: all kinds but")
-    print(f"{', '.join(SUCCEEDING)}. Dropped of each kind:\n")
+    print(f"\n{len(bad)} episodes (seeds {seeds}), {int(bad.sum())} of them bad:")
+    print(f"all but the kinds {', '.join(SUCCEEDING)}. Dropped of each kind:\n")
     print_table(
         {
             f"curate: {'; '.join(describe_rules(plan))}": np.array(
