@@ -1,17 +1,16 @@
+"""Runs of `lerobot-topreward train`, beside those of LeRobot's own command."""
+
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from importlib.resources import files
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
 from lerobot.configs.default import DatasetConfig
 from lerobot.configs.train import TrainPipelineConfig
 from lerobot.datasets.factory import make_train_eval_datasets
@@ -21,15 +20,9 @@ from lerobot.scripts import lerobot_train
 from safetensors.torch import load_file
 
 from lerobot_topreward.cli import main
-from lerobot_topreward.errors import UserError
 from lerobot_topreward.source import open_source
-from lerobot_topreward.train.arguments import split_arguments
 from lerobot_topreward.train.config import WeightingConfig, from_params
-from lerobot_topreward.train.trainer_config import (
-    read_trainer_config,
-    trainer_arguments,
-    training_episodes,
-)
+from lerobot_topreward.train.trainer_config import trainer_arguments, training_episodes
 
 RecordDataset = Callable[..., Path]
 WriteLabels = Callable[..., Path]
@@ -261,94 +254,6 @@ def test_held_out_episodes_are_lerobots(recorded: Path) -> None:
     assert training_episodes(source, config) == [2, 0]
 
 
-def test_arguments_are_taken_apart(tmp_path: Path) -> None:
-    preset = tmp_path / "mine.yaml"
-    preset.write_text(
-        yaml.safe_dump(
-            {
-                "train": {
-                    "policy": {"type": "act", "chunk_size": 8, "use_vae": False},
-                    "dataset.episodes": [0, 1],
-                    "seed": None,
-                    "weighting": {"scheme": "rabc", "kappa": 0.1, "horizon": 2},
-                }
-            },
-            sort_keys=False,
-        )
-    )
-    split = split_arguments(
-        [
-            *("--config", str(preset), "--weighting.kappa", "1e-6", "--policy.chunk_size", "4"),
-            *("--weighting.horizon=null", "--weighting.unlabelled-weight=1", "--steps=3"),
-        ]
-    )
-    assert split.weighting == {
-        "scheme": "rabc",
-        "kappa": "1e-6",
-        "horizon": None,
-        "unlabelled_weight": "1",
-    }
-    assert split.lerobot == [
-        *("--policy.type=act", "--policy.use_vae=false", "--dataset.episodes=[0, 1]"),
-        *("--seed=null", "--policy.chunk_size", "4", "--steps=3"),
-    ]
-    assert not split.dry_run
-    assert not split.wants_help
-    split = split_arguments([f"--config={preset}", "--policy.path=x", "--dry-run", "-h"])
-    assert "--policy.type=act" not in split.lerobot
-    assert split.dry_run
-    assert split.wants_help
-
-
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        (["--weighting.beta"], r"--weighting.beta needs a value, as in --weighting.beta=\.\.\."),
-        (["--weighting.beta", "--steps=3"], "--weighting.beta needs a value"),
-        (["--weightings.beta=1"], "did you mean --weighting.beta"),
-        (["--weighting=awr"], r"did you mean --weighting\.scheme"),
-        (["--dry-run=perhaps"], "--dry-run is true or false; got perhaps"),
-        (["--config"], "--config needs a YAML file or the name of a preset"),
-    ],
-)
-def test_arguments_that_mean_nothing(given: list[str], expected: str) -> None:
-    with pytest.raises(UserError, match=expected):
-        split_arguments(given)
-
-
-def values(options: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in options.items():
-        if isinstance(value, dict):
-            yield from values(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
-PRESETS = sorted(
-    path.name.removesuffix(".yaml")
-    for path in files("lerobot_topreward.configs").iterdir()
-    if path.name.endswith(".yaml")
-)
-
-
-@pytest.mark.parametrize("name", PRESETS)
-def test_every_option_of_a_preset_is_lerobots(name: str) -> None:
-    preset = yaml.safe_load((files("lerobot_topreward.configs") / f"{name}.yaml").read_text())
-    options = preset["train"]
-    split = split_arguments([f"--config={name}"])
-    assert from_params(split.weighting) == from_params(options.pop("weighting"))
-    config: Any = read_trainer_config([*split.lerobot, "--dataset.repo_id=a/b"])
-    found = dict(values(options))
-    for option, value in found.items():
-        held: Any = config
-        for part in option.split("."):
-            held = getattr(held, part)
-        assert (list(held) if isinstance(held, tuple) else held) == value
-    if name != "paper":
-        assert found["policy.type"] == name.removesuffix("_so101")
-        config.validate()
-
-
 def test_the_paper_preset_is_the_papers(
     recorded: Path, write_labels: WriteLabels, tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:
@@ -356,16 +261,3 @@ def test_the_paper_preset_is_the_papers(
     root = write_labels(recorded, scoring=scoring)
     assert run(*on(root, tmp_path / "run", *ACT), "--config", "paper", "--dry-run") == 0
     assert "top-awr: progress from one scored prefix to the next" in capfd.readouterr().out
-
-
-def test_help_is_quick_and_complete() -> None:
-    command = (sys.executable, "-X", "importtime", "-m", "lerobot_topreward", "train", "--help")
-    ran = subprocess.run(
-        command, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "80"}
-    )
-    for option in WeightingConfig.__dataclass_fields__:
-        assert f"--weighting.{option}" in ran.stdout
-    for text in ("--dry_run", "--config", "act_so101", "lerobot-train", "seconds", "nats"):
-        assert text in ran.stdout
-    imported = {line.rpartition("|")[2].strip() for line in ran.stderr.splitlines()}
-    assert "lerobot.scripts.lerobot_train" not in imported

@@ -98,15 +98,21 @@ def _preset_arguments(options: Mapping[str, Any], given: Sequence[str]) -> list[
         names.add("--policy.type")
     return [
         f"--{name}={_text(value)}"
-        for name, value in _flat(options)
+        for name, value in flat_options(options)
         if name.partition(".")[0] != "weighting" and f"--{name}" not in names
     ]
 
 
-def _flat(options: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat_options(options: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield a preset's options by their names on the command line.
+
+    Args:
+        options: nested by the parts of their names, or already dotted.
+        prefix: the parts of the name that lead here, each with its dot.
+    """
     for name, value in options.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
+            yield from flat_options(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
 
