@@ -1,10 +1,9 @@
 """The report command: a labelled dataset becomes one HTML page, and perhaps a Rerun recording."""
 
-import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -28,6 +27,7 @@ from lerobot_topreward.report.content import (
     success_auc,
     unlabelled,
 )
+from lerobot_topreward.report.drafts import drafted
 from lerobot_topreward.report.media import EpisodeMedia, Footage, NoPictures, read_strips
 from lerobot_topreward.report.page import Page, render
 from lerobot_topreward.report.recording import check_rerun, write_recording
@@ -37,7 +37,6 @@ from lerobot_topreward.selection import resolve_camera
 from lerobot_topreward.source import fetch_videos
 from lerobot_topreward.store import read_run
 from lerobot_topreward.success import Success, read_success
-from lerobot_topreward.transaction import sync
 
 _NAMED = 5  # episodes without pictures that the terminal lists
 _BASE64 = 3 / 4  # bytes of pictures in a byte of text
@@ -84,9 +83,12 @@ def report(config: ReportConfig, *, console: Console) -> int:
         UserError: no such dataset, not labelled, or the page cannot be written.
     """
     began = time.monotonic()
-    if config.rerun is not None:
-        check_rerun()
-    with written_at_once(config.output, option="--output") as draft:
+    with ExitStack() as drafts:
+        page_draft = drafts.enter_context(drafted(config.output, option="--output"))
+        rerun_draft = None
+        if config.rerun is not None:
+            check_rerun()
+            rerun_draft = drafts.enter_context(drafted(config.rerun, option="--rerun"))
         dataset = open_labelled(
             repo_id=config.repo_id, root=config.root, revision=config.revision, labels=config.labels
         )
@@ -94,63 +96,30 @@ def report(config: ReportConfig, *, console: Console) -> int:
             raise UserError(f"{dataset.labels} has no labelled episode; label some, then report")
         camera = resolve_camera(dataset.source.meta, config.camera or dataset.key.camera)
         known = read_success(dataset.source, config.success_file)
-        decided = _decisions(config.rules, dataset)
         findings = find(dataset, config.rules, known)
-        page = make_page(dataset, findings, known, config=config, camera=camera, decisions=decided)
-        room = config.max_mb * 1e6 - len(render(page, {})) - _EPISODE_BYTES * len(page.episodes)
         footage = Footage(dataset.source, camera, _parts(findings))
-        media = read_media(
-            footage,
-            how=config.videos,
-            sample_fps=dataset.key.sample_fps,
-            room=max(0, int(room * _BASE64)),
-            console=console,
-        )
-        size = draft.write_bytes(render(page, media).encode("utf-8", "replace"))
+        page = make_page(dataset, findings, known, config=config, camera=camera)
+        media = read_media(footage, dataset, config=config, page=page, console=console)
+        with page_draft.writing() as path:
+            size = path.write_bytes(render(page, media).encode("utf-8", "replace"))
+        if rerun_draft is not None:
+            _fetch(footage)
+            with rerun_draft.writing() as path:
+                write_recording(
+                    path,
+                    footage,
+                    findings.rewards,
+                    name=page.title,
+                    sample_fps=dataset.key.sample_fps,
+                )
     _print_missing(media, console)
-    seconds = time.monotonic() - began
-    console.print(f"report  {config.output} ({size / 1e6:.1f} MB, {seconds:.1f} s)")
     if size > config.max_mb * 1e6:
         console.print(f"the curves alone take more than --max-mb {config.max_mb:g}", style="yellow")
     if config.rerun is not None:
-        with written_at_once(config.rerun, option="--rerun") as draft:
-            fetch_videos(footage.source, footage.camera, list(footage.episodes))
-            write_recording(
-                draft,
-                footage,
-                findings.rewards,
-                name=page.title,
-                sample_fps=dataset.key.sample_fps,
-            )
         console.print(f"rerun   {config.rerun} ({config.rerun.stat().st_size / 1e6:.1f} MB)")
+    seconds = time.monotonic() - began
+    console.print(f"report  {config.output} ({size / 1e6:.1f} MB, {seconds:.1f} s)")
     return 0
-
-
-@contextmanager
-def written_at_once(path: Path, *, option: str) -> Iterator[Path]:
-    """Give a draft to write to, which takes the place of the file when all went well.
-
-    Args:
-        path: the file, in a folder that exists.
-        option: that named it.
-
-    Raises:
-        UserError: it cannot be written; known before anything is done.
-    """
-    path = path.expanduser().absolute()
-    draft = path.with_name(f".{path.name}.partial")
-    try:
-        if path.is_dir():
-            raise IsADirectoryError(None, "it is a folder")
-        draft.touch()
-        try:
-            yield draft
-            sync(draft)
-            os.replace(draft, path)
-        finally:
-            draft.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"{option} {path} cannot be written: {error.strerror}") from error
 
 
 def find(dataset: LabelledDataset, rules: RulesConfig, known: Success | None) -> Findings:
@@ -176,9 +145,9 @@ def make_page(
     *,
     config: ReportConfig,
     camera: str,
-    decisions: Mapping[int, bool],
 ) -> Page:
     """Put everything but the pictures together."""
+    decisions = _decisions(config.rules, dataset)
     run = dataset.store.folder / "run.json"
     failed = read_run(run).get("failed", {}) if run.is_file() else {}
     by_task = dataset.provenance.get("normalize") == "task"
@@ -223,34 +192,40 @@ def _columns(dataset: LabelledDataset, *, debiased: bool) -> str | None:
 
 def read_media(
     footage: Footage,
+    dataset: LabelledDataset,
     *,
-    how: Literal["strip", "inline", "none"],
-    sample_fps: float,
-    room: int,
+    config: ReportConfig,
+    page: Page,
     console: Console,
 ) -> dict[int, EpisodeMedia]:
-    """Read the pictures of all episodes.
+    """Read the pictures of all episodes, as good as the size of the page allows.
 
     Args:
         footage: whose.
-        how: as in the configuration.
-        sample_fps: pictures per second of a strip, Hz.
-        room: bytes for all of them.
+        dataset: which the footage is of.
+        config: how, and how large the page may be.
+        page: what else it holds.
         console: where the progress is shown.
 
     Raises:
         UserError: the Hub refuses or is out of reach.
     """
-    if how == "none":
+    if config.videos == "none":
         return {}
+    _fetch(footage)
+    left = config.max_mb * 1e6 - len(render(page, {})) - _EPISODE_BYTES * len(page.episodes)
+    room = max(0, int(left * _BASE64))
+    with _progress(footage, console) as done:
+        if config.videos == "strip":
+            return read_strips(footage, sample_fps=dataset.key.sample_fps, room=room, done=done)
+        return read_videos(footage, room=room, done=done)
+
+
+def _fetch(footage: Footage) -> None:
     try:
         fetch_videos(footage.source, footage.camera, list(footage.episodes))
     except UserError as error:
         raise UserError(f"{error}. To do without pictures: --videos none") from error
-    with _progress(footage, console) as done:
-        if how == "strip":
-            return read_strips(footage, sample_fps=sample_fps, room=room, done=done)
-        return read_videos(footage, room=room, done=done)
 
 
 @contextmanager

@@ -1,0 +1,174 @@
+"""Size of the report and the time it takes to make and to open, for every way to show pictures.
+
+    python benchmarks/report.py
+
+Records episodes as an arm with one camera would (640x480, 30 fps, AV1, 20 s): the demo's pictures,
+enlarged, with the noise of a sensor. Labels them with made-up curves, makes the report in a process
+of its own and opens it in headless Chromium, which Selenium drives.
+"""
+
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import tyro
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from PIL import Image
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+
+from lerobot_topreward.clips import read_clip
+from lerobot_topreward.dataset import write_columns
+from lerobot_topreward.demo.command import DATASET
+from lerobot_topreward.fingerprints import dataset_fingerprint
+from lerobot_topreward.records import FrameRewards, Segment
+from lerobot_topreward.source import episode_rows, frame_table, open_source
+from lerobot_topreward.store import ScoreKey
+
+CAMERA = "observation.images.front"
+TASKS = ("put the red block in the box", "open the drawer", "stack the cups")
+WAYS = ("none", "strip", "inline")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkConfig:
+    """What is recorded and where the browser is."""
+
+    episodes: int = 50  # recorded
+    seconds: float = 20.0  # each
+    fps: int = 30  # of the recording
+    size: tuple[int, int] = (480, 640)  # height and width
+    noise: float = 3.0  # standard deviation, of 255
+    folder: Path | None = None  # keeps the recording, and uses it again
+    chromium: Path = Path("/usr/bin/chromium")
+    chromedriver: Path = Path("/usr/bin/chromedriver")
+
+
+def main(config: BenchmarkConfig) -> None:
+    """Record, report in every way, open, print."""
+    with TemporaryDirectory() as temporary:
+        folder = config.folder or Path(temporary)
+        labelled = folder / "labelled"
+        if not labelled.is_dir():
+            began = time.perf_counter()
+            record(config, folder / "recorded")
+            label(folder / "recorded", labelled)
+            print(f"recorded in {time.perf_counter() - began:.0f} s")
+        print(f"{config.episodes} episodes of {config.seconds:g} s, {config.size[1]}x"
+              f"{config.size[0]}, {config.fps} Hz")  # fmt: skip
+        for way in WAYS:
+            page = folder / f"report-{way}.html"
+            began = time.perf_counter()
+            command = [sys.executable, "-m", "lerobot_topreward", "report", "--root", str(labelled)]
+            command += ["--output", str(page), "--videos", way]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            made = time.perf_counter() - began
+            opened = [open_page(config, page) for _ in range(3)]
+            shown, loaded = (sorted(times)[1] for times in zip(*opened, strict=True))
+            print(f"--videos {way:<7} {page.stat().st_size / 1e6:5.1f} MB, made in {made:5.1f} s, "
+                  f"shown after {shown:.2f} s, loaded after {loaded:.2f} s")  # fmt: skip
+
+
+def record(config: BenchmarkConfig, root: Path) -> None:
+    """Record the demo's pictures, enlarged, with noise."""
+    height, width = config.size
+    features: dict[str, dict] = {
+        CAMERA: {"dtype": "video", "shape": (height, width, 3), "names": ["height", "width", "c"]}
+    }
+    for name in ("observation.state", "action"):
+        features[name] = {"dtype": "float32", "shape": (6,), "names": None}
+    dataset = LeRobotDataset.create(
+        "local/recorded", fps=config.fps, features=features, root=root, streaming_encoding=True
+    )
+    rng = np.random.default_rng(0)
+    grain = rng.normal(0, config.noise, (16, height, width, 3)).astype(np.float32)
+    demo = open_source(repo_id=None, root=DATASET, revision=None)
+    lengths = episode_rows(demo.meta)["length"]
+    for episode in range(config.episodes):
+        whole = Segment(episode % len(lengths), 0, lengths[episode % len(lengths)], "")
+        fps = float(demo.meta.fps)
+        clip = read_clip(demo, camera=CAMERA, segment=whole, sample_fps=fps, final_frame=True)
+        large = [np.asarray(Image.fromarray(one).resize((width, height))) for one in clip.frames]
+        frames = round(config.seconds * config.fps)
+        for frame in range(frames):
+            image = large[frame * len(large) // frames] + grain[rng.integers(len(grain))]
+            values = rng.normal(size=6).astype(np.float32)
+            pixels = np.clip(image, 0, 255).astype(np.uint8)
+            task = TASKS[episode % len(TASKS)]
+            dataset.add_frame(
+                {CAMERA: pixels, "observation.state": values, "action": values, "task": task}
+            )
+        dataset.save_episode()
+    dataset.finalize()
+
+
+def label(root: Path, output: Path) -> None:
+    """Label with curves that rise, some of which fall again."""
+    source = open_source(repo_id=None, root=root, revision=None)
+    table = frame_table(source)
+    rng = np.random.default_rng(0)
+    log_prob = np.zeros(len(table.index), dtype=np.float32)
+    for episode in range(source.meta.total_episodes):
+        rows = table.rows(episode)
+        frames = rows.stop - rows.start
+        end = rng.choice([-6.0, -9.0, -13.0], p=[0.7, 0.15, 0.15])
+        curve = np.interp(np.linspace(0, 1, frames), [0, 0.3, 0.7, 1], [-18, -14, -8, end])
+        log_prob[rows] = curve + np.repeat(rng.normal(0, 0.4, frames // 15 + 1), 15)[:frames]
+    rewards = FrameRewards(
+        index=table.index,
+        episode_index=table.episode_index,
+        frame_index=table.frame_index,
+        labelled=np.ones(len(table.index), dtype=bool),
+        log_prob_true=log_prob,
+        log_prob_false=np.full_like(log_prob, -1),
+        progress=np.zeros_like(log_prob),
+        advantage=np.zeros_like(log_prob),
+    )
+    key = ScoreKey(
+        vlm="made/up",
+        vlm_revision="0" * 40,
+        dtype="float32",
+        quantize=None,
+        engine="one-pass",
+        prompt="",
+        camera=CAMERA,
+        instruction=None,
+        sample_fps=2.0,
+        final_frame=True,
+        prefixes=None,
+        max_pixels=None,
+    )
+    provenance = {"dataset": source.repo_id, "scoring": asdict(key), "normalize": "task"}
+    provenance |= {"scale": "log-prob", "horizon_frames": 30}
+    fingerprint = dataset_fingerprint(source, table)
+    write_columns(root, rewards, output, fingerprint=fingerprint, provenance=provenance)
+
+
+def open_page(config: BenchmarkConfig, page: Path) -> tuple[float, float]:
+    """Seconds from the start of the navigation to the first paint, and to the end of loading."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(config.chromium)
+    with TemporaryDirectory() as profile:
+        for argument in ("headless=new", "no-sandbox", "disable-gpu", "disable-sync",
+                         "disable-background-networking", "disable-component-update",
+                         "no-first-run", "window-size=1440,900", f"user-data-dir={profile}"):  # fmt: skip
+            options.add_argument(f"--{argument}")
+        driver = webdriver.Chrome(options=options, service=Service(str(config.chromedriver)))
+        try:
+            driver.get(page.absolute().as_uri())
+            time.sleep(1)  # loadEventEnd is written after the load event
+            shown, loaded = driver.execute_script(
+                "return [performance.getEntriesByName('first-contentful-paint')[0].startTime,"
+                " performance.getEntriesByType('navigation')[0].loadEventEnd]"
+            )
+        finally:
+            driver.quit()
+    return shown / 1000, loaded / 1000
+
+
+if __name__ == "__main__":
+    main(tyro.cli(BenchmarkConfig))
