@@ -62,15 +62,10 @@ class _Protocol:
     frames: int
     seed: int
 
-    @property
-    def tokens(self) -> int:
-        """Of an answer, at most."""
-        return self.frames * TOKENS_PER_FRAME
-
     def folder(self) -> str:
         """The folder of its answers."""
         text = json.dumps(
-            [PROMPT_START, PROMPT_TASK, PROMPT_FRAME, self.frames, self.seed, self.tokens]
+            [PROMPT_START, PROMPT_TASK, PROMPT_FRAME, self.frames, self.seed, TOKENS_PER_FRAME]
         )
         return f"gvl_{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
@@ -184,7 +179,8 @@ def _ask(clip: Clip | EpisodeError, generator: Generator, protocol: _Protocol) -
     shown = question.frame_index.tolist()
     parts = prompt(clip, question)
     # Of a single frame there is nothing to ask.
-    text = generator.generate(parts, max_new_tokens=protocol.tokens) if shown else ""
+    tokens = TOKENS_PER_FRAME * len(shown)
+    text = generator.generate(parts, max_new_tokens=tokens) if shown else ""
     return {"first": question.first, "shown": shown, "text": text}
 
 
