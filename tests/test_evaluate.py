@@ -12,10 +12,12 @@ from lerobot_topreward.cli import main
 from lerobot_topreward.demo.command import DATASET
 from lerobot_topreward.demo.evaluation import read_truth
 from lerobot_topreward.episode_metrics import episode_metrics
+from lerobot_topreward.evaluate.gvl_question import GvlAnswer, GvlResult
 from lerobot_topreward.evaluate.intervals import auc_estimate, mean_estimate
 from lerobot_topreward.evaluate.summary import (
     summarise,
     summarise_debias,
+    summarise_gvl,
     summarise_success,
 )
 from lerobot_topreward.labelled import open_labelled
@@ -238,6 +240,38 @@ def test_controls_are_scored_once_and_then_reported(
     assert "the real videos of 4" in out
     assert "Time alone explains little" in out
     assert "The model reads the instruction" in out
+
+
+def test_gvl_whose_answers_cannot_be_used_is_counted(
+    demo_dataset: Path, run: Run, tmp_path: Path
+) -> None:
+    root = tmp_path / "dataset"
+    shutil.copytree(demo_dataset.with_name("dataset_topreward"), root)
+    arguments = ("--baseline", "gvl", "--control-episodes", "1", "--device", "cpu")
+    code, out, _ = run("evaluate", "--root", str(root), *arguments)
+    assert code == 0
+    assert (
+        "baseline GVL: 0 of 1 answers keep to the format; 1 break" in out
+    )  # the demo's VLM cannot
+
+
+def test_gvl_beside_the_reward() -> None:
+    real = [_scores([-4, -3, -2], episode=e) for e in range(3)]
+
+    def answer(episode: int, percentages: list[float] | None) -> GvlAnswer:
+        return GvlAnswer(
+            segment=real[episode].segment,
+            frame_index=np.array([2, 4]),
+            percentages=None if percentages is None else np.array(percentages),
+            reason="" if percentages else "no frame twice: 2",
+            text="",
+        )
+
+    answers = (answer(0, [10.0, 50.0]), answer(1, [50.0, 10.0]), answer(2, None))
+    found = summarise_gvl(GvlResult(answers), real)
+    assert (found.segments, found.usable, dict(found.reasons)) == (3, 2, {"no frame twice": 1})
+    assert found.voc.value == pytest.approx(0)
+    assert found.voc_reward.value == pytest.approx(1)
 
 
 def test_without_controls_it_says_what_is_missing(demo_dataset: Path, run: Run) -> None:

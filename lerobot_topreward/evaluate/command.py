@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 
@@ -18,14 +18,18 @@ from lerobot_topreward.evaluate.control_scores import (
     score_controls,
     stored_controls,
 )
-from lerobot_topreward.evaluate.control_table import print_controls, print_debias
+from lerobot_topreward.evaluate.control_table import print_controls, print_debias, print_gvl
 from lerobot_topreward.evaluate.controls import ControlSummary, compare_controls, verdict
+from lerobot_topreward.evaluate.gvl import gvl_baseline
+from lerobot_topreward.evaluate.gvl_question import GvlResult
 from lerobot_topreward.evaluate.summary import (
     DebiasSummary,
     GroupSummary,
+    GvlSummary,
     SuccessSummary,
     summarise,
     summarise_debias,
+    summarise_gvl,
     summarise_success,
 )
 from lerobot_topreward.evaluate.table import print_groups, print_success, print_worst
@@ -41,7 +45,7 @@ from lerobot_topreward.vlm.identity import VlmConfig
 class EvaluateConfig:
     """Say how far the rewards of a labelled dataset can be believed, and which episodes look bad.
 
-    Needs no VLM, except for --controls that were not scored before.
+    Needs no VLM, except for --controls and --baseline that were not scored before.
     """
 
     repo_id: str | None = None  # labelled dataset on the Hub, or under $HF_LEROBOT_HOME
@@ -51,8 +55,9 @@ class EvaluateConfig:
     success_file: Path | None = None  # CSV episode_index,success; else what the dataset itself says
 
     controls: str | None = None  # score static,reversed,swapped or some of them, on a sample
-    control_episodes: int = 10  # how many episodes the sample has
+    control_episodes: int = 10  # how many episodes the sample has, the baseline's too
     swapped_instruction: str | None = None  # what swapped asks; by default another episode's
+    baseline: Literal["none", "gvl"] = "none"  # gvl: ask for percentages of shuffled frames, too
     vlm: str | None = None  # where the labels' VLM lies, if not where it was
     device: str = "auto"  # that it runs on: cuda, cuda:1, mps or cpu
     device_map: str | None = None  # "auto" spreads it over all GPUs
@@ -73,6 +78,12 @@ class EvaluateConfig:
         """The controls that were asked for."""
         return [name.strip() for name in (self.controls or "").split(",") if name.strip()]
 
+    @property
+    def vlm_config(self) -> VlmConfig:
+        """Where the labels' VLM lies and runs; everything else is as the labels say."""
+        named = {} if self.vlm is None else {"vlm": self.vlm}
+        return VlmConfig(device=self.device, device_map=self.device_map, **named)
+
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
@@ -85,7 +96,8 @@ class Evaluation:
     controls: Sequence[ControlSummary]
     debias: DebiasSummary | None
     left_out: Mapping[str, str]  # control -> why it could not be scored
-    failed: Mapping[int, str]  # episode -> why its controls could not be scored
+    failed: Mapping[int, str]  # episode -> why its controls or baseline could not be scored
+    gvl: GvlSummary | None  # where it was asked for
 
 
 def evaluate(config: EvaluateConfig, *, console: Console) -> int:
@@ -99,7 +111,10 @@ def evaluate(config: EvaluateConfig, *, console: Console) -> int:
     )
     known = read_success(dataset.source, config.success_file)
     metrics = episode_metrics(dataset.scores, dataset.rewards(), fps=dataset.fps)
-    scored = _controls(config, dataset, console)
+    # Progress is not part of the JSON.
+    told = Console(stderr=True, highlight=False, markup=False) if config.json else console
+    scored = _controls(config, dataset, told)
+    gvl = _gvl(config, dataset, told) if config.baseline == "gvl" else None
     found = Evaluation(
         metrics=metrics,
         groups=summarise(metrics),
@@ -112,7 +127,8 @@ def evaluate(config: EvaluateConfig, *, console: Console) -> int:
         ],
         debias=summarise_debias(scored.real, scored.controls.get("static", []), known),
         left_out=scored.reasons,
-        failed=scored.failed,
+        failed={**scored.failed, **(gvl.failed if gvl else {})},
+        gvl=None if gvl is None else summarise_gvl(gvl, dataset.scores),
     )
     if config.json:
         text = json.dumps(as_json(dataset, found), indent=2, allow_nan=False)
@@ -122,20 +138,27 @@ def evaluate(config: EvaluateConfig, *, console: Console) -> int:
     return 1 if found.failed else 0
 
 
-def _controls(config: EvaluateConfig, dataset: LabelledDataset, console: Console) -> ControlScores:
+def _controls(config: EvaluateConfig, dataset: LabelledDataset, told: Console) -> ControlScores:
     """Score the controls that were asked for, or read those that earlier runs scored."""
     if not config.control_names:
         stored = stored_controls(dataset, controls=CONTROLS)
         return ControlScores(real=dataset.scores, controls=stored)
-    # Progress is not part of the JSON.
-    told = Console(stderr=True, highlight=False, markup=False) if config.json else console
-    named = {} if config.vlm is None else {"vlm": config.vlm}
     return score_controls(
         dataset,
         controls=config.control_names,
         episodes=sample_episodes(dataset, config.control_episodes),
-        vlm=VlmConfig(device=config.device, device_map=config.device_map, **named),
+        vlm=config.vlm_config,
         swapped_instruction=config.swapped_instruction,
+        output=config.output,
+        console=told,
+    )
+
+
+def _gvl(config: EvaluateConfig, dataset: LabelledDataset, told: Console) -> GvlResult:
+    return gvl_baseline(
+        dataset,
+        episodes=sample_episodes(dataset, config.control_episodes),
+        vlm=config.vlm_config,
         output=config.output,
         console=told,
     )
@@ -153,8 +176,9 @@ def as_json(dataset: LabelledDataset, found: Evaluation) -> dict[str, Any]:
         "success": plain(found.success),
         "controls": [{**plain(one), "verdict": verdict(one)} for one in found.controls],
         "debias": plain(found.debias),
+        "gvl": plain(found.gvl),
         "controls_left_out": plain(found.left_out),
-        "controls_failed": plain(found.failed),
+        "failed": plain(found.failed),
         "episodes": [
             {**plain(one), "success": known.get(one.episode_index)} for one in found.metrics
         ],
@@ -178,7 +202,8 @@ def _print(dataset: LabelledDataset, found: Evaluation, console: Console) -> Non
     print_success(found.success, console)
     print_controls(found.controls, console)
     print_debias(found.debias, console)
+    print_gvl(found.gvl, console)
     for control, reason in found.left_out.items():
         console.print(f"control {control} was left out: {reason}", style="yellow")
     for episode, reason in found.failed.items():
-        console.print(f"controls of episode {episode} failed: {reason}", style="yellow")
+        console.print(f"episode {episode} could not be scored: {reason}", style="yellow")

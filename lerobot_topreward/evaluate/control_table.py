@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from lerobot_topreward.evaluate.controls import ControlSummary, CurveSummary, verdict
-from lerobot_topreward.evaluate.summary import DebiasSummary
-from lerobot_topreward.evaluate.table import number, text_table
+from lerobot_topreward.evaluate.summary import DebiasSummary, GvlSummary
+from lerobot_topreward.evaluate.table import interval, number, text_table
 
 _MEANING = {
     "static": "the first frame repeated",
@@ -56,6 +56,22 @@ def print_debias(found: DebiasSummary | None, console: Console) -> None:
         f"label --debias static would change VOC {number(found.voc.value)} -> "
         f"{number(found.voc_debiased.value)}{auc}, on {found.episodes} episodes"
     )
+
+
+def print_gvl(found: GvlSummary | None, console: Console) -> None:
+    """Print GVL's order beside the reward's, and how many of its answers could not be used."""
+    if found is None:
+        return
+    console.print(
+        f"baseline GVL: {found.usable} of {found.segments} answers keep to the format"
+        + "".join(f"; {count} break '{rule}'" for rule, count in found.reasons.items())
+    )
+    if found.usable:
+        console.print(
+            f"  VOC of its percentages {number(found.voc.value)} {interval(found.voc)}, undefined in "
+            f"{found.voc.undefined}; of log P(True) in the same episodes "
+            f"{number(found.voc_reward.value)} {interval(found.voc_reward)}"
+        )
 
 
 def _curve(curve: CurveSummary, summary: ControlSummary) -> list[str]:

@@ -1,11 +1,12 @@
 """What the metrics of many episodes come to: per task, for the dataset, and against the truth."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from lerobot_topreward.evaluate.gvl_question import GvlResult
 from lerobot_topreward.evaluate.intervals import Estimate, auc_estimate, mean_estimate
 from lerobot_topreward.metrics import mean_defined, success_score, voc
 from lerobot_topreward.records import EpisodeMetrics, PrefixScores
@@ -93,6 +94,35 @@ def summarise_debias(
         outcome = np.array([truth[episode] for episode in scores], dtype=bool)
         auc.append(auc_estimate(np.array(list(scores.values())), outcome))
     return DebiasSummary(len(parts), *order, *auc)
+
+
+@dataclass(frozen=True, slots=True)
+class GvlSummary:
+    """GVL beside the reward, on the episodes of which GVL's answer can be used."""
+
+    segments: int  # asked about
+    usable: int  # whose answer keeps to the format
+    reasons: Mapping[str, int]  # rule -> how many answers break it
+    voc: Estimate  # -1..1, of the percentages; undefined where they are all the same
+    voc_reward: Estimate  # -1..1, of log P(True) of the same segments
+
+
+def summarise_gvl(found: GvlResult, real: Sequence[PrefixScores]) -> GvlSummary:
+    """Compare GVL's order with the reward's.
+
+    Args:
+        found: the answers, one per segment.
+        real: every segment of the labelled episodes, control "none".
+    """
+    usable = [answer for answer in found.answers if answer.percentages is not None]
+    curves = {one.segment: one.log_prob_true for one in real}
+    return GvlSummary(
+        segments=len(found.answers),
+        usable=len(usable),
+        reasons=found.reasons,
+        voc=mean_estimate([answer.voc for answer in usable]),
+        voc_reward=mean_estimate([voc(curves[answer.segment]) for answer in usable]),
+    )
 
 
 def summarise(episodes: Sequence[EpisodeMetrics]) -> list[GroupSummary]:
