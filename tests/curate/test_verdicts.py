@@ -1,0 +1,99 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import draccus
+import pytest
+from cups import GOOD, contents, decisions, labelled, write_labels
+from lerobot.configs.default import DatasetConfig
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+Run = Callable[..., str]
+
+
+def test_without_an_output_it_only_says_what_would_go(run: Run, dataset: Path):
+    before = contents(dataset.parent)
+    said = run("--root", dataset)
+    assert contents(dataset.parent) == before
+    assert "rules final progress at least 0.8" in said
+    assert "2 episodes go" in said
+    assert said.index("1 2.1 -4.00") < said.index("2 3.0 -3.50")  # the worst first
+    assert "final progress 0.31 < 0.80" in said
+    assert "3 of 5 0.1 of 0.2 all" in said
+    assert "nothing was written" in said
+
+
+def test_a_persons_decisions_win(run: Run, dataset: Path, tmp_path: Path):
+    path = decisions(tmp_path / "decisions.json", dataset, {"0": "drop", "1": "keep"})
+    said = run("--root", dataset, "--decisions", path, "--output", tmp_path / "good")
+    assert "decided by a person" in said
+    assert "drops 1, and keeps 1 that a rule drops" in said
+    record = json.loads((tmp_path / "good/curation.json").read_text())
+    assert list(record["kept"]) == ["1", "3", "4"]
+    assert "already curated" in run("--root", tmp_path / "good", "--decisions", path)
+    assert "must be about this dataset" in run(
+        *("--root", tmp_path / "good", "--decisions", path, "--keep-top", "1"), code=2
+    )
+
+
+def test_a_threshold_learnt_from_success(run: Run, dataset: Path, tmp_path: Path):
+    said = run("--root", dataset, "--auto", "--output", tmp_path / "good")
+    assert "chosen automatically, by the column success of meta/episodes of 5 episodes" in said
+    record = json.loads((tmp_path / "good/curation.json").read_text())
+    assert record["rules"]["limits"] == {"min_success": "auto"}
+    assert -3.5 < record["threshold"] < -0.2
+    assert list(record["kept"]) == ["0", "3", "4"]
+    assert "already curated" in run("--root", tmp_path / "good", "--auto")
+    success = tmp_path / "success.csv"
+    success.write_text("episode_index,success\n0,false\n1,true\n2,false\n3,true\n")
+    said = run("--root", dataset, "--auto", "--success-file", success)
+    assert f"by --success-file {success} of 4 episodes" in said
+
+
+@pytest.mark.slow
+def test_episodes_without_labels_stay_unless_told_otherwise(
+    run: Run, recorded: Path, tmp_path: Path
+):
+    source = write_labels(recorded, tmp_path / "cups", unlabelled=(3, 4))
+    assert "2 episodes, 2 stay (--unlabelled drop" in run("--root", source)
+    said = run("--root", source, "--unlabelled", "drop", "--output", tmp_path / "good")
+    assert "2 episodes, 0 stay" in said
+    record = json.loads((tmp_path / "good/curation.json").read_text())
+    assert record["dropped"]["3"] == ["not labelled"]
+    assert list(record["kept"]) == ["0", "1"]
+    run("--root", source, "--output", tmp_path / "more")
+    assert labelled(tmp_path / "more").episodes == [0, 1]
+    assert LeRobotDataset("local/more", root=tmp_path / "more").num_episodes == 4
+
+
+def test_rules_in_a_preset(run: Run, dataset: Path, tmp_path: Path):
+    path = decisions(tmp_path / "decisions.json", dataset, {"4": "drop"})
+    preset = tmp_path / "strict.yaml"
+    preset.write_text(f"curate:\n  min-success: -0.18\n  decisions: {path}\n  trim-margin: 1\n")
+    said = run("--root", dataset, "--config", preset)
+    assert "success score at least -0.18 nats; a person's decisions" in said
+    assert "1 of 5" in said
+    preset.write_text("curate:\n  min_succes: -1\n")
+    assert "did you mean min_success?" in run("--root", dataset, "--config", preset, code=2)
+
+
+def test_rules_that_drop_much_are_warned_of(run: Run, dataset: Path):
+    said = run("--root", dataset, "--min-success", "-0.12")
+    assert "warning: --min-success drops 4 of 5 episodes, more than half" in said
+    assert "warning: nothing remains of the task 'pour'" in said
+
+
+def test_a_task_that_never_succeeds_is_warned_of(run: Run, recorded: Path, tmp_path: Path):
+    source = write_labels(recorded, tmp_path / "cups", ends=(-0.1, -3, -0.1, -4, -0.1))
+    said = run("--root", source)
+    assert "warning: in no episode of 'pour' does the VLM find success likelier than not" in said
+    assert "of 'stack the cups'" not in said
+
+
+def test_the_list_of_episodes_is_what_lerobot_takes(run: Run, dataset: Path, tmp_path: Path):
+    path = tmp_path / "lists" / "kept.json"
+    said = run("--root", dataset, "--episodes-file", path)
+    assert f'--dataset.episodes="$(cat {path})"' in said
+    text = path.read_text().strip()
+    config = draccus.parse(DatasetConfig, args=["--repo_id=a/b", f"--episodes={text}"])
+    assert config.episodes == GOOD
