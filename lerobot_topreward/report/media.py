@@ -18,11 +18,11 @@ from lerobot_topreward.source import Source, episode_rows
 
 MAX_PICTURES = 120  # of a strip
 _FEWEST_PICTURES = 4
-_WIDEST = 320  # px
+_WIDEST = 400  # px
 _THUMBNAIL = 96  # px
 _SMALLEST_PICTURE = 1100  # bytes, roughly, at the last of the rungs
 # Longer side in px and WebP quality, from the best on.
-_RUNGS = ((320, 70), (320, 50), (240, 50), (240, 30), (160, 30), (96, 30))
+_RUNGS = ((400, 70), (320, 70), (320, 50), (240, 50), (240, 30), (160, 30), (96, 30))
 _AT_ONCE = 48  # full frames in memory
 _AHEAD = 2  # episodes read while one is encoded
 _COLUMNS = 10  # of a sheet

@@ -6,7 +6,7 @@ const METRICS = [
   { key: "final_progress", name: "Final progress", short: "Final", digits: 2, worst: "low",
     says: "mean progress of the last three prefixes" },
   { key: "voc", name: "VOC", short: "VOC", digits: 2, worst: "low",
-    says: "value-order correlation: how well log P(True) follows the order of time, -1 to 1" },
+    says: "value-order correlation: how well log P(True) follows the order of time, −1 to 1" },
   { key: "static_voc", name: "Static VOC", short: "Static", digits: 2, worst: "high",
     says: "VOC of the first frame repeated: what time alone does" },
   { key: "max_progress", name: "Highest progress", short: "Highest", digits: 2, worst: "low",
@@ -20,7 +20,7 @@ const METRICS = [
   { key: "negative_share", name: "Losing", short: "Losing", digits: 2, worst: "high",
     says: "share of frames with a negative advantage" },
   { key: "log_odds", name: "Log-odds", short: "Log-odds", unit: "nats", digits: 2, worst: "low",
-    says: "log P(True) - log P(False) at the end" },
+    says: "log P(True) − log P(False) at the end" },
   { key: "seconds", name: "Length", short: "Length", unit: "s", digits: 1, worst: "high",
     says: "length of the episode" },
 ];

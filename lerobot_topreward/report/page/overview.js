@@ -149,6 +149,8 @@ function filters() {
 
 function drawList() {
   document.querySelector("#episodes tbody").replaceChildren(...shown.map((one) => rows.get(one.episode)));
+  for (const old of document.querySelectorAll("#episodes td.sorted")) old.classList.remove("sorted");
+  for (const one of shown) rows.get(one.episode).querySelector(`td.number.c-${list.sort}`)?.classList.add("sorted");
   for (const head of document.querySelectorAll("#episodes th[data-key]")) {
     const { worst } = SORTS[head.dataset.key];
     const ascending = (worst === "low") === list.worstFirst;
