@@ -20,6 +20,8 @@ os.environ["HF_HOME"] = _home.name
 os.environ.pop("HF_LEROBOT_HOME", None)
 # Tiny tensors gain nothing from threads, and threads stall each other on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# For the modules beside this one: there is no package of tests.
+sys.path.append(str(Path(__file__).parent))
 
 RecordDataset = Callable[..., Path]
 WriteLabels = Callable[..., Path]
@@ -272,3 +274,17 @@ def assert_columns(columns_of: Callable[..., dict[str, np.ndarray]]) -> Callable
             np.testing.assert_array_equal(table[name].to_numpy(), values)
 
     return compare
+
+
+@pytest.fixture(scope="session")
+def robot_dataset(record_dataset: RecordDataset) -> Path:
+    """A dataset without cameras, whose episodes have 9, 12 and 10 frames."""
+    return record_dataset(lengths=(9, 12, 10), cameras=(), environment_state=2)
+
+
+@pytest.fixture
+def runs(robot_dataset: Path, tmp_path: Path, kept_process: None) -> Any:
+    """Short runs of LeRobot's trainer on `robot_dataset`."""
+    from seam_runs import Runs
+
+    return Runs(robot_dataset, tmp_path)
