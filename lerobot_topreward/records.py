@@ -48,7 +48,7 @@ class PrefixScores:
     """Raw scores of one segment under one control, one entry per prefix, ascending."""
 
     segment: Segment
-    control: str  # "none" or "static"
+    control: str  # "none", or one of scoring.CONTROLS
     prefix_length: Int64[np.ndarray, " prefixes"]  # raw frames of the segment, 1..length
     frame_index: Int64[np.ndarray, " prefixes"]  # last frame shown, counted within the episode
     log_prob_true: Float32[np.ndarray, " prefixes"]  # nats, <= 0

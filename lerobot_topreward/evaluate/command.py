@@ -35,7 +35,7 @@ from lerobot_topreward.evaluate.summary import (
 from lerobot_topreward.evaluate.table import print_groups, print_success, print_worst
 from lerobot_topreward.labelled import LabelledDataset, open_labelled
 from lerobot_topreward.plain import plain
-from lerobot_topreward.records import EpisodeMetrics
+from lerobot_topreward.records import EpisodeMetrics, PrefixScores
 from lerobot_topreward.scoring import CONTROLS
 from lerobot_topreward.success import Success, read_success
 from lerobot_topreward.vlm.identity import VlmConfig
@@ -121,8 +121,8 @@ def evaluate(config: EvaluateConfig, *, console: Console) -> int:
         known=known,
         success=None if known is None else summarise_success(metrics, known),
         controls=[
-            compare_controls(scored.real, scores, scale=dataset.scale)
-            for scores in scored.controls.values()
+            compare_controls(scored.real, telling(control, scores, known), scale=dataset.scale)
+            for control, scores in scored.controls.items()
             if scores
         ],
         debias=summarise_debias(scored.real, scored.controls.get("static", []), known),
@@ -141,7 +141,7 @@ def evaluate(config: EvaluateConfig, *, console: Console) -> int:
 def _controls(config: EvaluateConfig, dataset: LabelledDataset, told: Console) -> ControlScores:
     """Score the controls that were asked for, or read those that earlier runs scored."""
     if not config.control_names:
-        stored = stored_controls(dataset, controls=CONTROLS)
+        stored = stored_controls(dataset, controls=CONTROLS, output=config.output)
         return ControlScores(real=dataset.scores, controls=stored)
     return score_controls(
         dataset,
@@ -152,6 +152,19 @@ def _controls(config: EvaluateConfig, dataset: LabelledDataset, told: Console) -
         output=config.output,
         console=told,
     )
+
+
+def telling(
+    control: str, scores: Sequence[PrefixScores], known: Success | None
+) -> Sequence[PrefixScores]:
+    """The scores of a control that have something to say.
+
+    Played backwards, only a success has to fall: one that was undone becomes a success. Where none
+    is known, all of them.
+    """
+    successes = set() if known is None else {e for e, good in known.by_episode.items() if good}
+    chosen = [one for one in scores if one.segment.episode_index in successes]
+    return chosen if control == "reversed" and chosen else scores
 
 
 def _gvl(config: EvaluateConfig, dataset: LabelledDataset, told: Console) -> GvlResult:
@@ -201,7 +214,10 @@ def _print(dataset: LabelledDataset, found: Evaluation, console: Console) -> Non
     print_worst(found.metrics, {} if found.known is None else found.known.by_episode, console)
     print_success(found.success, console)
     print_controls(found.controls, console)
-    print_debias(found.debias, console)
+    if dataset.debias == "none":
+        print_debias(found.debias, console)
+    else:
+        console.print("these labels are debiased; the curves above are those of the raw scores")
     print_gvl(found.gvl, console)
     for control, reason in found.left_out.items():
         console.print(f"control {control} was left out: {reason}", style="yellow")
