@@ -266,11 +266,18 @@ def test_a_video_shows_every_frame_at_its_own_time() -> None:
     media = encode(frames, fps=30.0, longer=320, rate=200_000)
     assert isinstance(media.pictures, Video)
     assert (media.pictures.width, media.pictures.height) == (70, 50)
-    with av.open(io.BytesIO(media.pictures.data)) as container:
-        decoded = list(container.decode(video=0))
+    decoded = list(av.open(io.BytesIO(media.pictures.data), "r").decode(video=0))
     assert [round(float(frame.time or 0) * 30, 3) for frame in decoded] == list(range(21))
     middle = [frame.to_ndarray(format="gray")[25, 35] for frame in decoded]
     np.testing.assert_allclose(middle, shades, atol=6)
+
+
+def test_a_video_of_noise_keeps_to_its_rate() -> None:
+    rng = np.random.default_rng(0)
+    frames = (rng.integers(0, 256, (96, 128, 3), dtype=np.uint8) for _ in range(90))
+    media = encode(frames, fps=30.0, longer=128, rate=100_000)
+    assert isinstance(media.pictures, Video)
+    assert len(media.pictures.data) < 100_000 / 8 * (3 + 1) * 1.05 + 4_000
 
 
 @pytest.fixture(scope="module")

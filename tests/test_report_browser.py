@@ -157,7 +157,8 @@ def show(browser: Any, tmp_path: Path) -> Iterator[Open]:
         "Emulation.setDeviceMetricsOverride",
         {"width": 1440, "height": 900, "deviceScaleFactor": 1, "mobile": False},
     )
-    browser.get_log("browser"), browser.get_log("performance")
+    for log in ("browser", "performance"):
+        browser.get_log(log)  # which empties it
     yield open_page
     assert [line["message"] for line in browser.get_log("browser")] == []
 
@@ -178,12 +179,10 @@ def listed(browser: Any) -> list[int]:
 
 def until(browser: Any, script: str, expected: Any) -> None:
     """Wait for a script's value, a few seconds at most."""
-    for _ in range(100):
-        found = browser.execute_script(f"return {script}")
-        if found == expected:
-            return
+    deadline = time.monotonic() + 10
+    while (found := browser.execute_script(f"return {script}")) != expected:
+        assert time.monotonic() < deadline, f"{script}: {found!r}, not {expected!r}"
         time.sleep(0.05)
-    assert found == expected, script
 
 
 def text(browser: Any, selector: str) -> str:

@@ -135,7 +135,7 @@ def curve(scores: Sequence[PrefixScores], reward: EpisodeReward, *, horizon: int
         reward: the episode's.
         horizon: span of the advantage, frames.
     """
-    knots = [np.arange(0)]
+    knots: list[Int64[np.ndarray, " knots"]] = []
     for one in scores:
         last = one.segment.length - 1
         span = min(horizon, last)

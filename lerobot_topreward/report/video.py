@@ -2,7 +2,9 @@
 
 import io
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from fractions import Fraction
+from itertools import chain
 
 import av
 import numpy as np
@@ -10,6 +12,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from lerobot_topreward.errors import EpisodeError
+from lerobot_topreward.records import Segment
 from lerobot_topreward.report.media import (
     EpisodeMedia,
     Footage,
@@ -27,7 +30,8 @@ _LEAST_RATE = 6_000
 _RUNGS = ((80_000, 320), (40_000, 240), (_LEAST_RATE, 160))
 _FRAME_BYTES = 16  # of MP4's tables
 _FILE_BYTES = 2_000
-_MARGIN = 0.9  # x264 keeps a rate on average, not to the byte
+_BUFFER_S = 1.0  # by which x264 may exceed a rate, once for each video
+_MARGIN = 0.95  # for what it does not keep to the byte
 
 
 def read_videos(
@@ -45,9 +49,13 @@ def read_videos(
     """
     fps = float(footage.source.meta.fps)
     every = max(1, round(fps / _MOST_FPS))
+    # One part each: a video must not repeat the last frame of a segment.
+    parts = {i: [Segment(i, 0, footage.frames(i), "")] for i in footage.episodes}
+    footage = replace(footage, episodes=parts)
     frames = sum(footage.frames(episode) for episode in footage.episodes)
+    seconds = frames / fps + _BUFFER_S * len(parts)
     tables = _FRAME_BYTES * frames // every + _FILE_BYTES * len(footage.episodes)
-    rate = min(_BEST_RATE, round(_MARGIN * 8 * (room - tables) / (frames / fps)))
+    rate = min(_BEST_RATE, round(_MARGIN * 8 * (room - tables) / seconds))
     longer = next((longer for least, longer in _RUNGS if rate >= least), None)
 
     def make(episode: int) -> EpisodeMedia:
@@ -76,26 +84,29 @@ def encode(
         fps: Hz.
         longer: at most so many px for the longer side.
         rate: at most so many bits per second.
+
+    Raises:
+        EpisodeError: there is no frame.
     """
-    buffer = io.BytesIO()
+    waiting = iter(frames)
+    first = next(waiting, None)
+    if first is None:
+        raise EpisodeError("it has no frames")
+    size, last = fitted((first.shape[1], first.shape[0]), longer), first
     clock = Fraction(fps).limit_denominator(100_000)
-    size, last = (0, 0), None
+    buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:
-        stream = None
-        for number, last in enumerate(frames):
-            if stream is None:
-                size = fitted((last.shape[1], last.shape[0]), longer)
-                stream = container.add_stream("libx264", rate=clock, options=_options(fps, rate))
-                stream.width, stream.height = size
-                stream.pix_fmt = "yuv420p"
-                stream.codec_context.thread_count = 1  # episodes are encoded beside each other
-                stream.codec_context.time_base = 1 / clock
-            picture = av.VideoFrame.from_ndarray(last, format="rgb24")
+        stream = container.add_stream("libx264", rate=clock, options=_options(fps, rate))
+        stream.width, stream.height = size
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.thread_count = 1  # episodes are encoded beside each other
+        stream.codec_context.time_base = 1 / clock
+        for number, frame in enumerate(chain([first], waiting)):
+            last = frame
+            picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
             picture = picture.reformat(*size, format="yuv420p")
             picture.pts, picture.time_base = number, 1 / clock
             container.mux(stream.encode(picture))
-        if stream is None or last is None:
-            raise EpisodeError("it has no frames")
         container.mux(stream.encode())
     video = Video(buffer.getvalue(), *size)
     return EpisodeMedia(video, make_thumbnail(Image.fromarray(last)))
@@ -106,7 +117,7 @@ def _options(fps: float, rate: int) -> dict[str, str]:
         "preset": "veryfast",
         "crf": "27",
         "maxrate": str(rate),
-        "bufsize": str(2 * rate),
+        "bufsize": str(round(_BUFFER_S * rate)),
         "g": str(max(1, round(fps / 2))),  # a cursor jumps: no more than half a second to decode
         "bf": "0",  # so that times in the file are times of the episode
     }

@@ -19,7 +19,7 @@ function histogram(width, { values, label, digits, limit }) {
     ? OUTCOMES.filter(({ name }) => values.some(([one]) => outcome(one.success) === name))
     : [{ name: "episodes", kind: "good" }];
   const rowOf = (one) => (knowsSuccess ? outcome(one.success) : "episodes");
-  const [left, right, axis, head] = [86, 10, 38, 6];
+  const [left, right, axis, head] = [86, 18, 38, 6];
   const rowHeight = Math.round((196 - axis - head) / groups.length);
   const height = head + rowHeight * groups.length + axis;
   const all = values.map(([, value]) => value);
@@ -65,7 +65,8 @@ function histogram(width, { values, label, digits, limit }) {
   root.append(text((left + width - right) / 2, height - 4, label, { class: "axis-name", "text-anchor": "middle" }));
   if (limit !== undefined) {
     root.append(svg("path", { class: "limit", d: `M${x(limit)} ${head}V${bottom}` }));
-    root.append(text(x(limit) + 4, head + 9, "rule", { class: "limit-name" }));
+    const side = x(limit) > width - 50 ? [-4, "end"] : [4, "start"];
+    root.append(text(x(limit) + side[0], head + 9, "rule", { class: "limit-name", "text-anchor": side[1] }));
   }
   return root;
 }
@@ -82,7 +83,7 @@ function kindOf(one) {
 
 function staticScatter(width) {
   const points = episodes.filter((one) => one.metrics.voc !== null && (one.metrics.static_voc ?? null) !== null);
-  const [left, right, head, axis] = [44, 10, 18, 38];
+  const [left, right, head, axis] = [44, 14, 18, 38];
   const height = 202;
   const low = Math.min(0, ...points.map((one) => Math.min(one.metrics.voc, one.metrics.static_voc)));
   const from = Math.max(-1, Math.floor(low * 2) / 2);

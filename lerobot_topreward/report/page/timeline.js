@@ -40,7 +40,7 @@ function pane(one, { key, name, digits }, x, top, height, width) {
   if (key === "progress" && data.rules.min_final_progress !== undefined) group.append(...ruleLine(data.rules.min_final_progress, y, right));
   if (key === "log_prob" && one.static) group.append(...staticCurve(one, x, y, right));
   group.append(svg("path", { class: "curve", d: lines.map(line).join("") }));
-  if (key !== "advantage") {
+  if (key !== "advantage" && one.prefixes.length < width / 6) {
     for (const frame of one.prefixes) group.append(svg("circle", { class: "prefix", cx: x(frame), cy: y(valueAt(one, key, frame)), r: 2.4 }));
   }
   const bead = svg("circle", { class: "bead", r: 4.5 });
@@ -49,7 +49,8 @@ function pane(one, { key, name, digits }, x, top, height, width) {
     const value = valueAt(one, key, frame);
     bead.setAttribute("cx", x(frame));
     bead.setAttribute("cy", y(value));
-    readout.textContent = (key === "advantage" && value > 0 ? "+" : "") + number(value, digits);
+    const gained = key === "advantage" && Number(value.toFixed(digits)) > 0;
+    readout.textContent = (gained ? "+" : "") + number(value, digits);
   };
   return { group, show };
 }
