@@ -14,6 +14,7 @@ from lerobot_topreward.errors import UserError
 from lerobot_topreward.sidecar import SIDECAR_NAME
 
 CARD = "README.md"
+CURATION_FILE = "curation.json"  # what was left out of a curated dataset, and why
 # LeRobot opens whatever matches these, so one left over from before would be read as well. Other
 # files that somebody put beside them are theirs.
 _OWNED = ("data/*/*.parquet", "meta/episodes/*/*.parquet")
@@ -40,7 +41,7 @@ def find_changes(
     remote: Mapping[str, RepoFile],
     origin: Mapping[str, RepoFile],
 ) -> Changes:
-    """Compare the files that LeRobot needs, the sidecar and the card with a branch, by content.
+    """Compare the files that LeRobot needs, our own and the card with a branch, by content.
 
     Args:
         folder: The labelled dataset. The raw scores and anything else in it stay where they are.
@@ -87,9 +88,8 @@ def _files(folder: Path) -> dict[str, Path]:
         if path.is_file()
         and not any(name.startswith(".") for name in path.relative_to(folder).parts)
     }
-    if (folder / SIDECAR_NAME).is_file():
-        found[SIDECAR_NAME] = folder / SIDECAR_NAME
-    return found
+    ours = (SIDECAR_NAME, CURATION_FILE)
+    return found | {name: folder / name for name in ours if (folder / name).is_file()}
 
 
 def _named_files(folder: Path, *, info: DatasetInfo) -> Iterator[str]:

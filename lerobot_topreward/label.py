@@ -230,8 +230,6 @@ def _pushes_to_source(job: Job) -> bool:
 
 def _push(job: Job, key: ScoreKey, result: Labelled) -> PushResult:
     config, meta = job.config, job.source.meta
-    last = " and the last frame" if key.final_frame else ""
-    prefixes = "every one of them" if key.prefixes is None else f"{key.prefixes} prefixes"
     facts = CardFacts(
         source_repo_id=job.source.repo_id,
         source_revision=job.source.revision,
@@ -239,7 +237,7 @@ def _push(job: Job, key: ScoreKey, result: Labelled) -> PushResult:
         vlm_revision=key.vlm_revision,
         prompt=question("{instruction}"),
         camera=job.camera,
-        schedule=f"{key.sample_fps:g} per second{last}; asked after {prefixes}",
+        schedule=key.schedule,
         normalize=config.normalize,
         scale=config.scale,
         debias=config.debias,

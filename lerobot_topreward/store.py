@@ -64,6 +64,13 @@ class ScoreKey:
     prefixes: int | None  # None: every sampled frame
     max_pixels: int | None
 
+    @property
+    def schedule(self) -> str:
+        """Which frames are shown and when it is asked, in words."""
+        last = " and the last frame" if self.final_frame else ""
+        asked = "every one of them" if self.prefixes is None else f"{self.prefixes} prefixes"
+        return f"{self.sample_fps:g} per second{last}; asked after {asked}"
+
     def digest(self) -> str:
         """A short hash that names the store's folder."""
         text = json.dumps(asdict(self), sort_keys=True)

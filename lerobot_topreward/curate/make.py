@@ -12,10 +12,10 @@ from lerobot.datasets.dataset_tools import delete_episodes
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.datasets.utils import EPISODES_DIR
 
-from lerobot_topreward.changes import CARD
+from lerobot_topreward.changes import CARD, CURATION_FILE
 from lerobot_topreward.curate.output import dataset_bytes, made_beside
 from lerobot_topreward.curate.plan import Plan
-from lerobot_topreward.curate.record import CURATION_FILE, curated_provenance, curation_record
+from lerobot_topreward.curate.record import curated_provenance, curation_record
 from lerobot_topreward.curate.trimming import rewrite, trim_dataset
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.fingerprints import dataset_fingerprint

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lerobot_topreward.changes import CARD
-from lerobot_topreward.curate.record import CURATION_FILE, read_record
+from lerobot_topreward.changes import CARD, CURATION_FILE
+from lerobot_topreward.curate.record import read_record
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.labelled import LabelledDataset
 from lerobot_topreward.sidecar import SIDECAR_NAME

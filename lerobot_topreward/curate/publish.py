@@ -40,8 +40,6 @@ def card_facts(plan: Plan) -> CardFacts:
     source, provenance = dataset.source, dataset.provenance
     # A labelled copy in a local folder belongs to the dataset that it was made of.
     local = source.revision is None
-    last = " and the last frame" if key.final_frame else ""
-    prefixes = "every one of them" if key.prefixes is None else f"{key.prefixes} prefixes"
     return CardFacts(
         source_repo_id=provenance.get("dataset", source.repo_id) if local else source.repo_id,
         source_revision=provenance.get("revision") if local else source.revision,
@@ -49,7 +47,7 @@ def card_facts(plan: Plan) -> CardFacts:
         vlm_revision=key.vlm_revision,
         prompt=question("{instruction}"),
         camera=key.camera,
-        schedule=f"{key.sample_fps:g} per second{last}; asked after {prefixes}",
+        schedule=key.schedule,
         normalize=provenance.get("normalize", "episode"),
         scale=dataset.scale,
         debias=dataset.debias,

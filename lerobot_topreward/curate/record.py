@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from lerobot_topreward import __version__
+from lerobot_topreward.changes import CURATION_FILE
 from lerobot_topreward.curate.plan import CURATED, Plan
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.plain import plain
 
-CURATION_FILE = "curation.json"
 _FORMAT = 1
 
 

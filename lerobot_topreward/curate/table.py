@@ -58,14 +58,18 @@ def print_plan(plan: Plan, console: Console) -> None:
 
 def warnings(plan: Plan) -> Iterator[str]:
     """Rules that leave less than one may have meant."""
-    labelled = len(plan.metrics)
+    groups = by_task(plan.metrics)
     for name, drops in plan.drops.items():
-        if len(drops) > labelled / 2:
-            yield (
-                f"--{name.replace('_', '-')} drops {len(drops)} of {labelled} episodes, more than "
-                "half"
-            )
-    for task, members in by_task(plan.metrics).items():
+        for task, members in groups.items():
+            gone = sum(one.episode_index in drops for one in members)
+            if len(members) / 2 < gone < len(members):
+                yield (
+                    f"--{name.replace('_', '-')} drops {gone} of the {len(members)} episodes of "
+                    f"'{task}', more than half"
+                )
+            elif gone == len(members):
+                yield f"--{name.replace('_', '-')} drops every episode of '{task}'"
+    for task, members in groups.items():
         if max(one.log_odds for one in members) < 0:
             yield (
                 f"in no episode of '{task}' does the VLM find success likelier than not; progress "

@@ -42,6 +42,7 @@ def test_a_curated_dataset_goes_to_the_hub(
     assert len(record["kept"]) == 2
     [dropped] = record["dropped"]
     card = hub.dataset("alice/cubes-good").resolve("main").files["README.md"].data.decode()
+    assert "curation.json" in hub.dataset("alice/cubes-good").resolve("main").files
     assert "**Curated.** 2 of the 3 episodes" in card
     assert "the best 0.5 of each task by success score" in card
     assert f"| {dropped} | success score is number 3 of 3" in card
