@@ -27,11 +27,11 @@ test:
 
 test-slow:
 	@scripts/setup.sh $(all_extras)
-	$(bin)/python -m pytest -m slow
+	$(bin)/python -m pytest -m slow -rs
 
 test-all:
 	@scripts/setup.sh $(all_extras)
-	$(bin)/python -m pytest
+	$(bin)/python -m pytest -rs
 
 lint: style types
 
