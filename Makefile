@@ -2,7 +2,7 @@
 # PYTHON=... chooses the interpreter.
 
 bin := .venv/bin
-all_extras := dev sim train
+all_extras := dev sim train viz
 
 .PHONY: help demo test test-slow test-all lint style types format smoke constraints clean
 
