@@ -188,7 +188,7 @@ def test_a_flat_preset_is_not_for_training(
         ("steps: 3\n", "must have a section 'train:'"),
         ("label:\n  prefixes: 4\n", "has no section 'train'; it is for: label"),
         ("train: 3\n", "section 'train' must be a mapping"),
-        ("train: {}\nsteps: 3\n", "beside the sections label, demo, train there can be no options"),
+        ("train: {}\nsteps: 3\n", "train, demo there can be no options; got steps"),
         ("train:\n  weighting: awr\n", "'weighting:' must be a mapping"),
     ):
         preset.write_text(text)
