@@ -252,6 +252,7 @@ def test_only_successes_have_to_fall_backwards() -> None:
     assert telling("static", scores, known) == scores
 
 
+@pytest.mark.slow
 def test_gvl_whose_answers_cannot_be_used_is_counted(
     demo_dataset: Path, run: Run, tmp_path: Path
 ) -> None:

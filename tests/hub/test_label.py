@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from hub_state import Hub
 
+pytestmark = pytest.mark.slow  # every one starts the command anew
+
 RecordDataset = Callable[..., Path]
 Label = Callable[..., subprocess.CompletedProcess[str]]
 
