@@ -198,7 +198,13 @@ def test_ctrl_c_says_how_to_go_on(
     root, output = write_labels(recorded), tmp_path / "run"
     options = on(root, output, *ACT, "--steps=100000", "--save_freq=2")
     command = (sys.executable, "-m", "lerobot_topreward", "train", *options)
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        # The background job of a shell ignores Ctrl-C, and so would what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as process:
         while process.poll() is None and not saved(output, "000004").is_dir():
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
