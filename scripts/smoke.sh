@@ -37,6 +37,10 @@ extra = {name for name in top if not name.endswith(".dist-info")} - {"lerobot_to
 if extra:
     raise SystemExit(f"smoke: the wheel also puts {sorted(extra)} into site-packages")
 END
-"$work/venv/bin/lerobot-topreward" --help
-"$work/venv/bin/lerobot-topreward" demo --output "$work/demo"
+topreward=$work/venv/bin/lerobot-topreward
+"$topreward" --help
+"$topreward" demo --output "$work/demo"
+"$topreward" evaluate --root "$work/demo/dataset" --success-file "$work/demo/success.csv"
+"$topreward" report --root "$work/demo/dataset" --output "$work/demo/report.html"
+"$topreward" curate --root "$work/demo/dataset" --output "$work/demo/curated"
 echo "smoke: the wheel works on its own"
