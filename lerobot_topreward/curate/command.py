@@ -30,6 +30,9 @@ def curate(config: CurateConfig, *, console: Console) -> int:
     earlier = None if output is None else check_output(output.resolve(), plan.dataset)
     print_plan(plan, console)
     _require_some(plan)
+    if config.dry_run:
+        console.print("nothing was written, as --dry-run asks")
+        return 0
     if config.episodes_file is not None:
         path = config.episodes_file.expanduser().absolute()
         _write_episodes(path, plan)

@@ -33,6 +33,8 @@ class CurateConfig:
     trim: bool = False  # in the new dataset, cut what stands still at the ends of episodes
     trim_margin: float = 0.5  # left in place at each end, seconds
 
+    dry_run: bool = False  # write nothing, whatever else is asked for
+
     push_to_hub: bool = False  # upload the new dataset
     hub_repo_id: str | None = None  # where to; --repo-id itself, on --branch, if not given
     branch: str | None = None  # to push to; `curated` in the source, main in another repository

@@ -77,6 +77,13 @@ def test_rules_in_a_preset(run: Run, dataset: Path, tmp_path: Path):
     assert "did you mean min_success?" in run("--root", dataset, "--config", preset, code=2)
 
 
+def test_a_dry_run_writes_nothing(run: Run, dataset: Path, tmp_path: Path):
+    outputs = ("--output", tmp_path / "new", "--episodes-file", tmp_path / "kept.json")
+    said = run("--root", dataset, "--keep-top", "0.5", *outputs, "--dry-run")
+    assert "nothing was written, as --dry-run asks" in said
+    assert not list(tmp_path.glob("*"))
+
+
 def test_rules_that_drop_much_are_warned_of(run: Run, dataset: Path):
     said = run("--root", dataset, "--min-success", "-0.12")
     assert "warning: --min-success drops 2 of the 3 episodes of 'stack the cups'" in said
