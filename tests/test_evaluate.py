@@ -285,6 +285,25 @@ def test_gvl_beside_the_reward() -> None:
     assert found.voc_reward.value == pytest.approx(1)
 
 
+def test_one_episode_of_one_frame(
+    record_dataset: Callable[..., Path], run: Run, tmp_path: Path
+) -> None:
+    root, output = record_dataset(lengths=(1,)), tmp_path / "labelled"
+    label = ("--vlm", "builtin:so101-demo", "--device", "cpu", "--camera", "front")
+    code, _, err = run("label", "--root", str(root), *label, "--output", str(output))
+    assert code == 0, err
+    static = ("--controls", "static", "--device", "cpu")
+    code, out, err = run("evaluate", "--root", str(output), *static)
+    assert code == 0, err
+    assert "mean over 1 episodes" in out
+    assert "undefined in 1" in out
+    assert "do not rise, so there is nothing to compare" in out
+    code, out, _ = run("evaluate", "--root", str(output), "--json")
+    found = json.loads(out)
+    assert found["groups"][0]["voc"]["value"] is None
+    assert found["controls"][0]["share"] is None
+
+
 def test_without_controls_it_says_what_is_missing(demo_dataset: Path, run: Run) -> None:
     _, out, _ = run("evaluate", "--root", str(demo_dataset))
     assert "controls: none was scored" in out

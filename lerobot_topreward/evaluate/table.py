@@ -38,7 +38,7 @@ def print_groups(groups: Sequence[GroupSummary], console: Console) -> None:
     table.add_column("", style="dim")
     for attribute, heading, unit, meaning, decimals in _METRICS:
         one: Estimate = getattr(everything, attribute)
-        gaps = f"undefined in {one.undefined} episodes" if one.undefined else ""
+        gaps = f"undefined in {one.undefined}" if one.undefined else ""
         table.add_row(
             heading,
             f"{number(one.value, decimals)}{unit}",
