@@ -5,8 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Bool
 
+from lerobot_topreward.curate.rules import RulesConfig, judge
 from lerobot_topreward.demo.evaluation import TRUTH_FILE
+from lerobot_topreward.episode_metrics import episode_metrics
+from lerobot_topreward.labelled import open_labelled
 from lerobot_topreward.metrics import roc_auc
 from lerobot_topreward.rewards import normalize_task
 from lerobot_topreward.source import frame_table, open_source
@@ -40,6 +44,9 @@ def print_labels(truth_of: Path, *, task: Path, paper: Path) -> None:
     for kind in dict.fromkeys(kinds):
         mine = (episodes["kind"] == kind).to_numpy()
         print(f"  {int((score[mine] > np.log(0.5)).sum()):3} of {int(mine.sum()):3} {kind}")
+    better = score >= np.quantile(score, 0.5)
+    for name, kept in (("the better half", better), ("curate's default rule", _curated(task))):
+        print(f"{name} keeps {(kept & success).sum()} good and {(kept & ~success).sum()} bad ones")
     logarithm = replace(labels, progress=_from_log_prob(labels))
     tenth = truth["frame_index"] == (
         truth.groupby("episode_index").frame_index.transform("max") // 10
@@ -63,6 +70,12 @@ def print_labels(truth_of: Path, *, task: Path, paper: Path) -> None:
         )
         effective = weight.sum() ** 2 / np.square(weight).sum() / len(weight)
         print(f"  {name:14} {means}  ({effective:.1%})")
+
+
+def _curated(root: Path) -> Bool[np.ndarray, " episodes"]:
+    dataset = open_labelled(repo_id=None, root=root, revision=None)
+    metrics = episode_metrics(dataset.scores, dataset.rewards(), fps=dataset.fps)
+    return np.array([verdict.keep for verdict in judge(metrics, RulesConfig())])
 
 
 def _read(root: Path) -> FrameLabels:
