@@ -9,6 +9,7 @@ from PIL import Image
 from lerobot_topreward.cli import main
 
 
+@pytest.mark.slow
 def test_the_demo_meets_its_own_bounds(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["demo", "--output", str(tmp_path)])

@@ -115,6 +115,7 @@ def test_another_horizon_asks_no_vlm(
     assert after["advantage"] != before["advantage"]
 
 
+@pytest.mark.slow
 def test_killed_runs_continue_and_end_the_same(
     record_dataset: RecordDataset, tiny_vlm: Path, tmp_path: Path
 ) -> None:
@@ -134,6 +135,7 @@ def test_killed_runs_continue_and_end_the_same(
     assert contents(killed) == contents(whole)
 
 
+@pytest.mark.slow
 def test_ctrl_c_finishes_the_episode_and_says_how_to_go_on(
     record_dataset: RecordDataset, tiny_vlm: Path, tmp_path: Path
 ) -> None:

@@ -224,6 +224,7 @@ def test_task_runs():
     assert task_runs(np.array([3, 3, 0, 3])) == [(0, 2, 3), (2, 1, 0), (3, 1, 3)]
 
 
+@pytest.mark.slow
 def test_offline_runs_use_what_was_recorded_or_cached(recorded, tmp_path):
     """A name is looked up where LeRobot records, then in its cache, at the version tag."""
     commit = "a" * 40

@@ -69,6 +69,7 @@ def test_the_new_dataset_is_one_for_lerobot_and_for_training(
     assert record["rules"]["limits"] == {"min_final_progress": 0.8}
 
 
+@pytest.mark.slow
 def test_the_same_again_changes_nothing_and_other_rules_replace(
     run: Run, dataset: Path, tmp_path: Path
 ):

@@ -10,6 +10,7 @@ from lerobot_topreward.hub import translate_errors
 Client = Callable[..., Any]
 
 
+@pytest.mark.slow
 def test_unknown_dataset_has_two_causes(hub: Hub, client: Client):
     for token in (None, "hf_writer"):
         said = client("load", repo_id="alice/nowhere", token=token)

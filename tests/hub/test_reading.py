@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from hub_state import Hub
 
 PROGRAM = """if True:
@@ -49,6 +50,7 @@ VIDEOS = [
 ]
 
 
+@pytest.mark.slow
 def test_only_what_is_needed_is_fetched(hub: Hub, record_dataset, tmp_path: Path):
     folder = record_dataset(lengths=(5, 4), size=(64, 64))
     hub.add("alice/cubes", folder, tag="v3.0")
