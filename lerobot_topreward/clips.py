@@ -2,7 +2,7 @@
 
 import io
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -90,18 +90,28 @@ def read_clips(
         except EpisodeError as error:
             return error
 
-    todo = iter(segments)
-    waiting: deque[tuple[Segment, Future[Clip | EpisodeError]]] = deque()
+    yield from work_ahead(read, segments, ahead=ahead)
+
+
+def work_ahead[A, T](
+    work: Callable[[A], T], todo: Iterable[A], *, ahead: int
+) -> Generator[tuple[A, T]]:
+    """Do the work of the next few items, each in its own thread, while the caller uses this one.
+
+    No more results than these and the caller's own are in memory, and no thread outlives the
+    generator, also when the caller stops early or is interrupted.
+    """
+    rest = iter(todo)
+    waiting: deque[tuple[A, Future[T]]] = deque()
     pool = ThreadPoolExecutor(max_workers=ahead, thread_name_prefix="decode")
     try:
-        waiting.extend((segment, pool.submit(read, segment)) for segment in islice(todo, ahead))
+        waiting.extend((item, pool.submit(work, item)) for item in islice(rest, ahead))
         while waiting:
-            segment, future = waiting.popleft()
-            clip = future.result()
-            waiting.extend((follower, pool.submit(read, follower)) for follower in islice(todo, 1))
-            yield segment, clip
+            item, future = waiting.popleft()
+            result = future.result()
+            waiting.extend((after, pool.submit(work, after)) for after in islice(rest, 1))
+            yield item, result
     finally:
-        # Also when the caller stops early or is interrupted: no thread outlives this generator.
         pool.shutdown(cancel_futures=True)
 
 

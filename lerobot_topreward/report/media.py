@@ -1,17 +1,14 @@
 """The pictures of an episode, small enough for a page: a strip of frames, or its video."""
 
 import io
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 from jaxtyping import Int64, UInt8
 from PIL import Image
 
-from lerobot_topreward.clips import read_clip
+from lerobot_topreward.clips import read_clip, work_ahead
 from lerobot_topreward.errors import EpisodeError
 from lerobot_topreward.records import Segment
 from lerobot_topreward.source import Source, episode_rows
@@ -24,7 +21,7 @@ _SMALLEST_PICTURE = 1100  # bytes, roughly, at the last of the rungs
 # Longer side in px and WebP quality, from the best on.
 _RUNGS = ((400, 70), (320, 70), (320, 50), (240, 50), (240, 30), (160, 30), (96, 30))
 _AT_ONCE = 48  # full frames in memory
-_AHEAD = 2  # episodes read while one is encoded
+AHEAD = 2  # episodes read while one is encoded
 _COLUMNS = 10  # of a sheet
 
 Frames = UInt8[np.ndarray, "frames height width 3"]
@@ -145,7 +142,7 @@ def read_strips(
         return [index for index, _ in pairs], [picture for _, picture in pairs]
 
     media, rung, frames_left = {}, 0, sum(lengths.values())
-    for episode, found in in_parallel(read, footage.in_order_of_files()):
+    for episode, found in work_ahead(read, footage.in_order_of_files(), ahead=AHEAD):
         if isinstance(found, EpisodeError):
             media[episode] = EpisodeMedia(NoPictures(str(found)))
         else:
@@ -156,24 +153,6 @@ def read_strips(
         frames_left -= lengths[episode]
         done(lengths[episode])
     return media
-
-
-def in_parallel[T](
-    work: Callable[[int], T], episodes: Iterable[int]
-) -> Generator[tuple[int, T], None, None]:
-    """Do the work of a few episodes ahead of the caller; never hold more than those."""
-    todo = iter(episodes)
-    waiting: deque[tuple[int, Future[T]]] = deque()
-    pool = ThreadPoolExecutor(max_workers=_AHEAD, thread_name_prefix="pictures")
-    try:
-        waiting.extend((episode, pool.submit(work, episode)) for episode in islice(todo, _AHEAD))
-        while waiting:
-            episode, future = waiting.popleft()
-            result = future.result()
-            waiting.extend((after, pool.submit(work, after)) for after in islice(todo, 1))
-            yield episode, result
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _fit(

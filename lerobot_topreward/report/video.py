@@ -11,15 +11,16 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from lerobot_topreward.clips import work_ahead
 from lerobot_topreward.errors import EpisodeError
 from lerobot_topreward.records import Segment
 from lerobot_topreward.report.media import (
+    AHEAD,
     EpisodeMedia,
     Footage,
     NoPictures,
     Video,
     fitted,
-    in_parallel,
     make_thumbnail,
 )
 
@@ -68,7 +69,7 @@ def read_videos(
             return EpisodeMedia(NoPictures(str(error)))
 
     media = {}
-    for episode, found in in_parallel(make, footage.in_order_of_files()):
+    for episode, found in work_ahead(make, footage.in_order_of_files(), ahead=AHEAD):
         media[episode] = found
         done(footage.frames(episode))
     return media
