@@ -99,7 +99,8 @@ def _keep(
         for control, scores in shards.items():
             store.write(
                 scores,
-                fingerprint=job.fingerprints[episode],
+                fingerprint=job.fingerprints.episodes[episode],
+                video=job.videos.get(episode),
                 fps=job.fps,
                 asked=asked(job.parts(episode), control, swapped),
             )

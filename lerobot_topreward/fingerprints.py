@@ -3,16 +3,23 @@
 They hold what was recorded: how many frames, at which rate, under which tasks, and the values of
 ``action`` and ``observation.*``. A new recording of an episode never repeats those. They leave out
 what may change without a new recording: where the files lie and how they are numbered, the order of
-the tasks, statistics, and columns that are derived, ours (``topreward.*``) among them. Pixels are
-left out as well: reading them costs as much as labelling.
+the tasks, statistics, and columns that are derived, ours (``topreward.*``) among them.
+
+Pixels have a hash of their own, `video_prints`: files from the Hub need not be here, and what is
+not here cannot be compared.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
 
+import av
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from av.error import FFmpegError
 
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.source import (
@@ -24,59 +31,110 @@ from lerobot_topreward.source import (
     task_runs,
 )
 
+_PACKETS = 4  # compressed pictures hashed at each end of an episode
 
-def episode_fingerprints(
-    source: Source, table: FrameTable, *, camera: str | None = None
-) -> dict[int, str]:
-    """Fingerprint every episode.
+
+@dataclass(frozen=True, slots=True)
+class Fingerprints:
+    """Hexadecimal sha256 of every episode by index, those without frames too."""
+
+    recordings: tuple[str, ...]  # of the recorded values alone: a corrected task changes nothing
+    episodes: tuple[str, ...]  # of the values, the frame rate and the tasks
+
+    @property
+    def dataset(self) -> str:
+        """The sha256 of the episodes' fingerprints in order.
+
+        Whoever has ``meta/`` and ``data/`` can recompute it, a trainer for instance, which knows
+        neither the camera that was scored nor the VLM.
+        """
+        return hashlib.sha256("".join(self.episodes).encode()).hexdigest()
+
+
+def read_fingerprints(source: Source, table: FrameTable) -> Fingerprints:
+    """Fingerprint a dataset, reading its recorded values once.
 
     Args:
         source: The dataset, its ``data/`` at hand.
         table: Its frames.
-        camera: Also hash which camera is shown and where in its video the episode lies, so that
-            scores are not kept when either changes.
-
-    Returns:
-        Hexadecimal sha256 by episode index, of every episode in order, those without frames too.
 
     Raises:
         UserError: ``data/`` cannot be read.
     """
+    values = [hashlib.sha256() for _ in range(source.meta.total_episodes)]
+    for episode, name, cells in _recorded_values(source):
+        if episode < len(values):
+            values[episode].update(name.encode())
+            values[episode].update(np.ascontiguousarray(cells))
+    recordings = tuple(digest.hexdigest() for digest in values)
     tasks = task_names(source.meta)
-    spans = _video_spans(source, camera)
-    hashes = {}
-    for episode in range(source.meta.total_episodes):
+    episodes = []
+    for episode, recording in enumerate(recordings):
         task_index = table.task_index[table.rows(episode)]
         runs = [(length, tasks.get(task, "")) for _, length, task in task_runs(task_index)]
-        span = None if spans is None else spans[episode]
-        head = (source.meta.fps, len(task_index), runs, camera, span)
-        hashes[episode] = hashlib.sha256(repr(head).encode())
-    for episode, name, values in _recorded_values(source):
-        if episode in hashes:
-            hashes[episode].update(name.encode())
-            hashes[episode].update(np.ascontiguousarray(values))
-    return {episode: digest.hexdigest() for episode, digest in hashes.items()}
+        head = (source.meta.fps, len(task_index), runs, recording)
+        episodes.append(hashlib.sha256(repr(head).encode()).hexdigest())
+    return Fingerprints(recordings, tuple(episodes))
 
 
 def dataset_fingerprint(source: Source, table: FrameTable) -> str:
-    """Fingerprint a dataset: the sha256 of its episodes' fingerprints in order, camera left out.
-
-    Whoever has ``meta/`` and ``data/`` can recompute it, a trainer for instance, which knows
-    neither the camera that was scored nor the VLM.
+    """Fingerprint a dataset as a whole; see `Fingerprints.dataset`.
 
     Raises:
         UserError: ``data/`` cannot be read.
     """
-    parts = episode_fingerprints(source, table).values()
-    return hashlib.sha256("".join(parts).encode()).hexdigest()
+    return read_fingerprints(source, table).dataset
 
 
-def _video_spans(source: Source, camera: str | None) -> list[tuple[float, float]] | None:
+def video_prints(
+    source: Source, table: FrameTable, *, camera: str, episodes: Sequence[int]
+) -> dict[int, str]:
+    """Hash the first and the last compressed pictures of episodes, as one camera saw them.
+
+    Whoever encodes or records an episode again changes them; whoever appends an episode to the same
+    file, cuts the file elsewhere or renames it does not.
+
+    Args:
+        source: The dataset.
+        table: Its frames.
+        camera: Feature key.
+        episodes: Which ones.
+
+    Returns:
+        Hexadecimal sha256 by episode, without those whose video is not here or cannot be read.
+    """
     if camera not in source.meta.video_keys:
-        return None
-    rows = episode_rows(source.meta)
-    ends = [rows[f"videos/{camera}/{end}_timestamp"] for end in ("from", "to")]
-    return list(zip(*ends, strict=True))
+        return {}
+    starts = episode_rows(source.meta)[f"videos/{camera}/from_timestamp"]
+    prints = {}
+    for episode in episodes:
+        rows = table.rows(episode)
+        path = source.root / source.meta.get_video_file_path(episode, camera)
+        if rows.start == rows.stop or not path.is_file():
+            continue
+        start = starts[episode]
+        end = start + (rows.stop - rows.start - 1) / source.meta.fps
+        try:
+            prints[episode] = _video_print(path, start, end)
+        except (FFmpegError, OSError, IndexError):
+            continue  # decoding says what is wrong with it
+    return prints
+
+
+def _video_print(path: Path, start: float, end: float) -> str:
+    digest = hashlib.sha256()
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        unit = stream.time_base
+        assert unit is not None  # libav sets it for every demuxed stream
+        first, last = round(start / unit), round(end / unit)
+        for time in (first, last):
+            container.seek(time, stream=stream)  # to the keyframe at or before it
+            # In a file that episodes share, the pictures around these are the neighbours'.
+            own = (p for p in container.demux(stream) if p.pts is None or first <= p.pts <= last)
+            for packet in islice(own, _PACKETS):
+                digest.update(bytes(packet))
+    return digest.hexdigest()
 
 
 def _recorded_values(source: Source) -> Iterator[tuple[int, str, np.ndarray]]:

@@ -1,17 +1,24 @@
 """A job: a dataset, what of it is to be labelled, and what its store already holds."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lerobot_topreward.config import LabelConfig
 from lerobot_topreward.errors import EpisodeError
-from lerobot_topreward.fingerprints import dataset_fingerprint, episode_fingerprints
+from lerobot_topreward.fingerprints import Fingerprints, read_fingerprints, video_prints
 from lerobot_topreward.labelled import default_output
 from lerobot_topreward.prompts import question
 from lerobot_topreward.records import PrefixScores, Segment
 from lerobot_topreward.selection import parse_episodes, resolve_camera
-from lerobot_topreward.source import FrameTable, Source, frame_table, open_source, segments
+from lerobot_topreward.source import (
+    FrameTable,
+    Source,
+    fetch_videos,
+    frame_table,
+    open_source,
+    segments,
+)
 from lerobot_topreward.store import ScoreKey, Store
 from lerobot_topreward.vlm.identity import VlmIdentity
 
@@ -25,9 +32,9 @@ class Job:
     camera: str  # feature key
     frames: FrameTable
     segments: Mapping[int, list[Segment] | EpisodeError]  # of the episodes asked for
-    fingerprint: str  # of the dataset
-    fingerprints: Mapping[int, str]  # of its episodes, as this camera shows them
+    fingerprints: Fingerprints
     output: Path
+    videos: Mapping[int, str] = field(default_factory=dict)  # prints, see `fetch_job_videos`
 
     @property
     def fps(self) -> float:
@@ -50,6 +57,18 @@ class Job:
             raise parts
         return parts
 
+    def read(
+        self, store: Store, parts: Sequence[Segment], control: str
+    ) -> list[PrefixScores] | None:
+        """The stored scores of an episode under a control; None where none fit it."""
+        episode = parts[0].episode_index
+        return store.read(
+            parts,
+            control,
+            fingerprint=self.fingerprints.episodes[episode],
+            video=self.videos.get(episode),
+        )
+
 
 def open_job(config: LabelConfig) -> Job:
     """Open the dataset and find out everything that needs neither its videos nor a VLM.
@@ -62,16 +81,28 @@ def open_job(config: LabelConfig) -> Job:
     total = source.meta.total_episodes
     episodes = parse_episodes(config.episodes, total=total, max_episodes=config.max_episodes)
     frames = frame_table(source)
+    cut = segments(source, frames, episodes, instruction=config.instruction)
     return Job(
         config=config,
         source=source,
         camera=camera,
         frames=frames,
-        segments=segments(source, frames, episodes, instruction=config.instruction),
-        fingerprint=dataset_fingerprint(source, frames),
-        fingerprints=episode_fingerprints(source, frames, camera=camera),
+        segments=cut,
+        fingerprints=read_fingerprints(source, frames),
         output=_output(config, source),
     )
+
+
+def fetch_job_videos(job: Job) -> Job:
+    """Fetch the videos of a job and take their prints: a replaced video has other scores.
+
+    Raises:
+        UserError: the Hub refuses or is out of reach.
+    """
+    fetch_videos(job.source, job.camera, list(job.segments))
+    everyone = range(job.source.meta.total_episodes)
+    prints = video_prints(job.source, job.frames, camera=job.camera, episodes=everyone)
+    return replace(job, videos=prints)
 
 
 def _output(config: LabelConfig, source: Source) -> Path:
@@ -121,11 +152,10 @@ def missing(job: Job, store: Store) -> dict[int, tuple[str, ...]]:
     for episode, parts in job.segments.items():
         if isinstance(parts, EpisodeError):
             continue
-        fingerprint = job.fingerprints[episode]
         controls = tuple(
             control
             for control in job.config.controls
-            if job.config.force or store.read(parts, control, fingerprint=fingerprint) is None
+            if job.config.force or job.read(store, parts, control) is None
         )
         if controls:
             todo[episode] = controls
@@ -137,12 +167,11 @@ def stored_scores(job: Job, store: Store, *, control: str = "none") -> list[Pref
     everything = segments(
         job.source,
         job.frames,
-        [i for i in job.fingerprints if store.path(i, control).exists()],
+        [i for i in range(job.source.meta.total_episodes) if store.path(i, control).exists()],
         instruction=job.config.instruction,
     )
     found: list[PrefixScores] = []
-    for episode, parts in everything.items():
+    for parts in everything.values():
         if not isinstance(parts, EpisodeError):
-            fingerprint = job.fingerprints[episode]
-            found += store.read(parts, control, fingerprint=fingerprint) or []
+            found += job.read(store, parts, control) or []
     return found

@@ -17,14 +17,22 @@ from lerobot_topreward.config import LabelConfig, as_json
 from lerobot_topreward.console import EpisodeProgress, stop_on_signal
 from lerobot_topreward.dataset import check_output, write_columns
 from lerobot_topreward.episodes import load_scorer, score_episodes
-from lerobot_topreward.job import Job, missing, open_job, score_key, stored_scores, unusable
+from lerobot_topreward.job import (
+    Job,
+    fetch_job_videos,
+    missing,
+    open_job,
+    score_key,
+    stored_scores,
+    unusable,
+)
 from lerobot_topreward.metrics import mean_defined, rise, voc
 from lerobot_topreward.prompts import question
 from lerobot_topreward.push import PushResult, push
 from lerobot_topreward.records import FrameRewards, PrefixScores
 from lerobot_topreward.rewards import assemble, debias_static, label_rewards
 from lerobot_topreward.sidecar import SIDECAR_NAME, write_sidecar
-from lerobot_topreward.source import fetch_all_videos, fetch_videos
+from lerobot_topreward.source import fetch_all_videos
 from lerobot_topreward.store import ScoreKey, Store, open_store, output_lock, write_run
 from lerobot_topreward.transaction import WORK_FOLDER, finish_interrupted
 from lerobot_topreward.vlm.identity import VlmIdentity, identify, resolve_device
@@ -66,6 +74,7 @@ def label(config: LabelConfig, *, console: Console) -> Labelled:
     identity = identify(config.vlm)
     key = score_key(job, identity)
     with _claimed(job):
+        job = fetch_job_videos(job)
         store = open_store(job.output, key, dataset=job.source.repo_id)
         todo = missing(job, store)
         failed = unusable(job)
@@ -104,7 +113,10 @@ def _claimed(job: Job) -> Iterator[None]:
 
     def check() -> None:
         check_output(
-            job.source.root, job.output, fingerprint=job.fingerprint, dataset=job.source.repo_id
+            job.source.root,
+            job.output,
+            fingerprint=job.fingerprints.dataset,
+            dataset=job.source.repo_id,
         )
 
     if not (job.output / WORK_FOLDER).is_dir():
@@ -141,7 +153,6 @@ def _score(
     console: Console,
 ) -> tuple[int, dict[int, str], bool]:
     scorer = load_scorer(job.config, identity)
-    fetch_videos(job.source, job.camera, list(todo))
     with EpisodeProgress(console, episodes=len(todo)) as progress, stop_on_signal(console) as stop:
         failed = score_episodes(job, todo, scorer, store, progress=progress, stop=stop)
     # Asked to stop when there was nothing left to do is not interrupted.
@@ -208,7 +219,7 @@ def write_rewards(
     }
     if job.config.write == "sidecar":
         path = job.output / SIDECAR_NAME
-        write_sidecar(path, rewards, fingerprint=job.fingerprint, provenance=provenance)
+        write_sidecar(path, rewards, fingerprint=job.fingerprints.dataset, provenance=provenance)
         return
     if job.config.other_cameras and not _pushes_to_source(job):
         fetch_all_videos(job.source)
@@ -216,7 +227,7 @@ def write_rewards(
         job.source.root,
         rewards,
         job.output,
-        fingerprint=job.fingerprint,
+        fingerprint=job.fingerprints.dataset,
         provenance=provenance,
         sidecar=job.config.write == "both",
     )
@@ -266,7 +277,7 @@ def _run(
         "state": state,
         "dataset": job.source.repo_id,
         "revision": job.source.revision,
-        "fingerprint": job.fingerprint,
+        "fingerprint": job.fingerprints.dataset,
         "version": __version__,
         "python": sys.version.split()[0],
         "config": as_json(job.config),

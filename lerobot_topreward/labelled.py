@@ -18,7 +18,7 @@ from lerobot.datasets.utils import INFO_PATH
 from lerobot.utils.constants import HF_LEROBOT_HOME
 
 from lerobot_topreward.errors import EpisodeError, UserError
-from lerobot_topreward.fingerprints import dataset_fingerprint, episode_fingerprints
+from lerobot_topreward.fingerprints import Fingerprints, read_fingerprints, video_prints
 from lerobot_topreward.hub import translate_errors
 from lerobot_topreward.records import EpisodeReward, PrefixScores, Segment
 from lerobot_topreward.rewards import Debias, Scale, label_rewards
@@ -35,7 +35,7 @@ class LabelledDataset:
 
     source: Source
     frames: FrameTable
-    fingerprint: str  # of the dataset
+    fingerprints: Fingerprints
     labels: Path  # folder that holds the sidecar and, where it was scored here, the store
     scores: tuple[PrefixScores, ...]  # control "none", every segment of every labelled episode
     key: ScoreKey
@@ -47,6 +47,11 @@ class LabelledDataset:
     def fps(self) -> float:
         """The dataset's clock, Hz."""
         return float(self.source.meta.fps)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the dataset."""
+        return self.fingerprints.dataset
 
     @property
     def scale(self) -> Scale:
@@ -106,14 +111,14 @@ def open_labelled(
     source = open_source(repo_id=repo_id, root=root, revision=revision)
     source, sidecar_path = _find_labels(source, labels)
     table = frame_table(source)
-    fingerprint = dataset_fingerprint(source, table)
-    sidecar = read_sidecar(sidecar_path, fingerprint=fingerprint)
+    fingerprints = read_fingerprints(source, table)
+    sidecar = read_sidecar(sidecar_path, fingerprint=fingerprints.dataset)
     key = _score_key(sidecar.provenance.get("scoring"), path=sidecar_path)
     _check_provenance(sidecar.provenance, path=sidecar_path)
     dataset = LabelledDataset(
         source=source,
         frames=table,
-        fingerprint=fingerprint,
+        fingerprints=fingerprints,
         labels=sidecar_path.parent,
         scores=tuple(_scores(source, table, sidecar, key)),
         key=key,
@@ -220,13 +225,20 @@ def _scores(
 
 def _static(dataset: LabelledDataset) -> tuple[PrefixScores, ...]:
     """The static curves of every score, or none where the store lacks one."""
-    prints = episode_fingerprints(dataset.source, dataset.frames, camera=dataset.key.camera)
+    videos = video_prints(
+        dataset.source, dataset.frames, camera=dataset.key.camera, episodes=dataset.episodes
+    )
     parts: dict[int, list[Segment]] = defaultdict(list)
     for one in dataset.scores:
         parts[one.segment.episode_index].append(one.segment)
     found: list[PrefixScores] = []
     for episode, members in parts.items():
-        scores = dataset.store.read(members, "static", fingerprint=prints[episode])
+        scores = dataset.store.read(
+            members,
+            "static",
+            fingerprint=dataset.fingerprints.episodes[episode],
+            video=videos.get(episode),
+        )
         if scores is None:
             return ()
         found += scores

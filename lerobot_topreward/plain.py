@@ -1,10 +1,14 @@
-"""Records as JSON can hold them."""
+"""Records as JSON can hold them, and JSON as it is read back."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from lerobot_topreward.errors import UserError
 
 
 def plain(value: Any) -> Any:
@@ -24,3 +28,30 @@ def plain(value: Any) -> Any:
     if isinstance(value, float):
         return value if np.isfinite(value) else None
     return value if value is None or isinstance(value, bool | int | str) else str(value)
+
+
+def read_json_object(path: Path, *, advice: str) -> dict[str, Any]:
+    """Read a file that must hold one JSON object; whoever wrote it is a stranger.
+
+    Args:
+        path: the file.
+        advice: what to do when it is none, a sentence without its full stop.
+
+    Raises:
+        UserError: it cannot be read, or holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); {advice}") from None
+    except RecursionError:
+        raise UserError(
+            f"{path} must hold a JSON object; it is nested too deep. {advice}"
+        ) from None
+    except ValueError as error:
+        raise UserError(
+            f"{path} must hold a JSON object; it holds none ({error}). {advice}"
+        ) from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold a JSON object; got {type(content).__name__}. {advice}")
+    return content

@@ -30,6 +30,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from lerobot_topreward.errors import UserError
+from lerobot_topreward.plain import read_json_object
 from lerobot_topreward.records import PrefixScores, Segment
 from lerobot_topreward.transaction import WORK_FOLDER, sync, write_file
 
@@ -138,6 +139,7 @@ class Store:
         scores: Sequence[PrefixScores],
         *,
         fingerprint: str,
+        video: str | None,
         fps: float,
         asked: Sequence[str] | None = None,
     ) -> None:
@@ -146,12 +148,17 @@ class Store:
         Args:
             scores: of every segment of the episode, in their order.
             fingerprint: the episode's.
+            video: print of the video that was scored, see `fingerprints.video_prints`.
             fps: the dataset's clock, Hz.
             asked: what each segment was asked about, where that is not its own instruction.
         """
         first = scores[0]
         table = pa.concat_tables([_table(score, fps=fps) for score in scores])
-        header = {"fingerprint": fingerprint, "segments": _describe([s.segment for s in scores])}
+        header = {
+            "fingerprint": fingerprint,
+            "video": video,
+            "segments": _describe([s.segment for s in scores]),
+        }
         if asked is not None:
             header["asked"] = list(asked)
         path = self.path(first.segment.episode_index, first.control)
@@ -167,6 +174,7 @@ class Store:
         control: str,
         *,
         fingerprint: str,
+        video: str | None,
         asked: Sequence[str] | None = None,
     ) -> list[PrefixScores] | None:
         """Read an episode's shard; None where there is none that fits this episode.
@@ -175,6 +183,7 @@ class Store:
             segments: of the episode, in their order.
             control: which shard.
             fingerprint: the episode's.
+            video: print of its video now; None, where that is not here, takes any.
             asked: what each segment must have been asked about; None takes whatever it was.
         """
         path = self.path(segments[0].episode_index, control)
@@ -184,6 +193,8 @@ class Store:
         except (OSError, pa.ArrowException, KeyError, ValueError, TypeError):
             return None  # missing or damaged: scored anew
         wanted = {"fingerprint": fingerprint, "segments": _describe(segments)}
+        if video is not None:
+            wanted["video"] = video
         if asked is not None:
             wanted["asked"] = list(asked)
         fits = all(header.get(name) == value for name, value in wanted.items())
@@ -248,12 +259,7 @@ def read_run(path: Path) -> dict[str, Any]:
     Raises:
         UserError: it is damaged.
     """
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path} is damaged ({error}); delete it and run the command again"
-        ) from None
+    return read_json_object(path, advice="Delete it and run the command again")
 
 
 def write_run(store: Store, key: ScoreKey, *, run: Mapping[str, Any]) -> Path:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lerobot_topreward.fingerprints import dataset_fingerprint, episode_fingerprints
+from lerobot_topreward.fingerprints import dataset_fingerprint, read_fingerprints, video_prints
 from lerobot_topreward.source import frame_table, open_source
 
 FRONT, WRIST = "observation.images.front", "observation.images.wrist"
@@ -27,9 +27,16 @@ def dataset(recorded, tmp_path) -> Path:
     return shutil.copytree(recorded, tmp_path / "dataset")
 
 
-def episodes_of(root: Path, camera: str | None = None) -> list[str]:
+def episodes_of(root: Path) -> list[str]:
     source = open_source(repo_id=None, root=root, revision=None)
-    return list(episode_fingerprints(source, frame_table(source), camera=camera).values())
+    return list(read_fingerprints(source, frame_table(source)).episodes)
+
+
+def videos_of(root: Path, camera: str = FRONT) -> dict[int, str]:
+    source = open_source(repo_id=None, root=root, revision=None)
+    table = frame_table(source)
+    everyone = range(source.meta.total_episodes)
+    return video_prints(source, table, camera=camera, episodes=everyone)
 
 
 def whole(root: Path) -> str:
@@ -71,7 +78,8 @@ def renumber_tasks(root: Path) -> None:
 @pytest.mark.parametrize("change", [renumber_files, add_our_columns, renumber_tasks])
 def test_what_is_not_a_new_recording_changes_nothing(recorded, dataset, change):
     change(dataset)
-    assert episodes_of(dataset, FRONT) == episodes_of(recorded, FRONT)
+    assert episodes_of(dataset) == episodes_of(recorded)
+    assert videos_of(dataset) == videos_of(recorded)
     assert whole(dataset) == whole(recorded)
 
 
@@ -107,14 +115,44 @@ def test_the_clock_is_hashed(recorded, dataset):
     assert not set(episodes_of(recorded)) & set(episodes_of(dataset))
 
 
-def test_the_camera_and_its_place_in_the_video_are_hashed_when_asked(recorded, dataset):
-    plain, front, wrist = (episodes_of(recorded, camera) for camera in (None, FRONT, WRIST))
-    assert len({*plain, *front, *wrist}) == 6
+def test_only_a_corrected_task_leaves_the_recording_what_it_was(recorded, dataset):
+    edit(dataset, "meta/tasks.parquet", lambda t: t.rename(index={"close it": "shut it"}))
+    before, after = (
+        read_fingerprints(source, frame_table(source)).recordings
+        for source in (
+            open_source(repo_id=None, root=root, revision=None) for root in (recorded, dataset)
+        )
+    )
+    assert before == after
+
+
+def test_every_camera_and_place_in_a_video_has_its_own_print(recorded, dataset):
+    front, wrist = videos_of(recorded), videos_of(recorded, WRIST)
+    assert len({*front.values(), *wrist.values()}) == 4
     start = f"videos/{FRONT}/from_timestamp"
     edit(dataset, "meta/episodes/*/*.parquet", lambda t: t.assign(**{start: t[start] + [0, 0.1]}))
-    assert episodes_of(dataset, WRIST) == wrist
-    assert episodes_of(dataset, FRONT)[0] == front[0]
-    assert episodes_of(dataset, FRONT)[1] != front[1]
+    assert videos_of(dataset, WRIST) == wrist
+    assert videos_of(dataset)[0] == front[0]
+    assert videos_of(dataset)[1] != front[1]
+
+
+def test_another_video_has_another_print_and_a_missing_one_none(recorded, dataset, record_dataset):
+    other = record_dataset(lengths=(6, 4), size=(64, 64), seed=9)
+    shutil.copytree(other / "videos", dataset / "videos", dirs_exist_ok=True)
+    assert not set(videos_of(dataset).values()) & set(videos_of(recorded).values())
+    for path in dataset.glob(f"videos/{FRONT}/*/*.mp4"):
+        path.write_bytes(path.read_bytes()[:100])
+    assert videos_of(dataset) == {}
+    for path in dataset.glob(f"videos/{WRIST}/*/*.mp4"):
+        path.unlink()
+    assert videos_of(dataset, WRIST) == {}
+
+
+def test_appending_leaves_the_prints_of_what_was_there(recorded, record_dataset):
+    longer = record_dataset(
+        lengths=(6, 4, 5), tasks=("pick up the cube", ("open it", "close it")), size=(64, 64)
+    )
+    assert {**videos_of(longer), **videos_of(recorded)} == videos_of(longer)
 
 
 def test_columns_of_any_nesting_and_images_in_data(record_dataset, tmp_path):
@@ -122,7 +160,7 @@ def test_columns_of_any_nesting_and_images_in_data(record_dataset, tmp_path):
         record_dataset(lengths=(3, 2), cameras=("front",), size=(64, 64), video=False),
         tmp_path / "dataset",
     )
-    before = episodes_of(root, FRONT)
+    before = episodes_of(root)
     assert len(set(before)) == 2
     (path,) = root.glob("data/*/*.parquet")
     table = pq.read_table(path)
@@ -131,4 +169,4 @@ def test_columns_of_any_nesting_and_images_in_data(record_dataset, tmp_path):
     info = json.loads((root / "meta/info.json").read_text())
     info["features"]["observation.grid"] = {"dtype": "float64", "shape": [2, 2], "names": None}
     (root / "meta/info.json").write_text(json.dumps(info))
-    assert not set(before) & set(episodes_of(root, FRONT))
+    assert not set(before) & set(episodes_of(root))

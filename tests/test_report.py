@@ -23,7 +23,7 @@ import lerobot_topreward.report.recording
 from lerobot_topreward.cli import main
 from lerobot_topreward.dataset import write_columns
 from lerobot_topreward.episode_metrics import episode_metrics
-from lerobot_topreward.fingerprints import dataset_fingerprint, episode_fingerprints
+from lerobot_topreward.fingerprints import dataset_fingerprint, video_prints
 from lerobot_topreward.labelled import open_labelled
 from lerobot_topreward.records import EpisodeReward, FrameRewards, PrefixScores, Segment, Verdict
 from lerobot_topreward.report.content import Findings, curve, episode_contents, unlabelled
@@ -396,12 +396,13 @@ def test_the_command_makes_a_page_of_a_labelled_dataset(
 
 def test_static_scores_of_the_store_are_drawn(report: Report, labelled: Path) -> None:
     dataset = open_labelled(repo_id=None, root=labelled, revision=None)
-    fingerprints = episode_fingerprints(dataset.source, dataset.frames, camera=CAMERA)
+    fingerprints = dataset.fingerprints.episodes
     still = [one for one in dataset.scores if one.segment.episode_index == 1]
     still = [
         replace(one, control="static", log_prob_true=one.log_prob_true * 0 - 8) for one in still
     ]
-    dataset.store.write(still, fingerprint=fingerprints[1], fps=10)
+    video = video_prints(dataset.source, dataset.frames, camera=CAMERA, episodes=[1])[1]
+    dataset.store.write(still, fingerprint=fingerprints[1], video=video, fps=10)
     try:
         found = embedded(report("--videos", "none")[2])
     finally:

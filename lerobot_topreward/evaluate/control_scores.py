@@ -26,12 +26,11 @@ from lerobot_topreward.evaluate.same_vlm import (
     stores_of,
     writable_store,
 )
-from lerobot_topreward.fingerprints import episode_fingerprints
+from lerobot_topreward.fingerprints import video_prints
 from lerobot_topreward.job import Job, asked
 from lerobot_topreward.labelled import LabelledDataset
 from lerobot_topreward.records import PrefixScores, Segment
 from lerobot_topreward.scoring import CONTROLS
-from lerobot_topreward.source import fetch_videos
 from lerobot_topreward.store import Store, output_lock
 from lerobot_topreward.vlm.identity import VlmConfig
 
@@ -217,7 +216,8 @@ class _Shards:
     """The shards of some episodes, in the labels' own store or in another folder's."""
 
     parts: Mapping[int, list[Segment]]  # by episode
-    fingerprints: Mapping[int, str]  # by episode
+    fingerprints: Sequence[str]  # by episode
+    videos: Mapping[int, str]  # prints, by episode
     stores: Sequence[Store]
 
     def read(
@@ -228,6 +228,7 @@ class _Shards:
                 self.parts[episode],
                 control,
                 fingerprint=self.fingerprints[episode],
+                video=self.videos.get(episode),
                 asked=asked(self.parts[episode], control, swapped),
             )
             if found is not None:
@@ -269,8 +270,9 @@ def _shards(dataset: LabelledDataset, episodes: Sequence[int], output: Path) -> 
         raise ValueError(f"episodes {lacking} are not labelled")
     return _Shards(
         parts=parts,
-        fingerprints=episode_fingerprints(
-            dataset.source, dataset.frames, camera=dataset.key.camera
+        fingerprints=dataset.fingerprints.episodes,
+        videos=video_prints(
+            dataset.source, dataset.frames, camera=dataset.key.camera, episodes=list(parts)
         ),
         stores=stores_of(dataset, output),
     )
@@ -288,7 +290,6 @@ def _score(
     with output_lock(job.output):
         store = writable_store(dataset, job.output)
         scorer = load_scorer(job.config, identity)
-        fetch_videos(job.source, job.camera, list(todo))
         with (
             EpisodeProgress(console, episodes=len(todo)) as progress,
             stop_on_signal(console) as stop,

@@ -49,7 +49,6 @@ from lerobot_topreward.evaluate.same_vlm import (
 from lerobot_topreward.job import Job
 from lerobot_topreward.labelled import LabelledDataset
 from lerobot_topreward.records import Clip, Segment
-from lerobot_topreward.source import fetch_videos
 from lerobot_topreward.store import full_disk_reported, output_lock
 from lerobot_topreward.transaction import write_file
 from lerobot_topreward.vlm.identity import VlmConfig
@@ -111,7 +110,6 @@ def gvl_baseline(
         with output_lock(folder):
             generator = generator or _load(dataset, job)
             store = writable_store(dataset, folder)
-            fetch_videos(job.source, job.camera, todo)
             failed = _ask_all(job, todo, generator, protocol, store.folder / place, console=console)
     found |= {episode: _read(dataset, job, place, episode) for episode in todo}
     return GvlResult(
@@ -187,7 +185,11 @@ def _ask(clip: Clip | EpisodeError, generator: Generator, protocol: _Protocol) -
 def _header(job: Job, episode: int) -> dict[str, Any]:
     """What the answers of an episode are about; with another header they are not used."""
     parts = [[part.start, part.length, part.instruction] for part in job.parts(episode)]
-    return {"fingerprint": job.fingerprints[episode], "segments": parts}
+    return {
+        "fingerprint": job.fingerprints.episodes[episode],
+        "video": job.videos.get(episode),
+        "segments": parts,
+    }
 
 
 def _write(place: Path, episode: int, answers: Mapping[str, Any]) -> None:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from lerobot_topreward.config import LabelConfig
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.fingerprints import episode_fingerprints
-from lerobot_topreward.job import Job, score_key
+from lerobot_topreward.job import Job, fetch_job_videos, score_key
 from lerobot_topreward.labelled import LabelledDataset, default_output
 from lerobot_topreward.source import segments
 from lerobot_topreward.store import Store, open_store
@@ -81,16 +80,16 @@ def scoring_job(
         max_pixels=key.max_pixels,
         engine="per-prefix" if key.engine == "per-prefix" else "one-pass",
     )
-    return Job(
+    job = Job(
         config=config,
         source=dataset.source,
         camera=key.camera,
         frames=dataset.frames,
         segments=segments(dataset.source, dataset.frames, episodes, instruction=key.instruction),
-        fingerprint=dataset.fingerprint,
-        fingerprints=episode_fingerprints(dataset.source, dataset.frames, camera=key.camera),
+        fingerprints=dataset.fingerprints,
         output=output,
     )
+    return fetch_job_videos(job)
 
 
 def identify_same(dataset: LabelledDataset, job: Job) -> VlmIdentity:
