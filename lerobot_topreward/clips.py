@@ -29,7 +29,13 @@ TOLERANCE_S = 1e-4
 
 
 def read_clip(
-    source: Source, *, camera: str, segment: Segment, sample_fps: float, final_frame: bool
+    source: Source,
+    *,
+    camera: str,
+    segment: Segment,
+    sample_fps: float,
+    final_frame: bool,
+    max_images: int | None = None,
 ) -> Clip:
     """Read the sampled frames of a segment.
 
@@ -39,12 +45,17 @@ def read_clip(
         segment: Which frames of which episode.
         sample_fps: Frames shown per second, Hz.
         final_frame: Also show the segment's last frame.
+        max_images: At most so many, see `sample_frames`.
 
     Raises:
         EpisodeError: A file is missing or damaged, or lacks a frame that the dataset promises.
     """
     indices = sample_frames(
-        segment.length, fps=source.meta.fps, sample_fps=sample_fps, final_frame=final_frame
+        segment.length,
+        fps=source.meta.fps,
+        sample_fps=sample_fps,
+        final_frame=final_frame,
+        max_images=max_images,
     )
     read = _read_video if camera in source.meta.video_keys else _read_images
     return Clip(
@@ -63,6 +74,7 @@ def read_clips(
     segments: Sequence[Segment],
     sample_fps: float,
     final_frame: bool,
+    max_images: int | None = None,
     ahead: int = 2,
 ) -> Generator[tuple[Segment, Clip | EpisodeError]]:
     """Read clips in order, decoding the next ones while the caller works on this one.
@@ -73,6 +85,7 @@ def read_clips(
         segments: Which segments.
         sample_fps: Frames shown per second, Hz.
         final_frame: Also show each segment's last frame.
+        max_images: At most so many of each, see `sample_frames`.
         ahead: How many clips to decode ahead, >= 1, each in its own thread: no more than these
             and the caller's own are in memory.
 
@@ -88,6 +101,7 @@ def read_clips(
                 segment=segment,
                 sample_fps=sample_fps,
                 final_frame=final_frame,
+                max_images=max_images,
             )
         except EpisodeError as error:
             return error

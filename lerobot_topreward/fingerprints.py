@@ -180,7 +180,10 @@ def _recorded_values(source: Source) -> Iterator[tuple[int, str, np.ndarray]]:
         for start, length, episode in task_runs(file["episode_index"].to_numpy()):
             rows = file.slice(start, length)
             for name in names:
-                yield episode, name, _flat(rows[name])
+                try:
+                    yield episode, name, _flat(rows[name])
+                except TypeError as error:
+                    raise UserError(f"{path}: column {name} cannot be used: {error}") from None
 
 
 def _flat(column: pa.ChunkedArray) -> np.ndarray:
@@ -189,4 +192,6 @@ def _flat(column: pa.ChunkedArray) -> np.ndarray:
         values = values.storage
     while pa.types.is_list(values.type) or pa.types.is_fixed_size_list(values.type):
         values = values.flatten()
+    if not (pa.types.is_primitive(values.type) or pa.types.is_boolean(values.type)):
+        raise TypeError(f"it must hold numbers; it holds {values.type}")
     return values.to_numpy(zero_copy_only=False)

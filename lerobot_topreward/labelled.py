@@ -189,7 +189,7 @@ def _find_labels(source: Source, labels: Path | None) -> tuple[Source, Path]:
 
 def _score_key(scoring: Any, *, path: Path) -> ScoreKey:
     names = {item.name for item in fields(ScoreKey)}
-    if not isinstance(scoring, Mapping) or set(scoring) != names:
+    if not isinstance(scoring, Mapping) or {"max_images", *scoring} != names:
         raise UserError(
             f"{path} does not say how its scores were made as this version does; label again, "
             "which takes seconds where the raw scores are kept"
@@ -270,7 +270,11 @@ def _segment_scores(
     key: ScoreKey,
 ) -> PrefixScores:
     indices = sample_frames(
-        segment.length, fps=fps, sample_fps=key.sample_fps, final_frame=key.final_frame
+        segment.length,
+        fps=fps,
+        sample_fps=key.sample_fps,
+        final_frame=key.final_frame,
+        max_images=key.max_images,
     )
     lengths = prefix_lengths(segment.length, indices, count=key.prefixes)
     rows = segment.start + lengths - 1

@@ -181,6 +181,7 @@ def _prefix_ends(
                 fps=source.meta.fps,
                 sample_fps=schedule["sample_fps"],
                 final_frame=schedule["final_frame"],
+                max_images=schedule.get("max_images"),
             )
             lengths = prefix_lengths(segment.length, shown, count=schedule["prefixes"])
             ends[start + segment.start + lengths - 1] = True
