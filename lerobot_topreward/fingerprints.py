@@ -94,8 +94,9 @@ def video_prints(
 ) -> dict[int, str]:
     """Hash the first and the last compressed pictures of episodes, as one camera saw them.
 
-    Whoever encodes or records an episode again changes them; whoever appends an episode to the same
-    file, cuts the file elsewhere or renames it does not.
+    For images in ``data/`` these are the first and the last one. Whoever encodes or records an
+    episode again changes them; whoever appends an episode to the same file, cuts the file elsewhere
+    or renames it does not.
 
     Args:
         source: The dataset.
@@ -104,10 +105,10 @@ def video_prints(
         episodes: Which ones.
 
     Returns:
-        Hexadecimal sha256 by episode, without those whose video is not here or cannot be read.
+        Hexadecimal hashes by episode, without those whose video is not here or cannot be read.
     """
     if camera not in source.meta.video_keys:
-        return _image_prints(source, table, camera=camera)
+        return _image_prints(source, table, camera=camera, episodes=episodes)
     prints = {}
     for episode in episodes:
         rows = table.rows(episode)
@@ -121,30 +122,33 @@ def video_prints(
     return prints
 
 
-def _image_prints(source: Source, table: FrameTable, *, camera: str) -> dict[int, str]:
-    ends = [
-        rows
-        for rows in map(table.rows, range(source.meta.total_episodes))
-        if rows.start < rows.stop
-    ]
-    wanted = sorted({row for rows in ends for row in (rows.start, rows.stop - 1)})
+def _image_prints(
+    source: Source, table: FrameTable, *, camera: str, episodes: Sequence[int]
+) -> dict[int, str]:
+    """Hash the first and the last picture of episodes whose pictures lie in ``data/``."""
+    ends = {}
+    for episode in episodes:
+        rows = table.rows(episode)
+        if rows.start < rows.stop:
+            ends[episode] = (rows.start, rows.stop - 1)
+    wanted = pa_ds.field("index").isin(sorted({row for pair in ends.values() for row in pair}))
     found: dict[int, bytes] = {}
     for path in data_files(source):
-        batches = pa_ds.dataset(path).to_batches(
-            columns=["index", camera],
-            filter=pa_ds.field("index").isin(wanted),
-            batch_size=16,
-            batch_readahead=1,
-        )
-        for row in (row for batch in batches for row in batch.to_pylist()):
-            with suppress(EpisodeError):  # decoding says what is wrong with it
-                found[row["index"]] = image_bytes(row[camera], root=source.root)
+        with suppress(pa.ArrowException, OSError):  # decoding says what is wrong with it
+            for batch in pa_ds.dataset(path).to_batches(
+                columns=["index", camera],
+                filter=wanted,
+                batch_size=16,
+                batch_readahead=1,
+                use_threads=False,
+            ):
+                for index, cell in zip(*batch.to_pydict().values(), strict=True):
+                    with suppress(EpisodeError):
+                        found[index] = hashlib.sha256(image_bytes(cell, root=source.root)).digest()
     return {
-        int(table.episode_index[rows.start]): hashlib.sha256(
-            found[rows.start] + found[rows.stop - 1]
-        ).hexdigest()
-        for rows in ends
-        if rows.start in found and rows.stop - 1 in found
+        episode: (found[first] + found[last]).hex()
+        for episode, (first, last) in ends.items()
+        if first in found and last in found
     }
 
 

@@ -141,7 +141,7 @@ def frame_table(source: Source) -> FrameTable:
     """
     _fetch(source, _files(source, camera=None))
     owned = defaultdict(list)
-    for episode, place in enumerate(_places(source, camera=None)):
+    for episode, place in enumerate(_places(source, episode_rows(source.meta), camera=None)):
         owned[source.root / place].append(episode)
     parts = [_read_frames(source, path, owned[path]) for path in data_files(source)]
     table = pa.concat_tables(parts).combine_chunks()
@@ -232,20 +232,19 @@ def find_video(source: Source, camera: str, episode: int) -> tuple[Path, float, 
         EpisodeError: The file is missing, or the metadata do not say where the episode begins.
         UserError: The file leads out of the dataset or is no regular file.
     """
-    name = source.meta.get_video_file_path(episode, camera)
+    kind = f"videos/{camera}"
+    rows: Any = episode_rows(source.meta)[episode : episode + 2]  # this one and the next
+    name, *next_name = _places(source, rows, camera=camera)
+    start, *next_start = rows[f"{kind}/from_timestamp"]
     path = find_file(source.root, name)
     if path is None:
         raise EpisodeError(f"{name} is missing; copy or download the dataset again")
-    rows = episode_rows(source.meta)
-    start, *after = rows[episode : episode + 2][f"videos/{camera}/from_timestamp"]
     if start is None or not 0 <= start <= _LONGEST_S:
         raise EpisodeError(
-            f"its videos/{camera}/from_timestamp in meta/episodes must be seconds >= 0; got {start}"
+            f"its {kind}/from_timestamp in meta/episodes must be seconds >= 0; got {start}"
         )
-    same = bool(after) and source.meta.get_video_file_path(episode + 1, camera) == name
-    if not same or after[0] is None or not after[0] > start:
-        return path, float(start), math.inf
-    return path, float(start), float(after[0])
+    follows = next_name == [name] and next_start[0] is not None and next_start[0] > start
+    return path, float(start), float(next_start[0]) if follows else math.inf
 
 
 def image_bytes(cell: Any, *, root: Path) -> bytes:
@@ -360,13 +359,12 @@ def _files(
     source: Source, *, camera: str | None, episodes: Container[int] | None = None
 ) -> list[str]:
     """Name the files of ``data/``, or of a camera's videos, that hold these episodes or all."""
-    places = enumerate(_places(source, camera=camera))
+    places = enumerate(_places(source, episode_rows(source.meta), camera=camera))
     return sorted({place for i, place in places if episodes is None or i in episodes})
 
 
-def _places(source: Source, *, camera: str | None) -> list[str]:
-    """Name the file of every episode in ``data/``, or of its video."""
-    rows = episode_rows(source.meta)
+def _places(source: Source, rows: Any, *, camera: str | None) -> list[str]:
+    """Name the file in ``data/``, or the video, of each of these rows of the table of episodes."""
     kind = "data" if camera is None else f"videos/{camera}"
     template = str(source.meta.data_path if camera is None else source.meta.video_path)
     return [

@@ -1,6 +1,7 @@
 """What a dataset itself, or a file beside it, says about which episodes succeeded."""
 
 import csv
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,9 +79,10 @@ def _from_file(path: Path, *, total: int) -> Success:
     said: dict[int, str] = {}
     for row in rows:
         text = (row["episode_index"] or "").strip()
-        if not text.isdigit() or int(text) >= total:
+        # isdigit alone takes "²", and Python reads no number of thousands of digits.
+        if not re.fullmatch("[0-9]{1,18}", text) or int(text) >= total:
             raise UserError(
-                f"{option}: episode_index must be one of this dataset's 0..{total - 1}; got {text!r}"
+                f"{option}: episode_index must be one of this dataset's 0..{total - 1}; got {text!r:.40}"
             )
         if int(text) in said:
             raise UserError(f"{option} names episode {text} twice; keep one of the lines")
