@@ -252,10 +252,10 @@ def test_upload_goes_on_where_the_connection_was_cut(
 ):
     repo = hub.add("alice/cubes", source)
     hub.fail("PUT", "/lfs/", after=100)
-    hub.fail("POST", "/commit/", after=20)
+    hub.fail("POST", "/commit/", after=20, times=99)
     assert "cannot be reached" in push()
     assert sent_blobs(hub) == hashes(labelled, *LFS)
-    hub.requests.clear()
+    hub.reset_faults()
     assert push()["uploaded"] == len(CHANGED)
     assert sent_blobs(hub) == []
     assert changed_between(repo, "main", "topreward") == CHANGED
