@@ -20,13 +20,15 @@ from lerobot_topreward.card import CardFacts
 from lerobot_topreward.cli import main
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.hub import limit_waiting, translate_errors
-from lerobot_topreward.push import push
+from lerobot_topreward.push import Destination, push
 
 WAITED_S: list[float] = []  # since the last request; nobody has waited so long
 
 
 def run_push(*, folder: str, facts: dict[str, Any], **options: Any) -> dict[str, Any]:
-    return asdict(push(Path(folder), facts=CardFacts(**facts), **options))
+    source = {name: facts[name] for name in ("source_repo_id", "source_revision")}
+    to = Destination(**source, **options)
+    return asdict(push(Path(folder), to, facts=CardFacts(**facts)))
 
 
 def run_load(*, repo_id: str, revision: str | None = None) -> dict[str, Any]:

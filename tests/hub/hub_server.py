@@ -39,6 +39,7 @@ ROUTES: list[tuple[str, re.Pattern[str], str]] = [
         ("POST", "/api/repos/create", "create_repo"),
         ("POST", "/api/validate-yaml", "validate_yaml"),
         ("GET", rf"{API}(?:/revision/(?P<rev>[^/]+))?", "info"),
+        ("GET", rf"{API}/auth-check/write", "auth_check"),
         ("GET", rf"{API}/refs", "refs"),
         ("GET", rf"{API}/tree/(?P<rev>[^/]+)(?:/(?P<path>.+))?", "tree"),
         ("GET", rf"{API}/commits/(?P<rev>[^/]+)", "commits"),
@@ -56,6 +57,7 @@ ROUTES: list[tuple[str, re.Pattern[str], str]] = [
     )
 ]
 WRITES = {
+    "auth_check",
     "commit",
     "create_branch",
     "delete_branch",
@@ -252,6 +254,9 @@ class Handler(BaseHTTPRequestHandler):
             "lastModified": DATE,
             "siblings": [{"rfilename": path} for path in sorted(commit.files)],
         }
+
+    def auth_check(self, repo: Repo) -> Any:
+        return {}
 
     def refs(self, repo: Repo) -> Any:
         listed: dict[str, list[dict[str, str]]] = {"heads": [], "tags": [], "pr": [], "convert": []}
