@@ -57,6 +57,7 @@ def write_labels(source: Path, output: Path, *, log_prob: float = -1.0) -> Path:
         log_prob_false=values * 2,
         progress=np.linspace(0, 1, len(index), dtype=np.float32),
         advantage=np.zeros(len(index), dtype=np.float32),
+        scored=np.ones(len(index), dtype=bool),
     )
     write_columns(source, rewards, output, fingerprint="f" * 64, provenance={})
     return output
