@@ -48,6 +48,7 @@ def _reward(progress: list[float], advantage: list[float], *, episode: int = 0) 
         log_prob_false=zeros,
         progress=np.array(progress, dtype=np.float32),
         advantage=np.array(advantage, dtype=np.float32),
+        scored=np.ones(len(progress), dtype=bool),
     )
 
 

@@ -333,6 +333,8 @@ def label(root: Path, output: Path, *, unlabelled: Sequence[int] = ()) -> Path:
     table = frame_table(source)
     rises = np.where(table.episode_index == 3, -4, -8 + 0.2 * table.frame_index)
     labelled = ~np.isin(table.episode_index, unlabelled)
+    lengths = np.bincount(table.episode_index)[table.episode_index]
+    scored = (table.frame_index % 5 == 0) | (table.frame_index == lengths - 1)  # at 10 Hz
     values = np.where(labelled, rises, 0).astype(np.float32)
     rewards = FrameRewards(
         index=table.index,
@@ -343,6 +345,7 @@ def label(root: Path, output: Path, *, unlabelled: Sequence[int] = ()) -> Path:
         log_prob_false=np.where(labelled, -1, 0).astype(np.float32),
         progress=values * 0,
         advantage=values * 0,
+        scored=labelled & scored,
     )
     provenance = {"dataset": "local/cups", "scoring": asdict(KEY), "normalize": "episode"}
     provenance |= {"scale": "log-prob", "horizon_frames": 10}
@@ -523,7 +526,7 @@ def test_a_recording_holds_every_frame_of_every_episode(
     source = open_source(repo_id=None, root=root, revision=None)
     parts = {episode: [Segment(episode, 0, n, "")] for episode, n in enumerate((12, 9))}
     ramps = [np.linspace(0, 1, n, dtype=np.float32) for n in (12, 9)]
-    rewards = [EpisodeReward(i, ramp, ramp, ramp, ramp) for i, ramp in enumerate(ramps)]
+    rewards = [EpisodeReward(i, ramp, ramp, ramp, ramp, ramp > 0) for i, ramp in enumerate(ramps)]
     path = tmp_path / "all.rrd"
     lerobot_topreward.report.recording.write_recording(
         path, Footage(source, CAMERA, parts), rewards, name="cups", sample_fps=2

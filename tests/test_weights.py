@@ -185,6 +185,7 @@ def sidecar(tmp_path: Path) -> tuple[Path, np.ndarray, np.ndarray]:
         log_prob_false=-progress,
         progress=progress,
         advantage=progress,
+        scored=np.ones(len(progress), dtype=bool),
     )
     path = tmp_path / "topreward_progress.parquet"
     write_sidecar(path, frames, fingerprint="f" * 64, provenance={})
@@ -217,7 +218,7 @@ def test_rabc_without_spread_is_that_of_lerobot(tmp_path: Path) -> None:
     progress = np.linspace(0, 0.1, 50, dtype=np.float32)
     frames = FrameRewards(
         *(np.arange(50), np.zeros(50, dtype=np.int64), np.arange(50), np.ones(50, dtype=bool)),
-        *(-progress, -progress, progress, progress),
+        *(-progress, -progress, progress, progress, np.ones(50, dtype=bool)),
     )
     path = tmp_path / "sidecar.parquet"
     write_sidecar(path, frames, fingerprint="f" * 64, provenance={})

@@ -72,6 +72,7 @@ def write_labels(
         log_prob_false=values * 2,
         progress=np.linspace(0, 1, len(index), dtype=np.float32),
         advantage=np.zeros(len(index), dtype=np.float32),
+        scored=np.ones(len(index), dtype=bool),
     )
     write_columns(source, rewards, output, fingerprint=fingerprint, provenance=provenance or {})
     return output
