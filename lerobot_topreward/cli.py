@@ -97,6 +97,7 @@ def parse[C](config_class: type[C], command: str, arguments: Sequence[str]) -> C
 
 def _label(config: LabelConfig) -> int:
     from lerobot_topreward.label import label
+    from lerobot_topreward.metrics import rise_in_words
 
     out = _console()
     result = label(config, console=out)
@@ -122,7 +123,7 @@ def _label(config: LabelConfig) -> int:
     if (static := result.static) is not None:
         out.print(
             f"static control       VOC {static.static_voc:.2f} against {static.real_voc:.2f} of the "
-            f"real videos; rises by {static.share:.0%} of what they do"
+            f"real videos; {rise_in_words(static.share)}"
         )
     for episode, reason in sorted(result.failed.items()):
         out.print(f"episode {episode} failed: {reason}", style="yellow")

@@ -45,7 +45,7 @@ class StaticControl:
 
     real_voc: float  # mean over segments, -1..1
     static_voc: float  # mean over segments whose curve is not constant, -1..1
-    share: float  # mean rise of static curves over mean rise of real ones
+    share: float  # mean rise of static curves over mean rise of real ones; nan if these do not rise
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,9 @@ def static_summary(
     return StaticControl(
         real_voc=mean_defined([voc(curve) for curve in curves]),
         static_voc=mean_defined([voc(curve) for curve in still]),
-        share=float(np.mean([rise(curve) for curve in still])) / risen if risen else float("nan"),
+        share=float(np.mean([rise(curve) for curve in still])) / risen
+        if risen > 0
+        else float("nan"),
     )
 
 

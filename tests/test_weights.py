@@ -241,9 +241,9 @@ def test_rabc_with_a_sliding_tail_keeps_the_last_chunk() -> None:
     assert last["slide"].tolist() == [1] * 20
 
 
-def test_a_filter_keeps_what_is_above_the_threshold() -> None:
+def test_a_filter_keeps_what_is_at_least_the_threshold() -> None:
     kept = weights.filter_weights(float32(-0.1, 0.0, 0.2, 0.1), threshold=0.0)
-    assert kept.tolist() == [0, 0, 1, 1]
+    assert kept.tolist() == [0, 1, 1, 1]
     assert kept.dtype == np.float32
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.labelled import LabelledDataset
+from lerobot_topreward.plain import read_index
 
 DECISIONS_FORMAT = 1
 _KEEP = {"keep": True, "drop": False}
@@ -78,9 +79,10 @@ def check_decisions(decisions: Decisions, dataset: LabelledDataset) -> None:
 
 
 def _episode(name: str, option: str) -> int:
-    if not name.isdecimal():
+    episode = read_index(name)
+    if episode is None:
         raise UserError(f"{option}: an episode must be a number; got {name!r}: {_AGAIN}")
-    return int(name)
+    return episode
 
 
 def _keep(word: Any, name: str, option: str) -> bool:

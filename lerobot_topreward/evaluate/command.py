@@ -35,7 +35,7 @@ from lerobot_topreward.evaluate.summary import (
 from lerobot_topreward.evaluate.table import print_groups, print_success, print_worst
 from lerobot_topreward.labelled import LabelledDataset, open_labelled
 from lerobot_topreward.plain import plain
-from lerobot_topreward.records import EpisodeMetrics, PrefixScores
+from lerobot_topreward.records import EpisodeMetrics
 from lerobot_topreward.scoring import CONTROLS
 from lerobot_topreward.success import Success, read_success
 from lerobot_topreward.vlm.identity import VlmConfig
@@ -121,8 +121,13 @@ def evaluate(config: EvaluateConfig, *, console: Console) -> int:
         known=known,
         success=None if known is None else summarise_success(metrics, known),
         controls=[
-            compare_controls(scored.real, telling(control, scores, known), scale=dataset.scale)
-            for control, scores in scored.controls.items()
+            compare_controls(
+                scored.real,
+                scores,
+                scale=dataset.scale,
+                success=None if known is None else known.by_episode,
+            )
+            for scores in scored.controls.values()
             if scores
         ],
         debias=summarise_debias(scored.real, scored.controls.get("static", []), known),
@@ -152,19 +157,6 @@ def _controls(config: EvaluateConfig, dataset: LabelledDataset, told: Console) -
         output=config.output,
         console=told,
     )
-
-
-def telling(
-    control: str, scores: Sequence[PrefixScores], known: Success | None
-) -> Sequence[PrefixScores]:
-    """The scores of a control that have something to say.
-
-    Played backwards, only a success has to fall: one that was undone becomes a success. Where none
-    is known, all of them.
-    """
-    successes = set() if known is None else {e for e, good in known.by_episode.items() if good}
-    chosen = [one for one in scores if one.segment.episode_index in successes]
-    return chosen if control == "reversed" and chosen else scores
 
 
 def _gvl(config: EvaluateConfig, dataset: LabelledDataset, told: Console) -> GvlResult:
