@@ -67,5 +67,5 @@ def test_progress_bars_survive_on_a_terminal() -> None:
     said = printed(console)
     assert "\x1b[?25l" in said  # rich hides the cursor and shows it again
     assert "\x1b[?25h" in said
-    assert "\\x1b]0;ownedscoring" in said
+    assert "\\x1b]0;owned" in said
     assert TITLE[:4] not in said
