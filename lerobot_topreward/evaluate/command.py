@@ -9,6 +9,7 @@ from typing import Any, Literal
 from rich.console import Console
 
 from lerobot_topreward import __version__
+from lerobot_topreward.console import make_console
 from lerobot_topreward.episode_metrics import episode_metrics
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.evaluate.control_scores import (
@@ -112,7 +113,7 @@ def evaluate(config: EvaluateConfig, *, console: Console) -> int:
     known = read_success(dataset.source, config.success_file)
     metrics = episode_metrics(dataset.scores, dataset.rewards(), fps=dataset.fps)
     # Progress is not part of the JSON.
-    told = Console(stderr=True, highlight=False, markup=False) if config.json else console
+    told = make_console(stderr=True) if config.json else console
     scored = _controls(config, dataset, told)
     gvl = _gvl(config, dataset, told) if config.baseline == "gvl" else None
     found = Evaluation(
