@@ -96,7 +96,7 @@ def parse[C](config_class: type[C], command: str, arguments: Sequence[str]) -> C
 
 
 def _label(config: LabelConfig) -> int:
-    from lerobot_topreward.label import label
+    from lerobot_topreward.label import failure_lines, label
     from lerobot_topreward.metrics import rise_in_words
 
     out = make_console()
@@ -125,6 +125,6 @@ def _label(config: LabelConfig) -> int:
             f"static control       VOC {static.static_voc:.2f} against {static.real_voc:.2f} of the "
             f"real videos; {rise_in_words(static.share)}"
         )
-    for episode, reason in sorted(result.failed.items()):
-        out.print(f"episode {episode} failed: {reason}", style="yellow")
+    for line in failure_lines(result.failed):
+        out.print(line, style="yellow")
     return 1 if result.failed else 0

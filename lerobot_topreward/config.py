@@ -37,6 +37,7 @@ class LabelConfig:
     sample_fps: float = 2.0  # images shown per second of the dataset's clock, Hz
     prefixes: Literal["every"] | int = "every"  # one per shown image, or K per segment (paper: 15)
     final_frame: bool = True  # also show the last frame, which the paper's schedule can miss
+    max_images: int | None = None  # per segment, evenly thinned: long videos are shown larger
     max_pixels: int | None = None  # per image; the checkpoint's own budget if not given
     control: Literal["none", "static"] = "none"  # static: also score the first frame repeated
     engine: Literal["one-pass", "per-prefix"] = "one-pass"  # per-prefix: one slow forward each
@@ -65,6 +66,10 @@ class LabelConfig:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UserError(f"--{name.replace('_', '-')} must be > 0; got {value}")
+        if self.max_images is not None and self.max_images < 2:
+            raise UserError(
+                f"--max-images must be at least 2, the first and the last; got {self.max_images}"
+            )
         if isinstance(self.prefixes, int) and self.prefixes < 1:
             raise UserError(f"--prefixes must be 'every' or a number >= 1; got {self.prefixes}")
         if self.debias == "static" and self.scale == "prob":

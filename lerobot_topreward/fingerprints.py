@@ -11,6 +11,7 @@ not here cannot be compared.
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,15 +19,17 @@ from pathlib import Path
 import av
 import numpy as np
 import pyarrow as pa
+import pyarrow.dataset as pa_ds
 import pyarrow.parquet as pq
 from av.error import FFmpegError
 
-from lerobot_topreward.errors import UserError
+from lerobot_topreward.errors import EpisodeError, UserError
 from lerobot_topreward.source import (
     FrameTable,
     Source,
     data_files,
-    episode_rows,
+    find_video,
+    image_bytes,
     task_names,
     task_runs,
 )
@@ -104,21 +107,45 @@ def video_prints(
         Hexadecimal sha256 by episode, without those whose video is not here or cannot be read.
     """
     if camera not in source.meta.video_keys:
-        return {}
-    starts = episode_rows(source.meta)[f"videos/{camera}/from_timestamp"]
+        return _image_prints(source, table, camera=camera)
     prints = {}
     for episode in episodes:
         rows = table.rows(episode)
-        path = source.root / source.meta.get_video_file_path(episode, camera)
-        if rows.start == rows.stop or not path.is_file():
-            continue
-        start = starts[episode]
-        end = start + (rows.stop - rows.start - 1) / source.meta.fps
         try:
-            prints[episode] = _video_print(path, start, end)
-        except (FFmpegError, OSError, IndexError):
+            path, start, _ = find_video(source, camera, episode)
+            end = start + (rows.stop - rows.start - 1) / source.meta.fps
+            if rows.start < rows.stop:
+                prints[episode] = _video_print(path, start, end)
+        except (EpisodeError, FFmpegError, OSError, IndexError, ValueError):
             continue  # decoding says what is wrong with it
     return prints
+
+
+def _image_prints(source: Source, table: FrameTable, *, camera: str) -> dict[int, str]:
+    ends = [
+        rows
+        for rows in map(table.rows, range(source.meta.total_episodes))
+        if rows.start < rows.stop
+    ]
+    wanted = sorted({row for rows in ends for row in (rows.start, rows.stop - 1)})
+    found: dict[int, bytes] = {}
+    for path in data_files(source):
+        batches = pa_ds.dataset(path).to_batches(
+            columns=["index", camera],
+            filter=pa_ds.field("index").isin(wanted),
+            batch_size=16,
+            batch_readahead=1,
+        )
+        for row in (row for batch in batches for row in batch.to_pylist()):
+            with suppress(EpisodeError):  # decoding says what is wrong with it
+                found[row["index"]] = image_bytes(row[camera], root=source.root)
+    return {
+        int(table.episode_index[rows.start]): hashlib.sha256(
+            found[rows.start] + found[rows.stop - 1]
+        ).hexdigest()
+        for rows in ends
+        if rows.start in found and rows.stop - 1 in found
+    }
 
 
 def _video_print(path: Path, start: float, end: float) -> str:
@@ -153,7 +180,10 @@ def _recorded_values(source: Source) -> Iterator[tuple[int, str, np.ndarray]]:
         for start, length, episode in task_runs(file["episode_index"].to_numpy()):
             rows = file.slice(start, length)
             for name in names:
-                yield episode, name, _flat(rows[name])
+                try:
+                    yield episode, name, _flat(rows[name])
+                except TypeError as error:
+                    raise UserError(f"{path}: column {name} cannot be used: {error}") from None
 
 
 def _flat(column: pa.ChunkedArray) -> np.ndarray:
@@ -162,4 +192,6 @@ def _flat(column: pa.ChunkedArray) -> np.ndarray:
         values = values.storage
     while pa.types.is_list(values.type) or pa.types.is_fixed_size_list(values.type):
         values = values.flatten()
+    if not (pa.types.is_primitive(values.type) or pa.types.is_boolean(values.type)):
+        raise TypeError(f"it must hold numbers; it holds {values.type}")
     return values.to_numpy(zero_copy_only=False)

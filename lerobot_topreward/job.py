@@ -1,6 +1,6 @@
 """A job: a dataset, what of it is to be labelled, and what its store already holds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from lerobot_topreward.source import (
     FrameTable,
     Source,
     fetch_videos,
+    find_video,
     frame_table,
     open_source,
     segments,
@@ -129,6 +130,7 @@ def score_key(job: Job, identity: VlmIdentity) -> ScoreKey:
         final_frame=config.final_frame,
         prefixes=config.prefix_count,
         max_pixels=config.max_pixels,
+        max_images=config.max_images,
     )
 
 
@@ -144,6 +146,17 @@ def asked(
     if control != "swapped" or swapped is None:
         return None
     return [swapped[part.instruction] for part in parts]
+
+
+def without_video(job: Job, episodes: Iterable[int]) -> dict[int, str]:
+    """Why episodes that are to be scored have no video, known before a VLM is loaded."""
+    found = {}
+    for episode in episodes if job.camera in job.source.meta.video_keys else ():
+        try:
+            find_video(job.source, job.camera, episode)
+        except EpisodeError as error:
+            found[episode] = str(error)
+    return found
 
 
 def missing(job: Job, store: Store) -> dict[int, tuple[str, ...]]:

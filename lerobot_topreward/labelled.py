@@ -324,7 +324,11 @@ def _segment_scores(
     shown = lengths - 1
     if key.prefixes is not None:  # frames that were shown do not end every prefix
         sampled = sample_frames(
-            segment.length, fps=fps, sample_fps=key.sample_fps, final_frame=key.final_frame
+            segment.length,
+            fps=fps,
+            sample_fps=key.sample_fps,
+            final_frame=key.final_frame,
+            max_images=key.max_images,
         )
         shown = sampled[images_shown(lengths, sampled) - 1]
     return PrefixScores(

@@ -33,8 +33,25 @@ class Scorer(Protocol):
         ...
 
 
+class SizedScorer(Scorer, Protocol):
+    """A scorer that can say how large it shows a clip."""
+
+    def shown_size(self, clip: Clip) -> tuple[int, int]:
+        """Height and width of every image as the VLM gets it, pixels.
+
+        Raises:
+            EpisodeError: this clip cannot be shown.
+        """
+        ...
+
+
 def sample_frames(
-    num_frames: int, *, fps: float, sample_fps: float = 2.0, final_frame: bool = True
+    num_frames: int,
+    *,
+    fps: float,
+    sample_fps: float = 2.0,
+    final_frame: bool = True,
+    max_images: int | None = None,
 ) -> Int64[np.ndarray, " sampled"]:
     """Choose the frames that are shown: the reference code's "aligned" schedule.
 
@@ -46,6 +63,8 @@ def sample_frames(
         fps: the dataset's clock, Hz.
         sample_fps: frames shown per second, Hz.
         final_frame: also show frame N - 1.
+        max_images: keep at most so many of them, >= 2, evenly spread, the first and last among
+            them; None keeps all.
 
     Returns:
         Ascending distinct frame indices in 0..N-1, shape (sampled,).
@@ -59,7 +78,10 @@ def sample_frames(
     indices = np.round(np.arange(0, num_frames, step)).astype(np.int64)
     if final_frame:
         indices = np.append(indices, num_frames - 1)
-    return np.unique(np.clip(indices, 0, num_frames - 1))
+    indices = np.unique(np.clip(indices, 0, num_frames - 1))
+    if max_images is None or len(indices) <= max_images:
+        return indices
+    return indices[np.round(np.linspace(0, len(indices) - 1, max_images)).astype(np.int64)]
 
 
 def prefix_lengths(

@@ -64,17 +64,22 @@ class ScoreKey:
     final_frame: bool
     prefixes: int | None  # None: every sampled frame
     max_pixels: int | None
+    max_images: int | None = None  # of a segment, evenly thinned
 
     @property
     def schedule(self) -> str:
         """Which frames are shown and when it is asked, in words."""
         last = " and the last frame" if self.final_frame else ""
         asked = "every one of them" if self.prefixes is None else f"{self.prefixes} prefixes"
-        return f"{self.sample_fps:g} per second{last}; asked after {asked}"
+        most = "" if self.max_images is None else f", at most {self.max_images}"
+        return f"{self.sample_fps:g} per second{last}{most}; asked after {asked}"
 
     def digest(self) -> str:
         """A short hash that names the store's folder."""
-        text = json.dumps(asdict(self), sort_keys=True)
+        values = asdict(self)
+        if self.max_images is None:  # scores from before there was this option stay of use
+            del values["max_images"]
+        text = json.dumps(values, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -29,6 +29,7 @@ from lerobot_topreward.evaluate.same_vlm import (
 from lerobot_topreward.fingerprints import video_prints
 from lerobot_topreward.job import Job, asked
 from lerobot_topreward.labelled import LabelledDataset
+from lerobot_topreward.prompts import require_text
 from lerobot_topreward.records import PrefixScores, Segment
 from lerobot_topreward.scoring import CONTROLS
 from lerobot_topreward.store import Store, output_lock
@@ -183,11 +184,13 @@ def swapped_instructions(dataset: LabelledDataset, *, given: str | None) -> dict
         By instruction; those for which there is no other one are left out.
 
     Raises:
-        UserError: the given one is blank, or is what the episodes were asked about already.
+        UserError: the given one is blank, holds control tokens, or is what the episodes were asked about already.
     """
     own = list(dict.fromkeys(one.segment.instruction for one in dataset.scores))
     if given is not None and not _plain(given):
         raise UserError("--swapped-instruction must be another task's instruction; it is blank")
+    if given is not None:
+        require_text(given, what="--swapped-instruction", fix="Say it without")
     pool = own if given is None else [given]
     swapped = {}
     for text in own:

@@ -77,6 +77,7 @@ def scoring_job(
         sample_fps=key.sample_fps,
         prefixes="every" if key.prefixes is None else key.prefixes,
         final_frame=key.final_frame,
+        max_images=key.max_images,
         max_pixels=key.max_pixels,
         engine="per-prefix" if key.engine == "per-prefix" else "one-pass",
     )

@@ -2,19 +2,24 @@
 
 import hashlib
 import json
+import os
+import re
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
 import torch
+from huggingface_hub.constants import HF_HOME, HF_HUB_CACHE
 
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.hub import translate_errors
+from lerobot_topreward.plain import read_json_object
 
 ARCHITECTURES = ("qwen3_vl", "qwen3_vl_moe")
 BUILTIN = "builtin:so101-demo"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-_SAMPLE = 1 << 20  # bytes read at each of 16 places of a large weight file
+_SMALL = 1 << 24  # bytes; larger files are hashed once and remembered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +137,7 @@ def _check_architecture(vlm: str, config: Path) -> None:
 
 
 def _digest(vlm: str, folder: Path) -> str:
-    """Hash a checkpoint's files: small ones whole, large ones by size and 16 samples."""
+    """Hash a checkpoint's files, all of them whole."""
     digest = hashlib.sha256()
     names = [p for p in sorted(folder.iterdir()) if p.suffix in (".json", ".jinja", ".safetensors")]
     if not any(p.suffix == ".safetensors" for p in names):
@@ -141,13 +146,34 @@ def _digest(vlm: str, folder: Path) -> str:
             "(pickled weights are never loaded)"
         )
     for path in names:
+        if not path.is_file():
+            raise UserError(
+                f"--vlm '{vlm}': {path} must be a regular file; give a whole checkpoint"
+            )
         size = path.stat().st_size
         digest.update(f"{path.name}:{size};".encode())
-        with path.open("rb") as file:
-            if size <= 16 * _SAMPLE:
-                digest.update(file.read())
-                continue
-            for i in range(16):
-                file.seek((size - _SAMPLE) * i // 15)
-                digest.update(file.read(_SAMPLE))
+        digest.update(path.read_bytes() if size <= _SMALL else _large_file_hash(path).encode())
     return digest.hexdigest()[:40]
+
+
+def _large_file_hash(path: Path) -> str:
+    """The sha256 of a file: from its name in the Hub's cache, from memory, or computed."""
+    real = path.resolve()
+    if real.parent.name == "blobs" and real.parents[2] == Path(HF_HUB_CACHE).resolve():
+        return real.name
+    status = real.stat()
+    key = f"{real}:{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"
+    memory = Path(HF_HOME) / "lerobot-topreward" / "weights.json"
+    try:
+        known = read_json_object(memory, advice="Delete it")
+    except UserError:
+        known = {}  # there is none yet, or it is damaged
+    if not re.fullmatch("[0-9a-f]{64}", str(known.get(key))):
+        with path.open("rb") as file:
+            known[key] = hashlib.file_digest(file, "sha256").hexdigest()
+        with suppress(OSError):  # a home that cannot be written costs only time
+            memory.parent.mkdir(parents=True, exist_ok=True)
+            partial = memory.with_name(f".{memory.name}.{os.getpid()}")
+            partial.write_text(json.dumps(known))
+            os.replace(partial, memory)
+    return known[key]
