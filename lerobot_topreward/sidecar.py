@@ -29,7 +29,7 @@ from jaxtyping import Float32, Int64
 
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.records import FrameRewards
-from lerobot_topreward.transaction import FileOps, space_reported, sync
+from lerobot_topreward.transaction import FileOps, remove, space_reported, sync
 
 SIDECAR_NAME = "topreward_progress.parquet"
 SIDECAR_ROW_BYTES = 44  # before compression
@@ -100,6 +100,7 @@ def stage_sidecar(
         ValueError: a value is NaN or infinite.
     """
     check_finite(rewards)
+    remove(path)
     rows = np.flatnonzero(rewards.labelled)
     rows = rows[np.argsort(rewards.index[rows], kind="stable")]
     columns = {name: getattr(rewards, _source(name))[rows] for name in _SCHEMA.names}
@@ -146,7 +147,10 @@ def read_sidecar(path: Path, *, fingerprint: str | None) -> Sidecar:
             f"for {header['fingerprint'][:12]}. The dataset has changed or is another one: label "
             "it again"
         )
-    table = pq.read_table(path)
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path} is damaged; label again") from error
     arrays = {
         field.name: table[field.name].to_numpy()
         for field in fields(Sidecar)
@@ -174,14 +178,21 @@ def dataset_of(path: Path) -> str | None:
 def _read_header(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"there is no sidecar {path}; label the dataset first")
+    foreign = f"{path} was not written by lerobot-topreward; label again"
     try:
         schema = pq.read_schema(path)
         header = json.loads((schema.metadata or {})[_METADATA_KEY])
-    except (pa.ArrowInvalid, KeyError, ValueError) as error:
-        raise UserError(f"{path} was not written by lerobot-topreward; label again") from error
-    if header["format"] != _FORMAT or not schema.equals(_SCHEMA):
+    except (pa.ArrowException, OSError, KeyError, ValueError, RecursionError) as error:
+        raise UserError(foreign) from error
+    if not isinstance(header, dict):
+        raise UserError(foreign)
+    if header.get("format") != _FORMAT or not schema.equals(_SCHEMA):
         raise UserError(
-            f"{path} must have format {_FORMAT}; got {header['format']} with columns "
+            f"{path} must have format {_FORMAT}; got {header.get('format')} with columns "
             f"{', '.join(schema.names)}. Label again with this version"
         )
+    if not isinstance(header.get("fingerprint"), str) or not isinstance(
+        header.get("provenance"), dict
+    ):
+        raise UserError(foreign)
     return header
