@@ -40,6 +40,8 @@ def read_json_object(path: Path, *, advice: str) -> dict[str, Any]:
     Raises:
         UserError: it cannot be read, or holds something else.
     """
+    if path.exists() and not path.is_file():  # a pipe, or a device that never ends
+        raise UserError(f"{path} must be a file; {advice}")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

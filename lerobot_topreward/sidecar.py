@@ -30,7 +30,7 @@ from jaxtyping import Bool, Float32, Int64
 
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.records import FrameRewards
-from lerobot_topreward.transaction import FileOps, space_reported, sync
+from lerobot_topreward.transaction import FileOps, remove, space_reported, sync
 
 SIDECAR_NAME = "topreward_progress.parquet"
 SIDECAR_ROW_BYTES = 45  # before compression
@@ -104,6 +104,7 @@ def stage_sidecar(
         ValueError: a value is NaN or infinite.
     """
     check_finite(rewards)
+    remove(path)
     rows = np.flatnonzero(rewards.labelled)
     rows = rows[np.argsort(rewards.index[rows], kind="stable")]
     columns = {name: getattr(rewards, _source(name))[rows] for name in _SCHEMA.names}
