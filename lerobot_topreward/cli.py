@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 
 import tyro
-from rich.console import Console
 
 from lerobot_topreward.config import LabelConfig, load_preset, take_config, with_options
+from lerobot_topreward.console import make_console
 from lerobot_topreward.errors import UserError
 
 INTERRUPTED = 130  # as shells report Ctrl-C
@@ -25,7 +25,7 @@ _COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``lerobot-topreward`` and exit: 0 done, 1 some episodes failed, 2 a user's mistake."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+    errors = make_console(stderr=True)
     try:
         code = _dispatch(arguments)
     except UserError as error:
@@ -43,24 +43,24 @@ def _dispatch(arguments: list[str]) -> int:
     if arguments[:1] == ["train"]:
         from lerobot_topreward.train.command import train
 
-        return train(arguments[1:], console=_console())
+        return train(arguments[1:], console=make_console())
     if arguments[:1] == ["evaluate"]:
         from lerobot_topreward.evaluate.command import EvaluateConfig, evaluate
 
-        return evaluate(parse(EvaluateConfig, "evaluate", arguments[1:]), console=_console())
+        return evaluate(parse(EvaluateConfig, "evaluate", arguments[1:]), console=make_console())
     if arguments[:1] == ["report"]:
         from lerobot_topreward.report.command import ReportConfig, report
 
-        return report(parse(ReportConfig, "report", arguments[1:]), console=_console())
+        return report(parse(ReportConfig, "report", arguments[1:]), console=make_console())
     if arguments[:1] == ["curate"]:
         from lerobot_topreward.curate.command import CurateConfig, curate
 
-        return curate(parse(CurateConfig, "curate", arguments[1:]), console=_console())
+        return curate(parse(CurateConfig, "curate", arguments[1:]), console=make_console())
     if arguments[:1] == ["demo"]:
         from lerobot_topreward.demo.command import DemoConfig, demo
 
-        return demo(parse(DemoConfig, "demo", arguments[1:]), console=_console())
-    out = _console()
+        return demo(parse(DemoConfig, "demo", arguments[1:]), console=make_console())
+    out = make_console()
     if arguments[:1] in ([], ["-h"], ["--help"]):
         out.print("usage: lerobot-topreward COMMAND [OPTIONS]\n")
         for name, what in _COMMANDS.items():
@@ -97,8 +97,9 @@ def parse[C](config_class: type[C], command: str, arguments: Sequence[str]) -> C
 
 def _label(config: LabelConfig) -> int:
     from lerobot_topreward.label import failure_lines, label
+    from lerobot_topreward.metrics import rise_in_words
 
-    out = _console()
+    out = make_console()
     result = label(config, console=out)
     if result.interrupted:
         out.print(
@@ -122,13 +123,8 @@ def _label(config: LabelConfig) -> int:
     if (static := result.static) is not None:
         out.print(
             f"static control       VOC {static.static_voc:.2f} against {static.real_voc:.2f} of the "
-            f"real videos; rises by {static.share:.0%} of what they do"
+            f"real videos; {rise_in_words(static.share)}"
         )
     for line in failure_lines(result.failed):
         out.print(line, style="yellow")
     return 1 if result.failed else 0
-
-
-def _console() -> Console:
-    # No markup: a path may hold brackets.
-    return Console(highlight=False, soft_wrap=True, markup=False)

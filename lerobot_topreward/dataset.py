@@ -1,13 +1,17 @@
 """The only writer of datasets: rewards become columns of a LeRobot v3.0 dataset.
 
-=======================  =======  ================================================================
-``topreward.log_prob``   float32  log P(True), nats, <= 0
-``topreward.progress``   float32  0..1
-``topreward.advantage``  float32  progress gained over the horizon, -1..1
-``topreward.labelled``   bool     False where an episode failed or was not asked for
-=======================  =======  ================================================================
+============================  =======  ===========================================================
+``topreward.log_prob``        float32  log P(True), nats, <= 0
+``topreward.log_prob_false``  float32  log P(False), nats, <= 0
+``topreward.progress``        float32  0..1
+``topreward.advantage``       float32  progress gained over the horizon, -1..1
+``topreward.labelled``        bool     False where an episode failed or was not asked for
+``topreward.scored``          bool     the last frame of a scored prefix: its scores are raw
+============================  =======  ===========================================================
 
 All have shape (1,). Where ``labelled`` is False the others are 0, so that every frame is finite.
+How they were made stands in ``meta/info.json``, under ``info`` of ``topreward.log_prob``: LeRobot's
+own tools keep it there, and they drop the sidecar.
 Their statistics stand in ``meta/episodes`` and ``meta/stats.json``, without which LeRobot's own
 tools would drop them. Only ``data/``, ``meta/episodes``, ``meta/stats.json`` and ``meta/info.json``
 are written anew, beside the sidecar; no video is ever encoded again.
@@ -50,18 +54,25 @@ from lerobot_topreward.transaction import (
     write_file,
 )
 
-FEATURES: dict[str, dict[str, Any]] = {
-    "topreward.log_prob": {"dtype": "float32", "shape": [1], "names": None},
-    "topreward.progress": {"dtype": "float32", "shape": [1], "names": None},
-    "topreward.advantage": {"dtype": "float32", "shape": [1], "names": None},
-    "topreward.labelled": {"dtype": "bool", "shape": [1], "names": None},
-}
-_ATTRIBUTES = {
+COLUMNS = {  # -> attribute of FrameRewards
     "topreward.log_prob": "log_prob_true",
+    "topreward.log_prob_false": "log_prob_false",
     "topreward.progress": "progress",
     "topreward.advantage": "advantage",
     "topreward.labelled": "labelled",
+    "topreward.scored": "scored",
 }
+FEATURES: dict[str, dict[str, Any]] = {
+    name: {
+        "dtype": "bool" if attribute in ("labelled", "scored") else "float32",
+        "shape": [1],
+        "names": None,
+    }
+    for name, attribute in COLUMNS.items()
+}
+DESCRIBED = "topreward.log_prob"  # the feature whose info says how all of them were made
+# Nothing of one dataset alone: LeRobot merges only datasets whose features are equal.
+_DESCRIPTION = ("scoring", "normalize", "scale", "debias", "horizon_frames")
 
 # Nothing edits these in place, and they are where the bytes are. LeRobot does edit the small files
 # in place (its modify_tasks rewrites meta/tasks.parquet), and people edit README.md: those are
@@ -69,7 +80,7 @@ _ATTRIBUTES = {
 _LINKED = ("videos", "images")
 _LINKED_FROM_BYTES = 64 * 2**20
 
-_COLUMNS_ROW_BYTES = 13  # before compression
+_COLUMNS_ROW_BYTES = 18  # before compression
 
 Stats = dict[str, dict[str, np.ndarray]]
 
@@ -183,7 +194,7 @@ def write_columns(
     with staging_folder(output) as staging:
         plan = _plan(source_root, output, device=staging.stat().st_dev, frames=len(rewards.index))
         with space_reported(output, needed=plan.needed_bytes, ops=ops):
-            _stage_rewritten(source_root, staging, plan, rewards)
+            _stage_rewritten(source_root, staging, plan, rewards, provenance)
             if sidecar:
                 stage_sidecar(
                     staging / SIDECAR_NAME, rewards, fingerprint=fingerprint, provenance=provenance
@@ -258,7 +269,13 @@ def _is_current(path: Path, source_root: Path, output: Path) -> bool:
     return ours.st_mtime_ns >= theirs.st_mtime_ns
 
 
-def _stage_rewritten(source_root: Path, staging: Path, plan: _Plan, rewards: FrameRewards) -> None:
+def _stage_rewritten(
+    source_root: Path,
+    staging: Path,
+    plan: _Plan,
+    rewards: FrameRewards,
+    provenance: Mapping[str, Any],
+) -> None:
     frames = sum(pq.read_metadata(source_root / path).num_rows for path in plan.data)
     if frames != len(rewards.index):
         raise ValueError(f"{len(rewards.index)} rewards for a dataset of {frames} frames")
@@ -272,7 +289,12 @@ def _stage_rewritten(source_root: Path, staging: Path, plan: _Plan, rewards: Fra
     # It goes through a set: in our order, equal labels make equal files.
     all_stats.update(serialize_dict({name: ours[name] for name in FEATURES}))
     info = _load_json(source_root / INFO_PATH)
-    info["features"] = {**info["features"], **FEATURES}
+    described = {name: provenance[name] for name in _DESCRIPTION if name in provenance}
+    info["features"] = {
+        **info["features"],
+        **FEATURES,
+        DESCRIBED: {**FEATURES[DESCRIBED], **({"info": described} if described else {})},
+    }
     for path, content in ((STATS_PATH, all_stats), (INFO_PATH, info)):
         # The form in which LeRobot's write_json leaves them.
         write_file(staging / path, json.dumps(content, indent=4, ensure_ascii=False))
@@ -297,7 +319,7 @@ def _rewrite(source: Path, target: Path, extend: Callable[[pa.Table], pa.Table])
 def _with_rewards(table: pa.Table, rewards: FrameRewards) -> pa.Table:
     rows = _locate(table, rewards)
     table = table.drop_columns([name for name in FEATURES if name in table.column_names])
-    for name, attribute in _ATTRIBUTES.items():
+    for name, attribute in COLUMNS.items():
         table = table.append_column(name, pa.array(getattr(rewards, attribute)[rows]))
     metadata = dict(table.schema.metadata or {})
     if b"huggingface" in metadata:
@@ -324,7 +346,7 @@ def _episode_stats(rewards: FrameRewards) -> dict[int, Stats]:
     order = np.argsort(rewards.episode_index, kind="stable")
     episodes, starts = np.unique(rewards.episode_index[order], return_index=True)
     for episode, rows in zip(episodes, np.split(order, starts[1:]), strict=True):
-        values = {name: getattr(rewards, source)[rows] for name, source in _ATTRIBUTES.items()}
+        values = {name: getattr(rewards, source)[rows] for name, source in COLUMNS.items()}
         stats[int(episode)] = compute_episode_stats(values, FEATURES)
     return stats
 

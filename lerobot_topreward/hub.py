@@ -1,12 +1,22 @@
-"""The Hugging Face Hub: its errors in plain words."""
+"""The Hugging Face Hub: how long it is waited for, and its errors in plain words."""
 
+import errno
+import logging
 import sys
+import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import httpx
-from huggingface_hub import constants, get_token
+from huggingface_hub import (
+    constants,
+    get_session,
+    get_token,
+    hf_raise_for_status,
+    set_client_factory,
+)
 from huggingface_hub.errors import (
     DisabledRepoError,
     EntryNotFoundError,
@@ -19,12 +29,102 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import parse_ratelimit_headers
 
 from lerobot_topreward.errors import UserError
 
 RepoType = Literal["dataset", "model"]
 
 _CONVERT = "python -m lerobot.scripts.convert_dataset_v21_to_v30 --repo-id="
+_WAITS_S = (1, 2, 4, 8)  # before a busy Hub is asked again
+_LONGEST_WAIT_S = 300  # the Hub's own window for rate limits; for longer nobody watches
+_BUSY = (408, 429, 500, 502, 503, 504)  # those that huggingface_hub retries, where it does
+_CUT = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
+_NO_DISK = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.EEXIST,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENOSPC,
+    errno.EDQUOT,
+)
+
+
+class _Client(httpx.Client):
+    """huggingface_hub's client, which never waits for ever and asks a busy Hub again.
+
+    huggingface_hub retries about half of its requests (`http_backoff`) and passes ``timeout=None``
+    with many. What is given up here is raised as an error that `http_backoff` does not retry.
+    """
+
+    def send(
+        self, request: httpx.Request, *, stream: bool = False, **options: Any
+    ) -> httpx.Response:
+        """Send a request, again where that can help."""
+        asked = request.extensions.get("timeout", {})
+        request.extensions["timeout"] = self.timeout.as_dict() | {
+            part: seconds for part, seconds in asked.items() if seconds is not None
+        }
+        # HEAD is how huggingface_hub finds out, quickly, whether to use its cache instead; a file
+        # that is streamed has to be rewound. It sends both again itself.
+        if request.method == "HEAD" or not isinstance(request.stream, httpx.ByteStream):
+            return super().send(request, stream=stream, **options)
+        for wait in _WAITS_S:
+            try:
+                response = super().send(request, stream=stream, **options)
+            except _CUT:
+                if not _may_repeat(request, None):
+                    raise
+            else:
+                if not _may_repeat(request, response.status_code):
+                    return response
+                wait = max(wait, _asked_wait(response))
+                if wait > _LONGEST_WAIT_S:
+                    hf_raise_for_status(response)
+                response.close()
+            if wait > max(_WAITS_S):
+                logging.getLogger(__name__).warning("the Hub asks to wait %d s", wait)
+            time.sleep(wait)
+        try:
+            response = super().send(request, stream=stream, **options)
+        except _CUT as error:
+            raise httpx.TransportError(f"{type(error).__name__}: {error}, {_TRIED}") from None
+        if _may_repeat(request, response.status_code):
+            hf_raise_for_status(response)
+        return response
+
+
+_TRIED = f"{len(_WAITS_S) + 1} tries over {sum(_WAITS_S)} s or more"
+
+
+def _may_repeat(request: httpx.Request, status: int | None) -> bool:
+    """Whether a request that was answered so, or was cut off (None), can do no harm again."""
+    if "/commit/" in request.url.path and "create_pr" in request.url.params:
+        return status in (429, 503)  # after any other it may have opened a pull request
+    return status is None or status in _BUSY
+
+
+def _asked_wait(response: httpx.Response) -> int:
+    limit = parse_ratelimit_headers(response.headers)
+    if response.status_code == 429 and limit is not None and limit.remaining == 0:
+        return limit.reset_in_seconds + 1  # the Hub rounds down
+    asked = response.headers.get("Retry-After", "").strip()
+    return int(asked) if asked.isdecimal() else 0
+
+
+def limit_waiting(*, limit_s: float = 60) -> None:
+    """Have huggingface_hub, in this process, give up on a Hub that does not answer.
+
+    Args:
+        limit_s: seconds without a byte sent or received, > 0, where huggingface_hub has no limit.
+    """
+    hooks = get_session().event_hooks  # huggingface_hub's own: nothing is sent when offline
+    set_client_factory(lambda: _Client(event_hooks=hooks, follow_redirects=True, timeout=limit_s))
+
+
+limit_waiting()  # LeRobot and transformers, which call the Hub too, know of no other way
 
 
 @contextmanager
@@ -58,9 +158,9 @@ def translate_errors(
         # innermost one says most: a file missing from the cache is there because of it.
         for link in reversed(_chain(error, until=handled)):
             advice = _access(link, repo_id=repo_id, revision=revision, repo_type=repo_type)
-            advice = advice or _connection(link, repo_id=repo_id)
+            advice = advice or _connection(link, repo_id=repo_id) or _disk(link, repo_id=repo_id)
             if advice is None and repo_type == "dataset":
-                advice = _format_version(link, repo_id=repo_id)
+                advice = _format_version(link, repo_id=repo_id) or _garbled(link, repo_id=repo_id)
             if advice is not None:
                 raise UserError(f"{option} {advice}") from error
         raise
@@ -124,14 +224,28 @@ def _status(error: HfHubHTTPError, *, repo_id: str) -> str | None:
             f"needs a token that may do this to {repo_id!r} and the Hub forbade it (403). Take a "
             "token with write access to its owner, or name a repository of your own"
         )
+    tried = f", {_TRIED}" if _may_repeat(error.response.request, status) else ""
     if status == 429:
         return (
-            f"reached the Hub's rate limit at {repo_id!r} (429). Wait a few minutes and run again; "
-            "logging in (hf auth login) raises the limit"
+            f"reached the Hub's rate limit at {repo_id!r} (429{tried}). Wait some minutes and run "
+            "again; logging in (hf auth login) raises the limit"
         )
     if status >= 500:
-        return f"needs the Hub, and it answered {status} for {repo_id!r}. Run again later"
-    return None
+        return f"needs the Hub, and it answered {status} for {repo_id!r}{tried}. Run again later"
+    reason = " ".join((error.server_message or error.response.reason_phrase).split())[:200]
+    return f"was refused by the Hub for {repo_id!r}: {reason} ({status}). {_ADVICE.get(status, _REPORT)}"
+
+
+_REPORT = (
+    "Run again; if that does not help, look at the repository's page and status.huggingface.co"
+)
+_ADVICE = {
+    404: "The repository, its branch or a file of it has gone: look there, then run again",
+    409: "Somebody changed it at the same time: run again",
+    412: "Somebody changed it at the same time: run again",
+    413: "It is too much for one request: ask the Hub's people, or push fewer episodes",
+    416: "The file changed while it was read: run again",
+}
 
 
 def _connection(error: BaseException, *, repo_id: str) -> str | None:
@@ -141,10 +255,11 @@ def _connection(error: BaseException, *, repo_id: str) -> str | None:
                 f"{repo_id!r} is not (completely) on this machine and HF_HUB_OFFLINE forbids "
                 "fetching it. Unset HF_HUB_OFFLINE, or give a local folder"
             )
-        case httpx.TransportError():
+        case httpx.RequestError():  # not answered, not to be decoded, redirected for ever
+            kind = "" if type(error) is httpx.TransportError else f"{type(error).__name__}: "
             return (
                 f"{repo_id!r} needs the Hub, and {constants.ENDPOINT} cannot be reached "
-                f"({type(error).__name__}: {error}).\nCheck the network, HF_ENDPOINT and the "
+                f"({kind}{error}).\nCheck the network, HF_ENDPOINT and the "
                 "proxy, and run again, or give a local folder"
             )
         case LocalEntryNotFoundError():
@@ -155,6 +270,33 @@ def _connection(error: BaseException, *, repo_id: str) -> str | None:
         case EntryNotFoundError():
             return f"{repo_id!r} lacks a file that is needed: {str(error).strip()}"
     return None
+
+
+def _disk(error: BaseException, *, repo_id: str) -> str | None:
+    if not isinstance(error, OSError) or error.errno not in _NO_DISK:
+        return None
+    return (
+        f"{repo_id!r} cannot be stored in the cache: {error.filename or constants.HF_HOME}: "
+        f"{error.strerror}. Make room or mend that, or name another folder in HF_HOME"
+    )
+
+
+def _garbled(error: BaseException, *, repo_id: str) -> str | None:
+    # What huggingface_hub stumbles over when an answer is not what it expects.
+    if not isinstance(
+        error, ValueError | TypeError | LookupError | AttributeError | AssertionError
+    ):
+        return None
+    modules = [
+        str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)
+    ]
+    if not any(name.startswith("huggingface_hub.") for name in modules):
+        return None
+    what = " ".join(str(error).split())[:200]
+    return (
+        f"{repo_id!r} needs the Hub, and {constants.ENDPOINT} gave an answer that is none of a Hub "
+        f"({type(error).__name__}: {what}).\nCheck HF_ENDPOINT and the proxy, and run again"
+    )
 
 
 def _format_version(error: BaseException, *, repo_id: str) -> str | None:

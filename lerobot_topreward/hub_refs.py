@@ -1,8 +1,11 @@
 """Repositories, branches, tags and pull requests of datasets on the Hub."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import packaging.version
-from huggingface_hub import HfApi
-from huggingface_hub.errors import RepositoryNotFoundError
+from huggingface_hub import DatasetInfo, HfApi, get_token
+from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 from lerobot.datasets.dataset_metadata import CODEBASE_VERSION
 
 from lerobot_topreward.errors import UserError
@@ -33,12 +36,29 @@ def check_branch(branch: str | None, *, create_pr: bool) -> None:
     )
 
 
-def prepare_repo(api: HfApi, repo_id: str, *, private: bool, may_create: bool, option: str) -> None:
-    """See that a dataset repository is there, or create it.
+def check_access(
+    api: HfApi, repo_id: str, *, private: bool, may_create: bool, create_pr: bool, option: str
+) -> DatasetInfo | None:
+    """See that the token may push to a dataset repository, as far as the Hub tells.
+
+    Returns:
+        The repository; None where it has to be created.
 
     Raises:
-        UserError: It is missing and may not be created, or public and should be private.
+        UserError: No token, or one that may not do it; the repository is missing and may not be
+            created, or public and should be private.
     """
+    if repo_id.count("/") != 1 or not all(repo_id.split("/")):
+        raise UserError(f"{option} must look like owner/name; got {repo_id!r}")
+    if not (api.token or get_token()):
+        raise UserError(
+            f"{option} {repo_id!r}: pushing needs a token that may write, and none was found. "
+            "Log in: hf auth login"
+        )
+    user = api.whoami(cache=True)
+    advice = "Take a token with write access to its owner, or name a repository of your own"
+    if _find(user, "auth", "accessToken", "role") == "read":
+        raise UserError(f"{option} {repo_id!r}: your token may only read. {advice}")
     try:
         repo = api.dataset_info(repo_id)
     except RepositoryNotFoundError as error:
@@ -49,22 +69,54 @@ def prepare_repo(api: HfApi, repo_id: str, *, private: bool, may_create: bool, o
                 "Check the name and the token (hf auth login), or name a new repository with "
                 "--hub-repo-id and without --create-pr"
             ) from error
-        api.create_repo(repo_id, repo_type="dataset", private=private)
-        return
+        owner = repo_id.split("/")[0]
+        if not _may_create(user, owner):
+            raise UserError(
+                f"{option} {repo_id!r} is not on the Hub, and your token may not create it for "
+                f"{owner!r}. {advice}"
+            ) from error
+        return None
     if private and not repo.private:
         raise UserError(
             f"--private makes a new repository private; {repo_id!r} exists and is public. "
             "Drop the option, change the repository's settings, or name another repository"
         )
+    if not create_pr:
+        try:
+            api.auth_check(repo_id, repo_type="dataset", write=True)
+        except HfHubHTTPError as error:
+            if error.response.status_code != 404:  # a Hub that cannot be asked
+                raise
+    return repo
 
 
-def ensure_branch(api: HfApi, repo_id: str, branch: str, *, start: str | None) -> None:
-    """Create a branch from a commit, or from main, unless it is there."""
+def _find(value: Any, *keys: str) -> Any:
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+def _may_create(user: Any, owner: str) -> bool:
+    """Whether `whoami` leaves it possible that its token creates repositories of an owner."""
+    listed = _find(user, "orgs")
+    orgs = listed if isinstance(listed, list) else []
+    writable = {_find(org, "name") for org in orgs if _find(org, "roleInOrg") != "read"}
+    if owner not in writable | {_find(user, "name")}:
+        return False
+    scopes = _find(user, "auth", "accessToken", "fineGrained", "scoped")
+    if not isinstance(scopes, list):
+        return True
+    return any(
+        _find(scope, "entity", "name") == owner
+        and "repo.write" in (_find(scope, "permissions") or ())
+        for scope in scopes
+    )
+
+
+def has_branch(api: HfApi, repo_id: str, branch: str) -> bool:
+    """Whether a dataset repository has a branch."""
     refs = api.list_repo_refs(repo_id, repo_type="dataset")
-    if branch not in {ref.name for ref in refs.branches}:
-        api.create_branch(
-            repo_id, branch=branch, revision=start, repo_type="dataset", exist_ok=True
-        )
+    return branch in {ref.name for ref in refs.branches}
 
 
 def own_pull_request(api: HfApi, repo_id: str, *, title: str) -> str | None:
@@ -72,7 +124,7 @@ def own_pull_request(api: HfApi, repo_id: str, *, title: str) -> str | None:
     opened = api.get_repo_discussions(
         repo_id,
         repo_type="dataset",
-        author=api.whoami()["name"],
+        author=api.whoami(cache=True)["name"],
         discussion_type="pull_request",
         discussion_status="open",
     )
@@ -88,4 +140,6 @@ def ensure_version_tag(api: HfApi, repo_id: str, *, commit: str) -> None:
         except packaging.version.InvalidVersion:
             continue
         return
-    api.create_tag(repo_id, tag=CODEBASE_VERSION, revision=commit, repo_type="dataset")
+    api.create_tag(
+        repo_id, tag=CODEBASE_VERSION, revision=commit, repo_type="dataset", exist_ok=True
+    )

@@ -18,6 +18,7 @@ from lerobot_topreward.config import LabelConfig, as_json
 from lerobot_topreward.console import EpisodeProgress, stop_on_signal
 from lerobot_topreward.dataset import check_output, write_columns
 from lerobot_topreward.episodes import load_scorer, score_episodes
+from lerobot_topreward.hub_lineage import lineage_of
 from lerobot_topreward.job import (
     Job,
     fetch_job_videos,
@@ -30,7 +31,7 @@ from lerobot_topreward.job import (
 )
 from lerobot_topreward.metrics import mean_defined, rise, voc
 from lerobot_topreward.prompts import question
-from lerobot_topreward.push import PushResult, push
+from lerobot_topreward.push import Destination, PushResult, check_push, push
 from lerobot_topreward.records import Clip, FrameRewards, PrefixScores
 from lerobot_topreward.rewards import assemble, debias_static, label_rewards
 from lerobot_topreward.sidecar import SIDECAR_NAME, write_sidecar
@@ -46,7 +47,7 @@ class StaticControl:
 
     real_voc: float  # mean over segments, -1..1
     static_voc: float  # mean over segments whose curve is not constant, -1..1
-    share: float  # mean rise of static curves over mean rise of real ones
+    share: float  # mean rise of static curves over mean rise of real ones; nan if these do not rise
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,8 @@ def label(config: LabelConfig, *, console: Console) -> Labelled:
     began = time.monotonic()
     resolve_device(config.vlm.device)
     job = open_job(config)
+    if config.push_to_hub:
+        check_push(_destination(job), ours=lineage_of(job.source, job.fingerprints))
     identity = identify(config.vlm)
     key = score_key(job, identity)
     with _claimed(job):
@@ -146,7 +149,9 @@ def static_summary(
     return StaticControl(
         real_voc=mean_defined([voc(curve) for curve in curves]),
         static_voc=mean_defined([voc(curve) for curve in still]),
-        share=float(np.mean([rise(curve) for curve in still])) / risen if risen else float("nan"),
+        share=float(np.mean([rise(curve) for curve in still])) / risen
+        if risen > 0
+        else float("nan"),
     )
 
 
@@ -266,8 +271,20 @@ def write_rewards(
 
 def _pushes_to_source(job: Job) -> bool:
     # Its videos are on the Hub already: nothing has to travel through here.
-    target = job.config.hub_repo_id or job.source.repo_id
-    return job.config.push_to_hub and target == job.source.repo_id
+    return job.config.push_to_hub and _destination(job).repo_id == job.source.repo_id
+
+
+def _destination(job: Job) -> Destination:
+    config, source = job.config, job.source
+    return Destination(
+        repo_id=source.repo_id if config.hub_repo_id is None else config.hub_repo_id,
+        source_repo_id=source.repo_id,
+        source_revision=source.revision,
+        branch=config.branch,
+        private=config.private,
+        create_pr=config.create_pr,
+        option="--repo-id" if config.hub_repo_id is None else "--hub-repo-id",
+    )
 
 
 def _push(job: Job, key: ScoreKey, result: Labelled) -> PushResult:
@@ -290,15 +307,7 @@ def _push(job: Job, key: ScoreKey, result: Labelled) -> PushResult:
         failed=len(result.failed),
         total=meta.total_episodes,
     )
-    return push(
-        job.output,
-        repo_id=config.hub_repo_id or job.source.repo_id,
-        facts=facts,
-        branch=config.branch,
-        private=config.private,
-        create_pr=config.create_pr,
-        option="--repo-id" if config.hub_repo_id is None else "--hub-repo-id",
-    )
+    return push(job.output, _destination(job), facts=facts)
 
 
 def failure_lines(failed: Mapping[int, str]) -> list[str]:

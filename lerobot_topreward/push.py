@@ -1,10 +1,8 @@
 """Labelled datasets to the Hub: only what changed, in one commit, on a branch of its own."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import (
     CommitInfo,
@@ -12,28 +10,47 @@ from huggingface_hub import (
     CommitOperationCopy,
     CommitOperationDelete,
     HfApi,
-    get_token,
 )
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.hf_api import RepoFile
 from lerobot.datasets.io_utils import load_info
-from lerobot.datasets.utils import INFO_PATH, DatasetInfo
 
-from lerobot_topreward.card import START, CardFacts, card_section, merge_card
+from lerobot_topreward.card import CardFacts, card_section, merge_card
 from lerobot_topreward.changes import CARD, Changes, find_changes
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.hub import translate_errors
+from lerobot_topreward.hub_lineage import Lineage, find_difference, lineage_of
 from lerobot_topreward.hub_refs import (
     DEFAULT_BRANCH,
+    check_access,
     check_branch,
-    ensure_branch,
     ensure_version_tag,
+    has_branch,
     own_pull_request,
-    prepare_repo,
 )
+from lerobot_topreward.source import open_source
 
-_TITLE = "Add TOPReward labels"
-_CURATED_TITLE = "Leave out episodes by their TOPReward labels"
+LABEL_TITLE = "Add TOPReward labels"
+CURATED_TITLE = "Leave out episodes by their TOPReward labels"
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where a dataset goes on the Hub, as it was asked for.
+
+    By default that is the branch ``topreward`` in the source itself, so that its readers notice
+    nothing, and ``main`` elsewhere. A new branch of the source begins at the commit that was
+    labelled.
+    """
+
+    repo_id: str  # created if it does not exist
+    source_repo_id: str  # the dataset that was labelled
+    source_revision: str | None  # its commit on the Hub; None when it was a local folder
+    branch: str | None = None
+    private: bool = False  # if the repository has to be created
+    create_pr: bool = False  # open a pull request against main, or renew the one opened before
+    title: str = LABEL_TITLE  # of the commit and the pull request
+    option: str = "--hub-repo-id"  # that named the repository, for messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,29 +70,47 @@ class _Head:
     commit: str
     files: Mapping[str, RepoFile]  # by path
     card: str | None
-    info: Mapping[str, Any]  # meta/info.json, empty where there is none
 
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    repo_id: str
+    asked: Destination
     branch: str  # the card names it; commits go to revision
     revision: str  # a branch, or refs/pr/N of a pull request that is already open
-    open_pr: bool  # whether the commit opens a new pull request
     is_source: bool
-    option: str
+    has_repo: bool  # or it has to be created
+    has_branch: bool  # or it has to be created
+
+    @property
+    def repo_id(self) -> str:
+        return self.asked.repo_id
+
+    @property
+    def opens_pr(self) -> bool:
+        return self.asked.create_pr and self.revision == self.branch
+
+
+def check_push(to: Destination, *, ours: Lineage, api: HfApi | None = None) -> None:
+    """Find out, before hours of work, what a push would be refused for; changes nothing.
+
+    Args:
+        to: Where it would go.
+        ours: What would be pushed, as far as it is known.
+        api: The Hub's client.
+
+    Raises:
+        UserError: As `push`.
+    """
+    api = api or HfApi()
+    with translate_errors(repo_id=to.repo_id, option=to.option):
+        target = _find_target(api, to)
+        if target.has_branch:
+            commit = _head_commit(api, target)
+            _check_replaceable(api, target, commit, ours=ours)
 
 
 def push(
-    folder: Path,
-    *,
-    repo_id: str,
-    facts: CardFacts,
-    branch: str | None = None,
-    private: bool = False,
-    create_pr: bool = False,
-    api: HfApi | None = None,
-    option: str = "--hub-repo-id",
+    folder: Path, to: Destination, *, facts: CardFacts, api: HfApi | None = None
 ) -> PushResult:
     """Bring a labelled dataset to the Hub.
 
@@ -87,52 +122,56 @@ def push(
 
     Args:
         folder: The dataset with its reward columns and sidecar, complete.
-        repo_id: Where to; created if it does not exist.
-        facts: What the card says; ``facts.source_repo_id`` is the dataset that was labelled.
-        branch: Where to in the repository. By default ``topreward`` in the source itself, so that
-            its readers notice nothing, and ``main`` elsewhere. A new branch of the source begins at
-            the commit that was labelled.
-        private: Create the repository as a private one.
-        create_pr: Open a pull request against ``main``, or renew the one opened before.
+        to: Where it goes.
+        facts: What the card says.
         api: The Hub's client.
-        option: The command-line option that named the repository, for messages.
 
     Raises:
         UserError: The Hub refuses or cannot be reached, the options contradict each other, files
             are missing, or the push would replace another dataset.
     """
     api = api or HfApi()
-    is_source = repo_id == facts.source_repo_id
-    check_branch(branch, create_pr=create_pr)
-    if not (api.token or get_token()):
-        raise UserError(
-            f"{option} {repo_id!r}: pushing needs a token that may write, and none was found. "
-            "Log in: hf auth login"
-        )
-    info = load_info(folder)
-    title = _title(facts)
-    with translate_errors(repo_id=repo_id, option=option):
-        may_create = not (is_source or create_pr)
-        prepare_repo(api, repo_id, private=private, may_create=may_create, option=option)
-        branch = branch or (DEFAULT_BRANCH if is_source and not create_pr else "main")
-        ensure_branch(api, repo_id, branch, start=facts.source_revision if is_source else None)
-        revision = (own_pull_request(api, repo_id, title=title) if create_pr else None) or branch
-        target = _Target(
-            repo_id=repo_id,
-            branch=branch,
-            revision=revision,
-            open_pr=create_pr and revision == branch,
-            is_source=is_source,
-            option=option,
-        )
-        result = _commit_fresh(api, folder, target, facts=facts, info=info)
-        if not is_source and not create_pr:
-            ensure_version_tag(api, repo_id, commit=result.commit)
+    with translate_errors(repo_id=to.repo_id, option=to.option):
+        target = _find_target(api, to)
+        if not target.has_repo:
+            api.create_repo(to.repo_id, repo_type="dataset", private=to.private, exist_ok=True)
+        if not target.has_branch:
+            api.create_branch(
+                to.repo_id,
+                branch=target.branch,
+                revision=to.source_revision if target.is_source else None,
+                repo_type="dataset",
+                exist_ok=True,
+            )
+        result = _commit_fresh(api, folder, target, facts=facts)
+        if not target.is_source and not to.create_pr:
+            ensure_version_tag(api, to.repo_id, commit=result.commit)
     return result
 
 
-def _title(facts: CardFacts) -> str:
-    return _TITLE if facts.curation is None else _CURATED_TITLE
+def _find_target(api: HfApi, to: Destination) -> _Target:
+    check_branch(to.branch, create_pr=to.create_pr)
+    is_source = to.repo_id == to.source_repo_id
+    repo = check_access(
+        api,
+        to.repo_id,
+        private=to.private,
+        may_create=not (is_source or to.create_pr),
+        create_pr=to.create_pr,
+        option=to.option,
+    )
+    # Names differ in case, and change: the Hub knows which repository is meant.
+    is_source = is_source or (repo is not None and repo.id == to.source_repo_id)
+    branch = to.branch or (DEFAULT_BRANCH if is_source and not to.create_pr else "main")
+    own = own_pull_request(api, to.repo_id, title=to.title) if to.create_pr else None
+    return _Target(
+        asked=to,
+        branch=branch,
+        revision=own or branch,
+        is_source=is_source,
+        has_repo=repo is not None,
+        has_branch=repo is not None and has_branch(api, to.repo_id, branch),
+    )
 
 
 def _description(facts: CardFacts) -> str:
@@ -143,36 +182,32 @@ def _description(facts: CardFacts) -> str:
 
 
 def _commit_fresh(
-    api: HfApi,
-    folder: Path,
-    target: _Target,
-    *,
-    facts: CardFacts,
-    info: DatasetInfo,
-    again: bool = False,
+    api: HfApi, folder: Path, target: _Target, *, facts: CardFacts, again: bool = False
 ) -> PushResult:
     try:
-        return _commit(api, folder, target, facts=facts, info=info)
+        return _commit(api, folder, target, facts=facts, is_new=not target.has_branch and not again)
     except HfHubHTTPError as error:
         if error.response.status_code != 412:
             raise
         if again:
             raise UserError(
-                f"{target.option} {target.repo_id!r}: someone else keeps committing to "
+                f"{target.asked.option} {target.repo_id!r}: someone else keeps committing to "
                 f"{target.revision!r}. Run again when they are done; nothing is sent twice"
             ) from error
     # Somebody committed meanwhile: compare with what the branch holds now.
-    return _commit_fresh(api, folder, target, facts=facts, info=info, again=True)
+    return _commit_fresh(api, folder, target, facts=facts, again=True)
 
 
 def _commit(
-    api: HfApi, folder: Path, target: _Target, *, facts: CardFacts, info: DatasetInfo
+    api: HfApi, folder: Path, target: _Target, *, facts: CardFacts, is_new: bool
 ) -> PushResult:
     head = _read_head(api, target)
-    _check_replaceable(head, info=info, target=target)
+    if not is_new:  # there is nothing to lose on a branch that was made for this
+        _check_replaceable(api, target, head.commit, ours=folder)
     before = head.card
     if before is None and (folder / CARD).is_file():
         before = (folder / CARD).read_bytes().decode()
+    info = load_info(folder)
     section = card_section(facts, repo_id=target.repo_id, branch=target.branch)
     card = merge_card(before, section, info=info, repo_id=target.repo_id)
     start = facts.source_revision or head.commit
@@ -196,20 +231,20 @@ def _commit(
     )
 
 
-def _read_head(api: HfApi, target: _Target) -> _Head:
+def _head_commit(api: HfApi, target: _Target) -> str:
     commit = api.dataset_info(target.repo_id, revision=target.revision).sha
     assert commit is not None  # the Hub states it whenever a revision is asked for
+    return commit
+
+
+def _read_head(api: HfApi, target: _Target) -> _Head:
+    commit = _head_commit(api, target)
     files = _list_files(api, target.repo_id, commit)
-
-    def read(path: str) -> str | None:
-        if path not in files:
-            return None
-        cached = api.hf_hub_download(target.repo_id, path, repo_type="dataset", revision=commit)
-        return Path(cached).read_bytes().decode()  # as text, line ends would change
-
-    return _Head(
-        commit=commit, files=files, card=read(CARD), info=json.loads(read(INFO_PATH) or "{}")
-    )
+    card = None
+    if CARD in files:
+        path = api.hf_hub_download(target.repo_id, CARD, repo_type="dataset", revision=commit)
+        card = Path(path).read_bytes().decode()  # as text, line ends would change
+    return _Head(commit=commit, files=files, card=card)
 
 
 def _list_files(api: HfApi, repo_id: str, revision: str) -> dict[str, RepoFile]:
@@ -217,21 +252,18 @@ def _list_files(api: HfApi, repo_id: str, revision: str) -> dict[str, RepoFile]:
     return {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
 
 
-def _check_replaceable(head: _Head, *, info: DatasetInfo, target: _Target) -> None:
-    held = (head.info.get("total_episodes", 0), head.info.get("total_frames", 0))
-    if held in ((0, 0), (info.total_episodes, info.total_frames)):
+def _check_replaceable(api: HfApi, target: _Target, commit: str, *, ours: Lineage | Path) -> None:
+    to = target.asked
+    if target.is_source and commit == to.source_revision and to.title == LABEL_TITLE:
         return
-    # A branch of the source is a place for labels, and a repository with our card was made by an
-    # earlier push; anywhere else a dataset would be lost by mistake.
-    if target.is_source:
-        replaceable = target.branch != "main"
-    else:
-        replaceable = head.card is not None and START in head.card
-    if not replaceable:
+    if isinstance(ours, Path):
+        ours = lineage_of(open_source(repo_id=None, root=ours, revision=None))
+    for_labels = target.is_source and target.branch != "main"
+    why = find_difference(api, to.repo_id, commit=commit, ours=ours, for_labels=for_labels)
+    if why is not None:
         raise UserError(
-            f"{target.option} {target.repo_id!r} must not hold another dataset on "
-            f"{target.revision!r}; it has {held[0]} episodes of {held[1]} frames in all, yours "
-            f"{info.total_episodes} of {info.total_frames}.\nName another repository, or a "
+            f"{to.option} {to.repo_id!r} must not hold another dataset on {target.revision!r}; "
+            f"{why}; yours has {ours.size[0]} of {ours.size[1]}.\nName another repository, or a "
             "--branch of its own"
         )
 
@@ -254,17 +286,17 @@ def _send(
         return api.create_commit(
             target.repo_id,
             operations,
-            commit_message=_title(facts),
+            commit_message=target.asked.title,
             commit_description=_description(facts),
             repo_type="dataset",
             revision=target.revision,
             parent_commit=parent,
-            create_pr=target.open_pr,
+            create_pr=target.opens_pr,
         )
     except ValueError as error:
         if "Invalid metadata in README.md" not in str(error):
             raise
         raise UserError(
-            f"{target.option} {target.repo_id!r}: the Hub refuses the front matter of its "
+            f"{target.asked.option} {target.repo_id!r}: the Hub refuses the front matter of its "
             f"{CARD}. Mend it there and run again; {str(error).splitlines()[-1]}"
         ) from error

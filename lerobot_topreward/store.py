@@ -32,7 +32,7 @@ from filelock import FileLock, Timeout
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.plain import read_json_object
 from lerobot_topreward.records import PrefixScores, Segment
-from lerobot_topreward.transaction import WORK_FOLDER, sync, write_file
+from lerobot_topreward.transaction import WORK_FOLDER, remove, sync, work_folder, write_file
 
 SCHEMA = pa.schema(
     [
@@ -90,9 +90,11 @@ def output_lock(output: Path) -> Iterator[None]:
     Raises:
         UserError: another run holds it, or the folder cannot be written to.
     """
-    work = output / WORK_FOLDER
+    work = work_folder(output)
     try:
         work.mkdir(parents=True, exist_ok=True)
+        if (work / ".lock").is_symlink():
+            raise UserError(f"{work / '.lock'} must not be a link; remove it and run again")
         lock = FileLock(work / ".lock")
         lock.acquire(timeout=0)
     except Timeout:
@@ -169,6 +171,7 @@ class Store:
         path = self.path(first.segment.episode_index, first.control)
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.partial")
+        remove(partial)
         pq.write_table(table.replace_schema_metadata({"topreward": json.dumps(header)}), partial)
         sync(partial)
         os.replace(partial, path)

@@ -45,8 +45,8 @@ class WeightingConfig:
     tail: Tail = "shrink"  # rabc: the window at an episode's end
 
     by: By = "success"  # filter: frames by advantage, or whole episodes by success
-    threshold: float | None = None  # filter: keep what is above; progress gained, or nats
-    quantile: float | None = None  # filter: keep what is not below this quantile, 0..1
+    threshold: float | None = None  # filter: keep what is at least this; progress gained, or nats
+    quantile: float | None = None  # filter: keep what is at least this quantile, 0..1
 
     def __post_init__(self) -> None:
         """Check what can be known to be wrong before a dataset is opened."""
@@ -104,15 +104,15 @@ class WeightingConfig:
             )
         if self.threshold is None:
             return
-        if self.by == "success" and self.threshold >= 0:
+        if self.by == "success" and self.threshold > 0:
             raise UserError(
-                "--weighting.threshold must be < 0 with --weighting.by=success, a log-probability "
+                "--weighting.threshold must be <= 0 with --weighting.by=success, a log-probability "
                 f"in nats; got {self.threshold}"
             )
-        if self.by == "advantage" and not -1 <= self.threshold < 1:
+        if self.by == "advantage" and not -1 <= self.threshold <= 1:
             raise UserError(
                 "--weighting.threshold must be -1..1 with --weighting.by=advantage, progress "
-                f"gained, and nothing is above 1; got {self.threshold}"
+                f"gained; got {self.threshold}"
             )
 
     @property

@@ -10,7 +10,7 @@ from lerobot_topreward.curate.config import CurateConfig
 from lerobot_topreward.curate.make import write_curated
 from lerobot_topreward.curate.output import check_output
 from lerobot_topreward.curate.plan import Plan, make_plan
-from lerobot_topreward.curate.publish import push_curated
+from lerobot_topreward.curate.publish import check_push_curated, push_curated
 from lerobot_topreward.curate.record import curation_record
 from lerobot_topreward.curate.table import print_plan
 from lerobot_topreward.errors import UserError
@@ -33,6 +33,8 @@ def curate(config: CurateConfig, *, console: Console) -> int:
     if config.dry_run:
         console.print("nothing was written, as --dry-run asks")
         return 0
+    if config.push_to_hub:
+        check_push_curated(config, plan)
     if config.episodes_file is not None:
         path = config.episodes_file.expanduser().absolute()
         _write_episodes(path, plan)

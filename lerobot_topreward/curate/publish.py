@@ -1,5 +1,6 @@
 """A curated dataset to the Hub, its card with what was left out."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from lerobot_topreward import __version__
@@ -7,10 +8,26 @@ from lerobot_topreward.card import CardFacts, Curation
 from lerobot_topreward.curate.config import CurateConfig
 from lerobot_topreward.curate.plan import Plan
 from lerobot_topreward.curate.table import describe_rules
+from lerobot_topreward.hub_lineage import lineage_of
 from lerobot_topreward.prompts import question
-from lerobot_topreward.push import PushResult, push
+from lerobot_topreward.push import CURATED_TITLE, Destination, PushResult, check_push, push
 
 _BRANCH = "curated"  # of the dataset that was curated
+
+
+def check_push_curated(config: CurateConfig, plan: Plan) -> None:
+    """Find out what `push_curated` would be refused for, before anything is written.
+
+    Raises:
+        UserError: as `push_curated`.
+    """
+    dataset = plan.dataset
+    ours = replace(lineage_of(dataset.source, dataset.fingerprints), made_from=dataset.fingerprint)
+    if plan.dropped or plan.spans:
+        ours = replace(ours, fingerprint=None)
+    if plan.spans:
+        ours = replace(ours, recordings=None)
+    check_push(_destination(config, plan), ours=ours)
 
 
 def push_curated(config: CurateConfig, plan: Plan, folder: Path) -> PushResult:
@@ -19,17 +36,22 @@ def push_curated(config: CurateConfig, plan: Plan, folder: Path) -> PushResult:
     Raises:
         UserError: the Hub refuses or cannot be reached, or another dataset is in the way.
     """
+    return push(folder, _destination(config, plan), facts=card_facts(plan))
+
+
+def _destination(config: CurateConfig, plan: Plan) -> Destination:
     facts = card_facts(plan)
-    repo_id = config.hub_repo_id or config.repo_id
+    repo_id = config.repo_id if config.hub_repo_id is None else config.hub_repo_id
     assert repo_id is not None  # CurateConfig sees to it
     to_source = repo_id == facts.source_repo_id and not config.create_pr
-    return push(
-        folder,
+    return Destination(
         repo_id=repo_id,
-        facts=facts,
+        source_repo_id=facts.source_repo_id,
+        source_revision=facts.source_revision,
         branch=config.branch or (_BRANCH if to_source else None),
         private=config.private,
         create_pr=config.create_pr,
+        title=CURATED_TITLE,
         option="--repo-id" if config.hub_repo_id is None else "--hub-repo-id",
     )
 

@@ -25,7 +25,7 @@ Drops = Mapping[int, str]
 class RulesConfig:
     """The rules by which episodes are dropped; an unset one is not used.
 
-    An episode that breaks any of them is dropped. Progress is scaled over all episodes of a task.
+    An episode that breaks any of them is dropped; one that equals a limit is kept. Progress is scaled over all episodes of a task.
     """
 
     min_final_progress: float | None = None  # 0..1; 0.8 is the rule when none is named

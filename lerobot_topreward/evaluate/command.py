@@ -9,6 +9,7 @@ from typing import Any, Literal
 from rich.console import Console
 
 from lerobot_topreward import __version__
+from lerobot_topreward.console import make_console
 from lerobot_topreward.episode_metrics import episode_metrics
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.evaluate.control_scores import (
@@ -35,7 +36,7 @@ from lerobot_topreward.evaluate.summary import (
 from lerobot_topreward.evaluate.table import print_groups, print_success, print_worst
 from lerobot_topreward.labelled import LabelledDataset, open_labelled
 from lerobot_topreward.plain import plain
-from lerobot_topreward.records import EpisodeMetrics, PrefixScores
+from lerobot_topreward.records import EpisodeMetrics
 from lerobot_topreward.scoring import CONTROLS
 from lerobot_topreward.success import Success, read_success
 from lerobot_topreward.vlm.identity import VlmConfig
@@ -112,7 +113,7 @@ def evaluate(config: EvaluateConfig, *, console: Console) -> int:
     known = read_success(dataset.source, config.success_file)
     metrics = episode_metrics(dataset.scores, dataset.rewards(), fps=dataset.fps)
     # Progress is not part of the JSON.
-    told = Console(stderr=True, highlight=False, markup=False) if config.json else console
+    told = make_console(stderr=True) if config.json else console
     scored = _controls(config, dataset, told)
     gvl = _gvl(config, dataset, told) if config.baseline == "gvl" else None
     found = Evaluation(
@@ -121,8 +122,13 @@ def evaluate(config: EvaluateConfig, *, console: Console) -> int:
         known=known,
         success=None if known is None else summarise_success(metrics, known),
         controls=[
-            compare_controls(scored.real, telling(control, scores, known), scale=dataset.scale)
-            for control, scores in scored.controls.items()
+            compare_controls(
+                scored.real,
+                scores,
+                scale=dataset.scale,
+                success=None if known is None else known.by_episode,
+            )
+            for scores in scored.controls.values()
             if scores
         ],
         debias=summarise_debias(scored.real, scored.controls.get("static", []), known),
@@ -152,19 +158,6 @@ def _controls(config: EvaluateConfig, dataset: LabelledDataset, told: Console) -
         output=config.output,
         console=told,
     )
-
-
-def telling(
-    control: str, scores: Sequence[PrefixScores], known: Success | None
-) -> Sequence[PrefixScores]:
-    """The scores of a control that have something to say.
-
-    Played backwards, only a success has to fall: one that was undone becomes a success. Where none
-    is known, all of them.
-    """
-    successes = set() if known is None else {e for e, good in known.by_episode.items() if good}
-    chosen = [one for one in scores if one.segment.episode_index in successes]
-    return chosen if control == "reversed" and chosen else scores
 
 
 def _gvl(config: EvaluateConfig, dataset: LabelledDataset, told: Console) -> GvlResult:

@@ -19,6 +19,7 @@ from lerobot_topreward.episode_metrics import episode_metrics
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.evaluate.control_scores import stored_controls
 from lerobot_topreward.labelled import LabelledDataset, open_labelled
+from lerobot_topreward.plain import read_index
 from lerobot_topreward.records import Segment
 from lerobot_topreward.report.content import (
     Findings,
@@ -149,7 +150,7 @@ def make_page(
     """Put everything but the pictures together."""
     decisions = _decisions(config.rules, dataset)
     run = dataset.store.folder / "run.json"
-    failed = read_run(run).get("failed", {}) if run.is_file() else {}
+    failed = read_run(run).get("failed") if run.is_file() else None
     by_task = dataset.provenance.get("normalize") == "task"
     debiased = dataset.debias == "static" and (bool(dataset.static) or by_task)
     return Page(
@@ -174,7 +175,11 @@ def make_page(
         unlabelled=unlabelled(
             dataset.episodes,
             total=dataset.source.meta.total_episodes,
-            failed={int(episode): str(why) for episode, why in failed.items()},
+            failed={
+                episode: str(why)
+                for name, why in (failed.items() if isinstance(failed, dict) else ())
+                if (episode := read_index(name)) is not None
+            },
         ),
         decisions={episode: "keep" if keep else "drop" for episode, keep in decisions.items()},
     )

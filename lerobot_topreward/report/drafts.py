@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.transaction import sync
+from lerobot_topreward.transaction import remove, sync
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,7 @@ def drafted(target: Path, *, option: str) -> Iterator[Draft]:
     with draft.writing():
         if target.is_dir():
             raise IsADirectoryError(None, "it is a folder")
+        remove(draft.path)
         draft.path.touch()
     try:
         yield draft

@@ -6,7 +6,10 @@ huggingface_hub reads its environment once, at import, so the tests' own process
 import json
 import os
 import sys
+import time
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +17,18 @@ from huggingface_hub import HfApi, snapshot_download
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from lerobot_topreward.card import CardFacts
+from lerobot_topreward.cli import main
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.hub import translate_errors
-from lerobot_topreward.push import push
+from lerobot_topreward.hub import limit_waiting, translate_errors
+from lerobot_topreward.push import Destination, push
+
+WAITED_S: list[float] = []  # since the last request; nobody has waited so long
 
 
 def run_push(*, folder: str, facts: dict[str, Any], **options: Any) -> dict[str, Any]:
-    return asdict(push(Path(folder), facts=CardFacts(**facts), **options))
+    source = {name: facts[name] for name in ("source_repo_id", "source_revision")}
+    to = Destination(**source, **options)
+    return asdict(push(Path(folder), to, facts=CardFacts(**facts)))
 
 
 def run_load(*, repo_id: str, revision: str | None = None) -> dict[str, Any]:
@@ -66,10 +74,27 @@ def run_refs(*, repo_id: str) -> list[str]:
     return [ref.name for ref in [*refs.branches, *refs.tags]]
 
 
+def run_waited() -> list[float]:
+    return WAITED_S
+
+
+def run_command(*, arguments: list[str]) -> dict[str, Any]:
+    """Run the command line; gives its exit code and what it printed."""
+    out, errors = StringIO(), StringIO()
+    with redirect_stdout(out), redirect_stderr(errors):
+        try:
+            main(arguments)
+        except SystemExit as end:
+            code = end.code
+    return {"code": code, "out": out.getvalue(), "errors": errors.getvalue()}
+
+
 def answer(request: dict[str, Any]) -> dict[str, Any]:
     os.environ.pop("HF_TOKEN", None)
     if request["token"] is not None:
         os.environ["HF_TOKEN"] = request["token"]
+    if request["call"] != "waited":
+        WAITED_S.clear()
     try:
         return {"result": globals()[f"run_{request['call']}"](**request["options"])}
     except UserError as error:
@@ -77,6 +102,8 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    time.sleep = WAITED_S.append
+    limit_waiting(limit_s=0.5)
     answers, sys.stdout = sys.stdout, sys.stderr
     for line in sys.stdin:
         print(json.dumps(answer(json.loads(line))), file=answers, flush=True)

@@ -9,6 +9,7 @@ import json
 import re
 import socket
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -38,6 +39,7 @@ ROUTES: list[tuple[str, re.Pattern[str], str]] = [
         ("POST", "/api/repos/create", "create_repo"),
         ("POST", "/api/validate-yaml", "validate_yaml"),
         ("GET", rf"{API}(?:/revision/(?P<rev>[^/]+))?", "info"),
+        ("GET", rf"{API}/auth-check/write", "auth_check"),
         ("GET", rf"{API}/refs", "refs"),
         ("GET", rf"{API}/tree/(?P<rev>[^/]+)(?:/(?P<path>.+))?", "tree"),
         ("GET", rf"{API}/commits/(?P<rev>[^/]+)", "commits"),
@@ -55,6 +57,7 @@ ROUTES: list[tuple[str, re.Pattern[str], str]] = [
     )
 ]
 WRITES = {
+    "auth_check",
     "commit",
     "create_branch",
     "delete_branch",
@@ -95,6 +98,8 @@ class Handler(BaseHTTPRequestHandler):
         self.query = parse_qs(url.query)
         with self.hub.lock:
             fault = self.hub.fault(method, path)
+        if fault and fault.wait_s:
+            time.sleep(fault.wait_s)
         length = int(self.headers.get("Content-Length") or 0)
         if fault and fault.status is None and method in ("PUT", "POST"):
             self.rfile.read(min(fault.after, length))
@@ -130,7 +135,11 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self, method: str, path: str, fault: Fault | None) -> Answer:
         try:
             if fault and fault.status:
-                raise RefusalError(fault.status, "told to fail")
+                refusal = RefusalError(fault.status, "told to fail")
+                refusal.headers = dict(fault.headers)
+                if fault.body is None:
+                    raise refusal
+                return fault.status, fault.headers, fault.body
             for verb, pattern, action in ROUTES:
                 if verb == method.replace("HEAD", "GET") and (found := pattern.fullmatch(path)):
                     made = getattr(self, action)(**self.arguments(found.groupdict(), action))
@@ -245,6 +254,9 @@ class Handler(BaseHTTPRequestHandler):
             "lastModified": DATE,
             "siblings": [{"rfilename": path} for path in sorted(commit.files)],
         }
+
+    def auth_check(self, repo: Repo) -> Any:
+        return {}
 
     def refs(self, repo: Repo) -> Any:
         listed: dict[str, list[dict[str, str]]] = {"heads": [], "tags": [], "pr": [], "convert": []}

@@ -100,6 +100,9 @@ class Fault:
     method: str
     pattern: str  # searched in the path
     status: int | None  # answered instead of the truth; None cuts the connection
+    headers: Mapping[str, str]  # of that answer, in place of its own
+    body: bytes | None  # of that answer; None for the Hub's own words
+    wait_s: float  # before it is answered, with the lock free
     after: int  # bytes of the body that still pass before the cut
     skip: int  # requests that still pass unharmed
     times: int
@@ -129,7 +132,12 @@ class Hub:
         self.url = ""
 
     def reset(self) -> None:
-        for kept in (self.repos, self.requests, self.faults, self.meanwhile):
+        self.repos.clear()
+        self.reset_faults()
+
+    def reset_faults(self) -> None:
+        """Do everything right again, and forget what was asked so far."""
+        for kept in (self.requests, self.faults, self.meanwhile):
             kept.clear()
 
     def add(
@@ -166,12 +174,16 @@ class Hub:
         pattern: str,
         *,
         status: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        wait_s: float = 0,
         after: int = 0,
         skip: int = 0,
         times: int = 1,
     ) -> None:
-        """Answer some requests with a status, or cut the connection after some bytes."""
-        self.faults.append(Fault(method, pattern, status, after, skip, times))
+        """Answer some requests with a status, late or never, or cut them after some bytes."""
+        fault = Fault(method, pattern, status, headers or {}, body, wait_s, after, skip, times)
+        self.faults.append(fault)
 
     def asked(self, method: str, pattern: str = "") -> list[str]:
         """List the paths of the requests so far that were not cut, in order."""

@@ -70,15 +70,50 @@ def test_refused_token_is_named(hub: Hub, client: Client):
 )
 def test_hub_in_trouble_is_told(hub: Hub, client: Client, status: int, said: str):
     hub.add("alice/cubes")
-    hub.fail("GET", "/refs", status=status)
+    hub.fail("GET", "/refs", status=status, times=99)
     assert said in client("refs", repo_id="alice/cubes")
 
 
 def test_cut_connection_is_a_network_error(hub: Hub, client: Client):
     hub.add("alice/cubes")
     hub.fail("GET", "/refs", after=5)
+    assert client("refs", repo_id="alice/cubes") == ["main"]
+    hub.fail("GET", "/refs", after=5, times=99)
     said = client("refs", repo_id="alice/cubes")
     assert f"{hub.url} cannot be reached (RemoteProtocolError" in said
+    assert "5 tries over 15 s" in said
+
+
+def test_hub_that_never_answers_is_given_up(hub: Hub, client: Client):
+    hub.add("alice/cubes")
+    hub.fail("GET", "/refs", wait_s=2, status=200)
+    assert "cannot be reached (ReadTimeout" in client("refs", repo_id="alice/cubes")
+
+
+@pytest.mark.parametrize(
+    ("headers", "waits"),
+    [
+        ({}, [1, 2, 4]),
+        ({"Retry-After": "3"}, [3, 3, 4]),
+        ({"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}, [1, 2, 4]),
+        ({"RateLimit": '"api";r=0;t=20'}, [21, 21, 21]),
+        ({"RateLimit": '"api";r=7;t=20'}, [1, 2, 4]),
+    ],
+)
+def test_busy_hub_is_asked_again_when_it_wishes(
+    hub: Hub, client: Client, headers: dict[str, str], waits: list[float]
+):
+    hub.add("alice/cubes")
+    hub.fail("GET", "/refs", status=429, headers=headers, times=3)
+    assert client("refs", repo_id="alice/cubes") == ["main"]
+    assert client("waited") == waits
+
+
+def test_nobody_waits_an_hour(hub: Hub, client: Client):
+    hub.add("alice/cubes")
+    hub.fail("GET", "/refs", status=429, headers={"Retry-After": "3600"})
+    assert "rate limit" in client("refs", repo_id="alice/cubes")
+    assert client("waited") == []
 
 
 def test_nobody_at_the_other_end(client: Client):

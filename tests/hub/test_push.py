@@ -1,7 +1,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,10 @@ from hub_state import Blob, Hub, Repo
 
 from lerobot_topreward.card import START, CardFacts
 from lerobot_topreward.dataset import write_columns
+from lerobot_topreward.fingerprints import dataset_fingerprint
 from lerobot_topreward.records import FrameRewards
+from lerobot_topreward.source import FrameTable, Source, frame_table, open_source
+from lerobot_topreward.store import ScoreKey
 
 Client = Callable[..., Any]
 COLUMNS = {f"topreward.{name}" for name in ("log_prob", "progress", "advantage", "labelled")}
@@ -44,7 +47,19 @@ FACTS = CardFacts(
 )
 
 
-def write_labels(source: Path, output: Path, *, log_prob: float = -1.0) -> Path:
+def opened(root: Path) -> tuple[Source, FrameTable]:
+    source = open_source(repo_id=None, root=root, revision=None)
+    return source, frame_table(source)
+
+
+def write_labels(
+    source: Path,
+    output: Path,
+    *,
+    log_prob: float = -1.0,
+    fingerprint: str = "f" * 64,
+    provenance: Mapping[str, Any] | None = None,
+) -> Path:
     frames = pq.read_table(source / "data", columns=["index", "episode_index", "frame_index"])
     index, episode, frame = (column.to_numpy() for column in frames.columns)
     values = np.full(len(index), log_prob, dtype=np.float32)
@@ -57,8 +72,9 @@ def write_labels(source: Path, output: Path, *, log_prob: float = -1.0) -> Path:
         log_prob_false=values * 2,
         progress=np.linspace(0, 1, len(index), dtype=np.float32),
         advantage=np.zeros(len(index), dtype=np.float32),
+        scored=np.ones(len(index), dtype=bool),
     )
-    write_columns(source, rewards, output, fingerprint="f" * 64, provenance={})
+    write_columns(source, rewards, output, fingerprint=fingerprint, provenance=provenance or {})
     return output
 
 
@@ -73,6 +89,29 @@ def labelled(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "topreward" / "key").mkdir(parents=True)
     (folder / "topreward" / "key" / "episode_000000.parquet").write_bytes(b"raw scores")
     return folder
+
+
+@pytest.fixture(scope="session")
+def labelled_by_us(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `labelled`, with the provenance that curate reads."""
+    scoring = ScoreKey(
+        vlm="v",
+        vlm_revision="r",
+        dtype="float32",
+        quantize=None,
+        engine="one-pass",
+        prompt="p",
+        camera="observation.images.front",
+        instruction=None,
+        sample_fps=2.0,
+        final_frame=True,
+        prefixes=None,
+        max_pixels=None,
+    )
+    provenance = {"scoring": asdict(scoring), "scale": "log-prob", "horizon_frames": 10}
+    fingerprint = dataset_fingerprint(*opened(source))
+    folder = tmp_path_factory.mktemp("by-us") / "dataset"
+    return write_labels(source, folder, fingerprint=fingerprint, provenance=provenance)
 
 
 @pytest.fixture
@@ -252,10 +291,10 @@ def test_upload_goes_on_where_the_connection_was_cut(
 ):
     repo = hub.add("alice/cubes", source)
     hub.fail("PUT", "/lfs/", after=100)
-    hub.fail("POST", "/commit/", after=20)
+    hub.fail("POST", "/commit/", after=20, times=99)
     assert "cannot be reached" in push()
     assert sent_blobs(hub) == hashes(labelled, *LFS)
-    hub.requests.clear()
+    hub.reset_faults()
     assert push()["uploaded"] == len(CHANGED)
     assert sent_blobs(hub) == []
     assert changed_between(repo, "main", "topreward") == CHANGED
@@ -355,4 +394,177 @@ def test_contradictory_options_change_nothing(
 ):
     hub.add("alice/cubes", source)
     assert said in push(**options)
+    assert not hub.asked("POST")
+
+
+@pytest.fixture(scope="session")
+def others(record_dataset: Callable[..., Path]) -> dict[str, Path]:
+    """Datasets with as many episodes and frames as `source`, and its later self."""
+    one_camera = {"lengths": (6, 5), "cameras": ("front",)}
+    return {
+        "recordings": record_dataset(**one_camera, seed=1),
+        "features": record_dataset(**one_camera, state=7),
+        "camera": record_dataset(lengths=(6, 5), cameras=("wrist",)),
+        "tasks": record_dataset(**one_camera, tasks=("drop the cube",)),
+        "grown": record_dataset(lengths=(6, 5, 4), cameras=("front",)),
+    }
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ("recordings", "none of your recordings"),
+        ("features", "its features differ in observation.state"),
+        ("camera", "its features differ in observation.images.front, observation.images.wrist"),
+        ("tasks", "none of your tasks"),
+    ],
+)
+@pytest.mark.parametrize("labelled_there", [False, True])
+def test_another_dataset_of_equal_size_is_not_overwritten(
+    hub: Hub,
+    push: Client,
+    others: dict[str, Path],
+    tmp_path: Path,
+    other: str,
+    said: str,
+    labelled_there: bool,
+):
+    if labelled_there:
+        theirs = write_labels(others[other], tmp_path / "theirs")
+        facts = {"source_repo_id": "alice/theirs"}
+        push(repo_id="alice/other", folder=theirs, facts=facts)
+    else:
+        hub.add("alice/other", others[other])
+        said = said if other != "recordings" else "not the one that you labelled"
+    before = hub.dataset("alice/other").resolve("main")
+    hub.requests.clear()
+    refused = push(repo_id="alice/other")
+    assert "must not hold another dataset on 'main'; it has 2 episodes of 11 frames" in refused
+    assert said in refused
+    assert not hub.asked("PUT")
+    assert hub.dataset("alice/other").resolve("main") is before
+    assert push(repo_id="alice/other", branch="mine")["branch"] == "mine"
+
+
+def test_another_dataset_on_a_branch_of_the_source_is_not_overwritten(
+    hub: Hub, push: Client, source: Path, others: dict[str, Path]
+):
+    repo = hub.add("alice/cubes", source)
+    files = hub.add("alice/other", others["recordings"]).resolve("main").files
+    repo.commit("refs/heads/topreward", "Another dataset", files, parent=None)
+    assert "must not hold another dataset on 'topreward'" in push()
+
+
+@pytest.mark.parametrize("repo_id", ["alice/cubes", "alice/labels"])
+def test_later_state_replaces_an_earlier_push(
+    hub: Hub, push: Client, source: Path, others: dict[str, Path], tmp_path: Path, repo_id: str
+):
+    hub.add("alice/cubes", source)
+    first = push(repo_id=repo_id)
+    grown = write_labels(others["grown"], tmp_path / "grown")
+    second = push(repo_id=repo_id, folder=grown)
+    assert second["branch"] == first["branch"]
+    assert second["uploaded"] == len(CHANGED)  # the video, but not the card
+    assert push(repo_id=repo_id, folder=grown)["unchanged"]
+
+
+def test_data_are_not_fetched_where_the_sidecar_says_enough(
+    hub: Hub, push: Client, source: Path, tmp_path: Path
+):
+    fingerprint = dataset_fingerprint(*opened(source))
+    folder = write_labels(source, tmp_path / "first", fingerprint=fingerprint)
+    push(repo_id="alice/labels", folder=folder)
+    hub.requests.clear()
+    again = write_labels(source, tmp_path / "again", fingerprint=fingerprint, log_prob=-2)
+    assert push(repo_id="alice/labels", folder=again)["uploaded"]
+    assert not [path for path in hub.asked("GET", "/resolve/") if "/data/" in path]
+
+
+def test_a_copy_without_labels_gets_them(hub: Hub, push: Client, source: Path):
+    repo = hub.add("alice/copy", source)
+    assert push(repo_id="alice/copy")["branch"] == "main"
+    assert changed_between(repo, repo.resolve("main").parent.sha, "main") == CHANGED
+
+
+def test_name_in_other_letters_is_the_source_all_the_same(hub: Hub, push: Client, source: Path):
+    repo = hub.add("alice/cubes", source)
+    hub.repos["datasets", "Alice/Cubes"] = repo
+    assert push(repo_id="Alice/Cubes")["branch"] == "topreward"
+
+
+@pytest.mark.parametrize(
+    ("user", "repo_id", "said"),
+    [
+        ({"role": "read"}, "alice/new", "your token may only read"),
+        ({}, "bob/new", "your token may not create it for 'bob'"),
+        ({}, "lab/new", None),
+        ({"roleInOrg": "read"}, "lab/new", "your token may not create it for 'lab'"),
+        ({"scoped": []}, "alice/new", "your token may not create it for 'alice'"),
+        ({"scoped": ["repo.content.read"]}, "alice/new", "your token may not create it"),
+        ({"scoped": ["repo.write"]}, "alice/new", None),
+        ({"scoped": None}, "alice/new", None),
+        ({}, "bob/cubes", "the Hub forbade it (403)"),
+        ({}, "", "--hub-repo-id must look like owner/name; got ''"),
+        ({}, "cubes", "--hub-repo-id must look like owner/name; got 'cubes'"),
+    ],
+)
+def test_right_to_write_is_known_before_the_vlm_is_loaded(
+    hub: Hub,
+    client: Client,
+    source: Path,
+    tmp_path: Path,
+    user: dict[str, Any],
+    repo_id: str,
+    said: str | None,
+):
+    hub.add("bob/cubes")
+    token: dict[str, Any] = {"role": user.get("role", "write")}
+    if "scoped" in user:
+        scope = {"entity": {"type": "user", "name": "alice"}, "permissions": user["scoped"]}
+        token = {"role": "fineGrained", "fineGrained": {"scoped": [scope]}}
+        if user["scoped"] is None:
+            token["fineGrained"] = {}
+    org = {"name": "lab", "roleInOrg": user.get("roleInOrg", "write")}
+    whoami = {"name": "alice", "orgs": [org], "auth": {"accessToken": token}}
+    hub.fail("GET", "/whoami", status=200, body=json.dumps(whoami).encode(), times=99)
+    arguments = ["label", "--root", str(source), "--output", str(tmp_path / "output")]
+    arguments += ["--vlm", "/nowhere", "--push-to-hub", "--hub-repo-id", repo_id]
+    ran = client("command", arguments=arguments)
+    assert ran["code"] == 2
+    assert (said or "--vlm") in ran["errors"]
+    assert not (tmp_path / "output").exists()
+    assert not hub.asked("POST")
+
+
+@pytest.mark.parametrize("command", ["label", "curate"])
+@pytest.mark.parametrize(
+    ("options", "token", "said"),
+    [
+        ((), None, "none was found. Log in: hf auth login"),
+        ((), "hf_gone", "the Hub refused yours"),
+        (("--private",), "hf_writer", "exists and is public"),
+        ((), "hf_writer", "must not hold another dataset on 'main'"),
+        (("--create-pr",), "hf_writer", "must not hold another dataset on 'main'"),
+        (("--hub-repo-id", "alice/none", "--create-pr"), "hf_writer", "on the Hub already"),
+    ],
+)
+def test_refused_push_is_known_before_anything_is_written(
+    hub: Hub,
+    client: Client,
+    others: dict[str, Path],
+    labelled_by_us: Path,
+    tmp_path: Path,
+    command: str,
+    options: tuple[str, ...],
+    token: str | None,
+    said: str,
+):
+    hub.add("alice/other", others["recordings"])
+    vlm = ("--vlm", "/nowhere") if command == "label" else ("--keep-top", "0.5")
+    given = ("--root", labelled_by_us, "--output", tmp_path / "output", *vlm, "--push-to-hub")
+    arguments = [command, *map(str, given), "--hub-repo-id", "alice/other", *options]
+    ran = client("command", arguments=arguments, token=token)
+    assert ran["code"] == 2
+    assert said in ran["errors"]
+    assert not (tmp_path / "output").exists()
     assert not hub.asked("POST")
