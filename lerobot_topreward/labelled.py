@@ -278,6 +278,7 @@ def _score_key(provenance: Mapping[str, Any], *, origin: Path) -> ScoreKey:
         or scoring.keys() != kinds.keys()
         or not all(isinstance(scoring[name], kind) for name, kind in kinds.items())
         or not scoring["sample_fps"] > 0
+        or not (scoring["max_images"] or 2) >= 2
     ):
         what = "scores were"
     elif (

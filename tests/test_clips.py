@@ -222,6 +222,18 @@ def test_an_episode_longer_than_its_video_does_not_show_the_next_one(h264):
         clip_of(h264, whole(0, 24))
 
 
+def test_frames_are_lerobots_where_to_timestamp_is_the_last_frames_own_time(dataset):
+    (path,) = dataset.glob("meta/episodes/*/*.parquet")
+    table = pq.read_table(path)
+    end = f"videos/{CAMERA}/to_timestamp"
+    place = table.schema.get_field_index(end)
+    values = [value - 0.1 for value in table[end].to_pylist()]
+    pq.write_table(table.set_column(place, end, pa.array(values)), path)
+    for segment in (whole(0, 23), whole(1, 9), whole(2, 30)):
+        clip = clip_of(dataset, segment)
+        np.testing.assert_array_equal(clip.frames, as_lerobot(dataset, clip))
+
+
 def every_clip(source: Source, segments: list[Segment], **options):
     return read_clips(
         source, camera=CAMERA, segments=segments, sample_fps=2, final_frame=True, **options

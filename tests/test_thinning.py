@@ -115,5 +115,20 @@ def test_fewer_images_are_shown_larger_and_their_scores_read_back(
         assert scores.frame_index.tolist() == shard["frame_index"].to_pylist()
         np.testing.assert_array_equal(scores.log_prob_true, shard["log_prob_true"].to_numpy())
     assert dataset.scores[0].frame_index.tolist() == [0, 6, 12, 17, 23, 29]
+    with pytest.raises(SystemExit) as stopped:
+        main(
+            [
+                "evaluate",
+                "--root",
+                str(tmp_path / "out"),
+                "--vlm",
+                str(frugal_vlm),
+                "--controls",
+                "static",
+            ]
+        )
+    assert stopped.value.code == 0
+    still = pq.read_table(dataset.store.path(0, "static"))
+    assert still["frame_index"].to_pylist() == [0, 6, 12, 17, 23, 29]
     assert run(*options, "--sample-fps", "10", "--max-images", "1") == 2
     assert "--max-images must be at least 2" in capfd.readouterr().err

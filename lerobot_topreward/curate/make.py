@@ -20,6 +20,7 @@ from lerobot_topreward.curate.record import curated_provenance, curation_record
 from lerobot_topreward.curate.trimming import rewrite, trim_dataset
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.fingerprints import dataset_fingerprint
+from lerobot_topreward.metadata import find_file
 from lerobot_topreward.records import FrameRewards
 from lerobot_topreward.sidecar import SIDECAR_NAME, write_sidecar
 from lerobot_topreward.source import (
@@ -67,10 +68,10 @@ def _require_videos(source: Source, episodes: list[int]) -> None:
     # LeRobot answers a missing file by asking the Hub, even about a folder: look first.
     for key in source.meta.video_keys:
         for episode in episodes:
-            path = source.root / source.meta.get_video_file_path(episode, key)
-            if not path.is_file():
+            name = source.meta.get_video_file_path(episode, key)
+            if find_file(source.root, name) is None:
                 raise UserError(
-                    f"the dataset is incomplete: {path} is missing. Restore it, or use "
+                    f"the dataset is incomplete: {source.root / name} is missing. Restore it, or use "
                     "--episodes-file, which needs no videos"
                 )
 
