@@ -56,6 +56,8 @@ def check_access(
             "Log in: hf auth login"
         )
     user = api.whoami(cache=True)
+    if not isinstance(_find(user, "name"), str):
+        raise UserError(f"{option} {repo_id!r}: the Hub does not say whose your token is")
     advice = "Take a token with write access to its owner, or name a repository of your own"
     if _find(user, "auth", "accessToken", "role") == "read":
         raise UserError(f"{option} {repo_id!r}: your token may only read. {advice}")
