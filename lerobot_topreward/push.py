@@ -25,12 +25,12 @@ from lerobot_topreward.errors import UserError
 from lerobot_topreward.hub import translate_errors
 from lerobot_topreward.hub_refs import (
     DEFAULT_BRANCH,
-    check_branch,
     ensure_branch,
     ensure_version_tag,
     own_pull_request,
     prepare_repo,
 )
+from lerobot_topreward.push_options import check_branch
 
 _TITLE = "Add TOPReward labels"
 _CURATED_TITLE = "Leave out episodes by their TOPReward labels"

@@ -46,8 +46,6 @@ class RulesConfig:
         for name in ("keep_top", "outliers"):
             if getattr(self, name) == 0:
                 raise UserError(f"{_option(name)} must be more than 0, which drops everything")
-        if isinstance(self.decisions, str):  # from a preset
-            object.__setattr__(self, "decisions", Path(self.decisions))
 
     @property
     def named(self) -> dict[str, float]:
