@@ -33,7 +33,7 @@ from lerobot_topreward.records import FrameRewards, PrefixScores
 from lerobot_topreward.rewards import assemble, debias_static, label_rewards
 from lerobot_topreward.sidecar import SIDECAR_NAME, write_sidecar
 from lerobot_topreward.source import fetch_all_videos
-from lerobot_topreward.store import ScoreKey, Store, open_store, output_lock, write_run
+from lerobot_topreward.store import ScoreKey, Store, lineage, open_store, output_lock, write_run
 from lerobot_topreward.transaction import WORK_FOLDER, finish_interrupted
 from lerobot_topreward.vlm.identity import VlmIdentity, identify, resolve_device
 
@@ -75,7 +75,7 @@ def label(config: LabelConfig, *, console: Console) -> Labelled:
     key = score_key(job, identity)
     with _claimed(job):
         job = fetch_job_videos(job)
-        store = open_store(job.output, key, dataset=job.source.repo_id)
+        store = open_store(job.output, key)
         todo = missing(job, store)
         failed = unusable(job)
         write_run(store, key, run=_run(job, failed=failed, state="running"))
@@ -87,7 +87,7 @@ def label(config: LabelConfig, *, console: Console) -> Labelled:
         if config.debias == "static" and not interrupted:
             scores = with_static(scores, static, console=console)
         if scores and not interrupted:
-            write_rewards(job, scores, static, key)
+            write_rewards(job, scores, static, key, console=console)
             if config.debias == "static":
                 console.print(f"debiased             {debias_effect(scores, static)}")
         result = Labelled(
@@ -117,6 +117,8 @@ def _claimed(job: Job) -> Iterator[None]:
             job.output,
             fingerprint=job.fingerprints.dataset,
             dataset=job.source.repo_id,
+            recordings=job.fingerprints.recordings,
+            overwrite=job.config.overwrite,
         )
 
     if not (job.output / WORK_FOLDER).is_dir():
@@ -197,7 +199,12 @@ def rewards_of(
 
 
 def write_rewards(
-    job: Job, scores: Sequence[PrefixScores], static: Sequence[PrefixScores], key: ScoreKey
+    job: Job,
+    scores: Sequence[PrefixScores],
+    static: Sequence[PrefixScores],
+    key: ScoreKey,
+    *,
+    console: Console,
 ) -> None:
     """Write the sidecar, the columns or both.
 
@@ -229,7 +236,11 @@ def write_rewards(
         job.output,
         fingerprint=job.fingerprints.dataset,
         provenance=provenance,
+        recordings=job.fingerprints.recordings,
         sidecar=job.config.write == "both",
+        link_videos=job.config.link_videos,
+        overwrite=job.config.overwrite,
+        console=console,
     )
 
 
@@ -274,10 +285,9 @@ def _run(
     job: Job, *, failed: Mapping[int, str], state: str, result: Labelled | None = None
 ) -> dict[str, Any]:
     return {
+        **lineage(job.source.repo_id, job.fingerprints.dataset, job.fingerprints.recordings),
         "state": state,
-        "dataset": job.source.repo_id,
         "revision": job.source.revision,
-        "fingerprint": job.fingerprints.dataset,
         "version": __version__,
         "python": sys.version.split()[0],
         "config": as_json(job.config),
