@@ -179,14 +179,6 @@ def fingerprint_of(path: Path) -> str | None:
         return None
 
 
-def dataset_of(path: Path) -> str | None:
-    """Read the name of the dataset that a sidecar was made for; None if it does not say."""
-    try:
-        return _read_header(path)["provenance"].get("dataset")
-    except UserError:
-        return None
-
-
 def _read_header(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"there is no sidecar {path}; label the dataset first")
