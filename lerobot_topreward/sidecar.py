@@ -179,6 +179,15 @@ def fingerprint_of(path: Path) -> str | None:
         return None
 
 
+def dataset_of(path: Path) -> str | None:
+    """Read the name of the dataset that a sidecar was made for; None if it does not say."""
+    try:
+        name = _read_header(path)["provenance"].get("dataset")
+    except UserError:
+        return None
+    return name if isinstance(name, str) else None
+
+
 def _read_header(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"there is no sidecar {path}; label the dataset first")
