@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lerobot_topreward.config import LabelConfig
-from lerobot_topreward.errors import EpisodeError
+from lerobot_topreward.errors import EpisodeError, UserError
 from lerobot_topreward.fingerprints import Fingerprints, read_fingerprints, video_prints
 from lerobot_topreward.labelled import default_output
 from lerobot_topreward.prompts import question
@@ -110,7 +110,12 @@ def _output(config: LabelConfig, source: Source) -> Path:
     if config.in_place:
         return source.root
     if config.output is not None:
-        return config.output.expanduser().absolute()
+        output = config.output.expanduser().absolute()
+        if output.exists() and output.samefile(source.root):
+            raise UserError(
+                f"--output {config.output} is the dataset itself; use --in-place to label it there"
+            )
+        return output
     return default_output(source)
 
 

@@ -36,7 +36,15 @@ from lerobot_topreward.records import Clip, FrameRewards, PrefixScores
 from lerobot_topreward.rewards import assemble, debias_static, label_rewards
 from lerobot_topreward.sidecar import SIDECAR_NAME, write_sidecar
 from lerobot_topreward.source import fetch_all_videos
-from lerobot_topreward.store import ScoreKey, Store, open_store, output_lock, read_run, write_run
+from lerobot_topreward.store import (
+    ScoreKey,
+    Store,
+    lineage,
+    open_store,
+    output_lock,
+    read_run,
+    write_run,
+)
 from lerobot_topreward.transaction import WORK_FOLDER, finish_interrupted
 from lerobot_topreward.vlm.identity import VlmIdentity, identify, resolve_device
 
@@ -80,7 +88,7 @@ def label(config: LabelConfig, *, console: Console) -> Labelled:
     key = score_key(job, identity)
     with _claimed(job):
         job = fetch_job_videos(job)
-        store = open_store(job.output, key, dataset=job.source.repo_id)
+        store = open_store(job.output, key)
         todo = missing(job, store)
         failed = unusable(job) | without_video(job, todo)
         todo = {episode: controls for episode, controls in todo.items() if episode not in failed}
@@ -96,7 +104,7 @@ def label(config: LabelConfig, *, console: Console) -> Labelled:
         if config.debias == "static" and not interrupted:
             scores = with_static(scores, static, console=console)
         if scores and not interrupted:
-            write_rewards(job, scores, static, key, shown=sorted(shown))
+            write_rewards(job, scores, static, key, shown=sorted(shown), console=console)
             if config.debias == "static":
                 console.print(f"debiased             {debias_effect(scores, static)}")
         result = Labelled(
@@ -126,6 +134,8 @@ def _claimed(job: Job) -> Iterator[None]:
             job.output,
             fingerprint=job.fingerprints.dataset,
             dataset=job.source.repo_id,
+            recordings=job.fingerprints.recordings,
+            overwrite=job.config.overwrite,
         )
 
     if not (job.output / WORK_FOLDER).is_dir():
@@ -233,6 +243,7 @@ def write_rewards(
     key: ScoreKey,
     *,
     shown: Sequence[str] = (),
+    console: Console,
 ) -> None:
     """Write the sidecar, the columns or both; `shown` are the sizes of the images, in words.
 
@@ -265,7 +276,11 @@ def write_rewards(
         job.output,
         fingerprint=job.fingerprints.dataset,
         provenance=provenance,
+        recordings=job.fingerprints.recordings,
         sidecar=job.config.write == "both",
+        link_videos=job.config.link_videos,
+        overwrite=job.config.overwrite,
+        console=console,
     )
 
 
@@ -346,10 +361,9 @@ def _run(
     result: Labelled | None = None,
 ) -> dict[str, Any]:
     return {
+        **lineage(job.source.repo_id, job.fingerprints.dataset, job.fingerprints.recordings),
         "state": state,
-        "dataset": job.source.repo_id,
         "revision": job.source.revision,
-        "fingerprint": job.fingerprints.dataset,
         "version": __version__,
         "python": sys.version.split()[0],
         "config": as_json(job.config),

@@ -23,11 +23,11 @@ from lerobot_topreward.hub_lineage import Lineage, find_difference, lineage_of
 from lerobot_topreward.hub_refs import (
     DEFAULT_BRANCH,
     check_access,
-    check_branch,
     ensure_version_tag,
     has_branch,
     own_pull_request,
 )
+from lerobot_topreward.push_options import check_branch
 from lerobot_topreward.source import open_source
 
 LABEL_TITLE = "Add TOPReward labels"
@@ -206,7 +206,7 @@ def _commit(
         _check_replaceable(api, target, head.commit, ours=folder)
     before = head.card
     if before is None and (folder / CARD).is_file():
-        before = (folder / CARD).read_bytes().decode()
+        before = _read_card(folder / CARD)
     info = load_info(folder)
     section = card_section(facts, repo_id=target.repo_id, branch=target.branch)
     card = merge_card(before, section, info=info, repo_id=target.repo_id)
@@ -233,7 +233,10 @@ def _commit(
 
 def _head_commit(api: HfApi, target: _Target) -> str:
     commit = api.dataset_info(target.repo_id, revision=target.revision).sha
-    assert commit is not None  # the Hub states it whenever a revision is asked for
+    if commit is None:
+        raise UserError(
+            f"{target.asked.option} {target.repo_id!r}: the Hub does not name its commit"
+        )
     return commit
 
 
@@ -243,8 +246,15 @@ def _read_head(api: HfApi, target: _Target) -> _Head:
     card = None
     if CARD in files:
         path = api.hf_hub_download(target.repo_id, CARD, repo_type="dataset", revision=commit)
-        card = Path(path).read_bytes().decode()  # as text, line ends would change
+        card = _read_card(Path(path))
     return _Head(commit=commit, files=files, card=card)
+
+
+def _read_card(path: Path) -> str:
+    try:
+        return path.read_bytes().decode()  # as text, line ends would change
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} must be text in UTF-8; save it so and run again") from error
 
 
 def _list_files(api: HfApi, repo_id: str, revision: str) -> dict[str, RepoFile]:

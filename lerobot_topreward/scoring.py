@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from typing import Protocol
 
 import numpy as np
 from jaxtyping import Int64
 
-from lerobot_topreward.errors import EpisodeError
+from lerobot_topreward.errors import EpisodeError, UserError
 from lerobot_topreward.records import Clip, LogProbs, PrefixScores
 
 CONTROLS = ("static", "reversed", "swapped")  # what a reward is compared with
@@ -203,3 +204,18 @@ def _video(clip: Clip, control: str) -> Clip:
     if control == "static":
         return static_control(clip)
     return reversed_control(clip) if control == "reversed" else clip
+
+
+def check_controls(controls: Sequence[str]) -> None:
+    """Refuse a control that does not exist.
+
+    Raises:
+        UserError: names it and suggests another.
+    """
+    for control in controls:
+        if control not in CONTROLS:
+            close = get_close_matches(control, CONTROLS, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise UserError(
+                f"--controls '{control}' is not known; it takes: {', '.join(CONTROLS)}{hint}"
+            )

@@ -182,9 +182,10 @@ def fingerprint_of(path: Path) -> str | None:
 def dataset_of(path: Path) -> str | None:
     """Read the name of the dataset that a sidecar was made for; None if it does not say."""
     try:
-        return _read_header(path)["provenance"].get("dataset")
+        name = _read_header(path)["provenance"].get("dataset")
     except UserError:
         return None
+    return name if isinstance(name, str) else None
 
 
 def _read_header(path: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -265,13 +265,14 @@ def _redo(output: Path, journal: _Journal, *, ops: FileOps) -> None:
             sync(folder)
 
 
-def dataset_files(root: Path) -> list[Path]:
-    """List the files of a dataset that a copy of it holds, hidden ones and raw scores left out.
+def dataset_files(root: Path, *, parts: Collection[str] | None = None) -> list[Path]:
+    """List the files of a dataset that a copy of it holds: no hidden folders, no raw scores.
 
     Links to files of the dataset stand for them, as do those of the Hub's cache into its own blobs.
 
     Args:
         root: the dataset's folder.
+        parts: which entries of it; everything when None.
 
     Returns:
         Paths relative to it, sorted within each folder.
@@ -283,13 +284,15 @@ def dataset_files(root: Path) -> list[Path]:
     root = root.resolve()
     found: list[Path] = []
     for folder, folders, names in root.walk():
-        folders[:] = [name for name in sorted(folders) if not name.startswith(".")]
-        if folder == root and WORK_FOLDER in folders:
-            folders.remove(WORK_FOLDER)
+        if folder == root:
+            folders[:], names = (
+                [n for n in given if n != WORK_FOLDER and (parts is None or n in parts)]
+                for given in (folders, names)
+            )
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
-            if not (folder == root and name == WORK_FOLDER):
-                _check_copyable(folder / name, root)
-                found.append((folder / name).relative_to(root))
+            _check_copyable(folder / name, root)
+            found.append((folder / name).relative_to(root))
     return found
 
 
@@ -306,8 +309,8 @@ def _check_copyable(path: Path, root: Path) -> None:
         allowed.append(root.parents[1] / "blobs")
     if not any(target.is_relative_to(folder) for folder in allowed):
         raise UserError(
-            f"{path} is a link out of the dataset, to {target}, and is not copied; remove it, or "
-            "put the file itself there"
+            f"{path} is a link out of the dataset, to {target}; remove it, or put the file itself "
+            "there"
         )
     if not stat.S_ISREG(mode):
         what = "a link to a folder" if stat.S_ISDIR(mode) else "not a regular file"

@@ -9,7 +9,6 @@ import string
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +30,7 @@ from lerobot_topreward.job import Job, asked
 from lerobot_topreward.labelled import LabelledDataset
 from lerobot_topreward.prompts import require_text
 from lerobot_topreward.records import PrefixScores, Segment
-from lerobot_topreward.scoring import CONTROLS
+from lerobot_topreward.scoring import check_controls
 from lerobot_topreward.store import Store, output_lock
 from lerobot_topreward.vlm.identity import VlmConfig
 
@@ -155,21 +154,6 @@ def sample_episodes(dataset: LabelledDataset, count: int, *, seed: int = 0) -> l
         for turn, episode in enumerate(rng.permutation(members).tolist())
     ]
     return sorted(episode for _, _, episode in sorted(turns)[:count])
-
-
-def check_controls(controls: Sequence[str]) -> None:
-    """Refuse a control that does not exist.
-
-    Raises:
-        UserError: names it and suggests another.
-    """
-    for control in controls:
-        if control not in CONTROLS:
-            close = get_close_matches(control, CONTROLS, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise UserError(
-                f"--controls '{control}' is not known; it takes: {', '.join(CONTROLS)}{hint}"
-            )
 
 
 def swapped_instructions(dataset: LabelledDataset, *, given: str | None) -> dict[str, str]:
