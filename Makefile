@@ -4,13 +4,14 @@
 bin := .venv/bin
 all_extras := dev sim train viz
 
-.PHONY: help demo test test-slow test-all lint style types format smoke constraints clean
+.PHONY: help demo test test-slow test-all attack lint style types format smoke constraints clean
 
 help:
 	@echo "make demo         label the SO-101 dataset that comes with the project; see demo-output/"
 	@echo "make test         the quick tests"
 	@echo "make test-slow    the others: simulation, training, the built wheel"
 	@echo "make test-all     both"
+	@echo "make attack       every attack that docs/reliability.md counts, with its count"
 	@echo "make lint         ruff and pyright, as in CI"
 	@echo "make format       let ruff rewrite what it can"
 	@echo "make smoke        build sdist and wheel, try the wheel in a fresh environment"
@@ -32,6 +33,10 @@ test-slow:
 test-all:
 	@scripts/setup.sh $(all_extras)
 	$(bin)/python -m pytest -rs
+
+attack:
+	@scripts/setup.sh $(all_extras)
+	$(bin)/python -m pytest -q -rs tests/attack
 
 lint: style types
 

@@ -127,6 +127,7 @@ def label(root: Path, output: Path) -> None:
         log_prob_false=np.full_like(log_prob, -1),
         progress=np.zeros_like(log_prob),
         advantage=np.zeros_like(log_prob),
+        scored=np.ones(len(table.index), dtype=bool),
     )
     key = ScoreKey(
         vlm="made/up",

@@ -3,11 +3,18 @@
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
+from typing import Any
 
-import tyro
-from rich.console import Console
-
-from lerobot_topreward.config import LabelConfig, load_preset, take_config, with_options
+from lerobot_topreward.config import (
+    LabelConfig,
+    check_options,
+    load_preset,
+    option_types,
+    refuse_unknown,
+    take_config,
+    with_options,
+)
+from lerobot_topreward.console import make_console
 from lerobot_topreward.errors import UserError
 
 INTERRUPTED = 130  # as shells report Ctrl-C
@@ -25,7 +32,7 @@ _COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``lerobot-topreward`` and exit: 0 done, 1 some episodes failed, 2 a user's mistake."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+    errors = make_console(stderr=True)
     try:
         code = _dispatch(arguments)
     except UserError as error:
@@ -43,24 +50,36 @@ def _dispatch(arguments: list[str]) -> int:
     if arguments[:1] == ["train"]:
         from lerobot_topreward.train.command import train
 
-        return train(arguments[1:], console=_console())
+        return train(arguments[1:], console=make_console())
     if arguments[:1] == ["evaluate"]:
-        from lerobot_topreward.evaluate.command import EvaluateConfig, evaluate
+        from lerobot_topreward.evaluate.config import EvaluateConfig
 
-        return evaluate(parse(EvaluateConfig, "evaluate", arguments[1:]), console=_console())
+        config = parse(EvaluateConfig, "evaluate", arguments[1:])
+        from lerobot_topreward.evaluate.command import evaluate
+
+        return evaluate(config, console=make_console())
     if arguments[:1] == ["report"]:
-        from lerobot_topreward.report.command import ReportConfig, report
+        from lerobot_topreward.report.config import ReportConfig
 
-        return report(parse(ReportConfig, "report", arguments[1:]), console=_console())
+        config = parse(ReportConfig, "report", arguments[1:])
+        from lerobot_topreward.report.command import report
+
+        return report(config, console=make_console())
     if arguments[:1] == ["curate"]:
-        from lerobot_topreward.curate.command import CurateConfig, curate
+        from lerobot_topreward.curate.config import CurateConfig
 
-        return curate(parse(CurateConfig, "curate", arguments[1:]), console=_console())
+        config = parse(CurateConfig, "curate", arguments[1:])
+        from lerobot_topreward.curate.command import curate
+
+        return curate(config, console=make_console())
     if arguments[:1] == ["demo"]:
-        from lerobot_topreward.demo.command import DemoConfig, demo
+        from lerobot_topreward.demo.config import DemoConfig
 
-        return demo(parse(DemoConfig, "demo", arguments[1:]), console=_console())
-    out = _console()
+        config = parse(DemoConfig, "demo", arguments[1:])
+        from lerobot_topreward.demo.command import demo
+
+        return demo(config, console=make_console())
+    out = make_console()
     if arguments[:1] in ([], ["-h"], ["--help"]):
         out.print("usage: lerobot-topreward COMMAND [OPTIONS]\n")
         for name, what in _COMMANDS.items():
@@ -81,24 +100,62 @@ def parse[C](config_class: type[C], command: str, arguments: Sequence[str]) -> C
     """Read a command's options: its defaults, then ``--config``, then the command line.
 
     Raises:
-        UserError: a preset or a value breaks a rule.
-        SystemExit: tyro printed help (0) or what is wrong with the arguments (2).
+        UserError: an option does not exist, or a value breaks a rule.
+        SystemExit: help was printed.
     """
-    rest, preset = take_config(arguments)
-    default = with_options(config_class, load_preset(preset, section=command) if preset else {})
-    return tyro.cli(
-        config_class,
-        prog=f"lerobot-topreward {command}",
-        args=rest,
-        default=default,
-        config=(tyro.conf.OmitArgPrefixes,),
-    )
+    given, preset = take_config(arguments)
+    options: dict[str, Any] = {}
+    if preset is not None:
+        found = load_preset(preset, section=command)
+        options = check_options(config_class, found, where=f"--config {preset}: ")
+    if {"-h", "--help"} & {*given}:
+        import tyro
+
+        tyro.cli(
+            config_class,
+            prog=f"lerobot-topreward {command}",
+            args=["--help"],
+            default=with_options(config_class, options),
+            config=(tyro.conf.OmitArgPrefixes,),
+        )
+    options |= check_options(config_class, _split(config_class, given), where="--", text=True)
+    return with_options(config_class, options)
+
+
+def _split(config_class: type, arguments: Sequence[str]) -> dict[str, str]:
+    """Read ``--name VALUE``, ``--name=VALUE``, ``--flag`` and ``--no-flag``, not yet checked."""
+    types = option_types(config_class)
+    options: dict[str, str] = {}
+    waiting = iter(arguments)
+    for argument in waiting:
+        if not argument.startswith("-") or set(argument) == {"-"}:
+            raise UserError(f"{argument!r} belongs to no option; options look like --name VALUE")
+        option, equals, value = argument.partition("=")
+        name = option.lstrip("-").replace("-", "_")
+        positive = name.removeprefix("no_")
+        is_flag = types.get(positive) is bool
+        refuse_unknown(positive if is_flag else name, types, where="--")
+        if not argument.startswith("--"):
+            raise UserError(f"{option} is no option; did you mean -{option}?")
+        if (positive if is_flag else name) in options:
+            raise UserError(f"{option} is given twice; leave one of them out")
+        if is_flag:
+            if equals:
+                raise UserError(f"{option} takes no value; got {value!r}")
+            options[positive] = str(name == positive).lower()
+            continue
+        value = value if equals else next(waiting, None)
+        if value is None or (not equals and value.startswith("--")):
+            raise UserError(f"{option} needs a value, as in {option} VALUE")
+        options[name] = value
+    return options
 
 
 def _label(config: LabelConfig) -> int:
-    from lerobot_topreward.label import label
+    from lerobot_topreward.label import failure_lines, label
+    from lerobot_topreward.metrics import rise_in_words
 
-    out = _console()
+    out = make_console()
     result = label(config, console=out)
     if result.interrupted:
         out.print(
@@ -122,13 +179,8 @@ def _label(config: LabelConfig) -> int:
     if (static := result.static) is not None:
         out.print(
             f"static control       VOC {static.static_voc:.2f} against {static.real_voc:.2f} of the "
-            f"real videos; rises by {static.share:.0%} of what they do"
+            f"real videos; {rise_in_words(static.share)}"
         )
-    for episode, reason in sorted(result.failed.items()):
-        out.print(f"episode {episode} failed: {reason}", style="yellow")
+    for line in failure_lines(result.failed):
+        out.print(line, style="yellow")
     return 1 if result.failed else 0
-
-
-def _console() -> Console:
-    # No markup: a path may hold brackets.
-    return Console(highlight=False, soft_wrap=True, markup=False)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -18,16 +19,23 @@ from jaxtyping import Int64, UInt8
 from PIL import Image
 
 from lerobot_topreward.errors import EpisodeError
+from lerobot_topreward.metadata import first_line
 from lerobot_topreward.records import Clip, Segment
 from lerobot_topreward.scoring import sample_frames
-from lerobot_topreward.source import Source, episode_rows
+from lerobot_topreward.source import Source, find_video, image_bytes
 
 # LeRobot's default: a frame belongs to a time when they are less than this apart, in seconds.
 TOLERANCE_S = 1e-4
 
 
 def read_clip(
-    source: Source, *, camera: str, segment: Segment, sample_fps: float, final_frame: bool
+    source: Source,
+    *,
+    camera: str,
+    segment: Segment,
+    sample_fps: float,
+    final_frame: bool,
+    max_images: int | None = None,
 ) -> Clip:
     """Read the sampled frames of a segment.
 
@@ -37,12 +45,17 @@ def read_clip(
         segment: Which frames of which episode.
         sample_fps: Frames shown per second, Hz.
         final_frame: Also show the segment's last frame.
+        max_images: At most so many, see `sample_frames`.
 
     Raises:
         EpisodeError: A file is missing or damaged, or lacks a frame that the dataset promises.
     """
     indices = sample_frames(
-        segment.length, fps=source.meta.fps, sample_fps=sample_fps, final_frame=final_frame
+        segment.length,
+        fps=source.meta.fps,
+        sample_fps=sample_fps,
+        final_frame=final_frame,
+        max_images=max_images,
     )
     read = _read_video if camera in source.meta.video_keys else _read_images
     return Clip(
@@ -61,6 +74,7 @@ def read_clips(
     segments: Sequence[Segment],
     sample_fps: float,
     final_frame: bool,
+    max_images: int | None = None,
     ahead: int = 2,
 ) -> Generator[tuple[Segment, Clip | EpisodeError]]:
     """Read clips in order, decoding the next ones while the caller works on this one.
@@ -71,6 +85,7 @@ def read_clips(
         segments: Which segments.
         sample_fps: Frames shown per second, Hz.
         final_frame: Also show each segment's last frame.
+        max_images: At most so many of each, see `sample_frames`.
         ahead: How many clips to decode ahead, >= 1, each in its own thread: no more than these
             and the caller's own are in memory.
 
@@ -86,6 +101,7 @@ def read_clips(
                 segment=segment,
                 sample_fps=sample_fps,
                 final_frame=final_frame,
+                max_images=max_images,
             )
         except EpisodeError as error:
             return error
@@ -118,25 +134,22 @@ def work_ahead[A, T](
 def _read_video(
     source: Source, camera: str, episode: int, frames: Int64[np.ndarray, " sampled"]
 ) -> UInt8[np.ndarray, "sampled height width 3"]:
-    name = source.meta.get_video_file_path(episode, camera)
-    path = source.root / name
-    if not path.is_file():
-        raise EpisodeError(f"{name} is missing; copy or download the dataset again")
+    path, start, following = find_video(source, camera, episode)
+    name = path.relative_to(source.root)
     # Episodes share files. Times are exact here, where LeRobot adds the float32 column timestamp.
-    row = episode_rows(source.meta)[episode]
-    start, end = (row[f"videos/{camera}/{side}_timestamp"] for side in ("from", "to"))
     fps = source.meta.fps
     times = start + frames / fps
-    if times[-1] > end - 0.5 / fps:
+    if times[-1] > following - 0.5 / fps:
         raise EpisodeError(
-            f"{name} must show this episode until {times[-1] + 1 / fps:.3f} s; it ends at "
-            f"{end:.3f} s, and what follows belongs to another episode"
+            f"{name} must show this episode until {times[-1]:.3f} s; another episode begins there "
+            f"at {following:.3f} s"
         )
     try:
         return _decode(path, times.tolist(), name=name)
-    except FFmpegError as error:
+    except (FFmpegError, ValueError) as error:
+        why = error.strerror if isinstance(error, FFmpegError) else first_line(error)
         raise EpisodeError(
-            f"{name} cannot be decoded ({error.strerror}); copy or download the dataset again"
+            f"{name} cannot be decoded ({why}); copy or download the dataset again"
         ) from error
 
 
@@ -219,14 +232,16 @@ def _read_images(
         raise EpisodeError(f"{name} cannot be read: {error}") from error
 
 
-def _decode_image(
-    cell: dict[str, bytes | str | None], *, root: Path, name: Path
-) -> UInt8[np.ndarray, "height width 3"]:
-    data, path = cell["bytes"], cell["path"]
-    with Image.open(io.BytesIO(data) if isinstance(data, bytes) else root / str(path)) as image:
-        if image.mode[0] in "IF":  # 16 and 32 bits: PIL would clip them to white
-            raise EpisodeError(f"{name} must hold 8-bit colour images; got mode {image.mode}")
-        return np.asarray(image.convert("RGB"))
+def _decode_image(cell: Any, *, root: Path, name: Path) -> UInt8[np.ndarray, "height width 3"]:
+    try:
+        with Image.open(io.BytesIO(image_bytes(cell, root=root))) as image:
+            if image.mode[0] in "IF":  # 16 and 32 bits: PIL would clip them to white
+                raise EpisodeError(f"{name} must hold 8-bit colour images; got mode {image.mode}")
+            return np.asarray(image.convert("RGB"))
+    except EpisodeError:
+        raise
+    except Exception as error:  # PIL raises anything at a damaged or oversized picture
+        raise EpisodeError(f"{name} holds an unreadable image: {first_line(error)}") from error
 
 
 def _stack(

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -16,8 +17,38 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
+from rich.text import Text
 
 _LINE_EVERY_S = 10.0
+# What drives a terminal, reorders a line or cannot be encoded: C0 without tab and newline, DEL, C1,
+# the bidirectional overrides (https://trojansource.codes) and lone surrogates.
+_CONTROLS = [*range(9), *range(11, 32), *range(127, 160)]
+_OVERRIDES = [*range(0x202A, 0x202F), *range(0x2066, 0x206A), *range(0xD800, 0xE000)]
+_ESCAPES = {
+    **{code: f"\\x{code:02x}" for code in _CONTROLS},
+    **{code: f"\\u{code:04x}" for code in _OVERRIDES},
+}
+
+
+class SafeConsole(Console):
+    """A console that shows control characters in what it prints instead of obeying them."""
+
+    def render(self, *args: Any, **options: Any) -> Iterator[Segment]:
+        """Render as rich does, then replace control characters in the text by escapes."""
+        for segment in super().render(*args, **options):
+            if not segment.control:  # rich's own cursor movements; colors are styles, not text
+                segment = segment._replace(text=segment.text.translate(_ESCAPES))
+            yield segment
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Replace them before a table measures its cells, which would be cut otherwise."""
+        return super().render_str(text.translate(_ESCAPES), **options)
+
+
+def make_console(*, stderr: bool = False) -> Console:
+    """Make the console that everything is printed to; no markup, since a path may hold brackets."""
+    return SafeConsole(stderr=stderr, highlight=False, soft_wrap=True, markup=False)
 
 
 class EpisodeProgress:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.transaction import sync
+from lerobot_topreward.transaction import remove, sync
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,7 @@ def drafted(target: Path, *, option: str) -> Iterator[Draft]:
             raise IsADirectoryError(None, "it is a folder")
         if target.exists() and not target.is_file():  # /dev/null would become a file
             raise OSError(None, "it is a device or a pipe, and must be a file")
+        remove(draft.path)
         draft.path.touch()
     try:
         yield draft

@@ -1,6 +1,6 @@
 """Score the episodes of a job, one after another, each into its shard as soon as it is done."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 
 from lerobot_topreward.clips import read_clips
@@ -8,13 +8,13 @@ from lerobot_topreward.config import LabelConfig
 from lerobot_topreward.console import EpisodeProgress, StopRequest
 from lerobot_topreward.errors import EpisodeError
 from lerobot_topreward.job import Job, asked
-from lerobot_topreward.records import PrefixScores
-from lerobot_topreward.scoring import Scorer, score_clip_controls
+from lerobot_topreward.records import Clip, PrefixScores
+from lerobot_topreward.scoring import Scorer, SizedScorer, score_clip_controls
 from lerobot_topreward.store import Store, full_disk_reported
 from lerobot_topreward.vlm.identity import VlmIdentity
 
 
-def load_scorer(config: LabelConfig, identity: VlmIdentity) -> Scorer:
+def load_scorer(config: LabelConfig, identity: VlmIdentity) -> SizedScorer:
     """Load the VLM; transformers is imported here, so that a re-run without scoring is quick."""
     from lerobot_topreward.vlm.loading import load_vlm
     from lerobot_topreward.vlm.one_pass import OnePassScorer
@@ -35,6 +35,7 @@ def score_episodes(
     progress: EpisodeProgress,
     stop: StopRequest,
     swapped: Mapping[str, str] | None = None,
+    look: Callable[[Clip], None] | None = None,
 ) -> dict[int, str]:
     """Score episodes one after another; each becomes a shard as soon as it is done.
 
@@ -46,6 +47,7 @@ def score_episodes(
         progress: is told of every episode.
         stop: is asked after every episode.
         swapped: the other instruction that the control "swapped" asks, by the dataset's own.
+        look: is shown every clip before it is scored.
 
     Returns:
         The reason for every episode that failed.
@@ -61,6 +63,7 @@ def score_episodes(
         segments=[part for episode in todo for part in job.parts(episode)],
         sample_fps=job.config.sample_fps,
         final_frame=job.config.final_frame,
+        max_images=job.config.max_images,
     )
     with closing(clips):
         for segment, clip in clips:
@@ -70,6 +73,8 @@ def score_episodes(
             try:
                 if episode not in failed:
                     count = job.config.prefix_count
+                    if look is not None and isinstance(clip, Clip):
+                        look(clip)
                     for one in score_clip_controls(
                         clip, scorer, list(shards), count, swapped=swapped
                     ):

@@ -11,6 +11,7 @@ not here cannot be compared.
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,15 +19,17 @@ from pathlib import Path
 import av
 import numpy as np
 import pyarrow as pa
+import pyarrow.dataset as pa_ds
 import pyarrow.parquet as pq
 from av.error import FFmpegError
 
-from lerobot_topreward.errors import UserError
+from lerobot_topreward.errors import EpisodeError, UserError
 from lerobot_topreward.source import (
     FrameTable,
     Source,
     data_files,
-    episode_rows,
+    find_video,
+    image_bytes,
     task_names,
     task_runs,
 )
@@ -91,8 +94,9 @@ def video_prints(
 ) -> dict[int, str]:
     """Hash the first and the last compressed pictures of episodes, as one camera saw them.
 
-    Whoever encodes or records an episode again changes them; whoever appends an episode to the same
-    file, cuts the file elsewhere or renames it does not.
+    For images in ``data/`` these are the first and the last one. Whoever encodes or records an
+    episode again changes them; whoever appends an episode to the same file, cuts the file elsewhere
+    or renames it does not.
 
     Args:
         source: The dataset.
@@ -101,24 +105,51 @@ def video_prints(
         episodes: Which ones.
 
     Returns:
-        Hexadecimal sha256 by episode, without those whose video is not here or cannot be read.
+        Hexadecimal hashes by episode, without those whose video is not here or cannot be read.
     """
     if camera not in source.meta.video_keys:
-        return {}
-    starts = episode_rows(source.meta)[f"videos/{camera}/from_timestamp"]
+        return _image_prints(source, table, camera=camera, episodes=episodes)
     prints = {}
     for episode in episodes:
         rows = table.rows(episode)
-        path = source.root / source.meta.get_video_file_path(episode, camera)
-        if rows.start == rows.stop or not path.is_file():
-            continue
-        start = starts[episode]
-        end = start + (rows.stop - rows.start - 1) / source.meta.fps
         try:
-            prints[episode] = _video_print(path, start, end)
-        except (FFmpegError, OSError, IndexError):
+            path, start, _ = find_video(source, camera, episode)
+            end = start + (rows.stop - rows.start - 1) / source.meta.fps
+            if rows.start < rows.stop:
+                prints[episode] = _video_print(path, start, end)
+        except (EpisodeError, FFmpegError, OSError, IndexError, ValueError):
             continue  # decoding says what is wrong with it
     return prints
+
+
+def _image_prints(
+    source: Source, table: FrameTable, *, camera: str, episodes: Sequence[int]
+) -> dict[int, str]:
+    """Hash the first and the last picture of episodes whose pictures lie in ``data/``."""
+    ends = {}
+    for episode in episodes:
+        rows = table.rows(episode)
+        if rows.start < rows.stop:
+            ends[episode] = (rows.start, rows.stop - 1)
+    wanted = pa_ds.field("index").isin(sorted({row for pair in ends.values() for row in pair}))
+    found: dict[int, bytes] = {}
+    for path in data_files(source):
+        with suppress(pa.ArrowException, OSError):  # decoding says what is wrong with it
+            for batch in pa_ds.dataset(path).to_batches(
+                columns=["index", camera],
+                filter=wanted,
+                batch_size=16,
+                batch_readahead=1,
+                use_threads=False,
+            ):
+                for index, cell in zip(*batch.to_pydict().values(), strict=True):
+                    with suppress(EpisodeError):
+                        found[index] = hashlib.sha256(image_bytes(cell, root=source.root)).digest()
+    return {
+        episode: (found[first] + found[last]).hex()
+        for episode, (first, last) in ends.items()
+        if first in found and last in found
+    }
 
 
 def _video_print(path: Path, start: float, end: float) -> str:
@@ -153,7 +184,10 @@ def _recorded_values(source: Source) -> Iterator[tuple[int, str, np.ndarray]]:
         for start, length, episode in task_runs(file["episode_index"].to_numpy()):
             rows = file.slice(start, length)
             for name in names:
-                yield episode, name, _flat(rows[name])
+                try:
+                    yield episode, name, _flat(rows[name])
+                except TypeError as error:
+                    raise UserError(f"{path}: column {name} cannot be used: {error}") from None
 
 
 def _flat(column: pa.ChunkedArray) -> np.ndarray:
@@ -162,4 +196,6 @@ def _flat(column: pa.ChunkedArray) -> np.ndarray:
         values = values.storage
     while pa.types.is_list(values.type) or pa.types.is_fixed_size_list(values.type):
         values = values.flatten()
+    if not (pa.types.is_primitive(values.type) or pa.types.is_boolean(values.type)):
+        raise TypeError(f"it must hold numbers; it holds {values.type}")
     return values.to_numpy(zero_copy_only=False)

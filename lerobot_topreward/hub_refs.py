@@ -13,29 +13,6 @@ from lerobot_topreward.errors import UserError
 DEFAULT_BRANCH = "topreward"
 
 
-def check_branch(branch: str | None, *, create_pr: bool) -> None:
-    """Refuse a branch that a pull request cannot have, or that LeRobot would read by default.
-
-    Raises:
-        UserError: It is one of these.
-    """
-    if branch is None:
-        return
-    if create_pr and branch != "main":
-        raise UserError(
-            f"--create-pr opens a pull request against main; got --branch {branch}. Drop one of them"
-        )
-    try:
-        packaging.version.parse(branch)
-    except packaging.version.InvalidVersion:
-        return
-    # https://github.com/huggingface/lerobot/blob/main/src/lerobot/datasets/utils.py get_safe_version
-    raise UserError(
-        f"--branch must not look like a version; got {branch!r}, which LeRobot would take for the "
-        f"dataset's format and read by default. Choose a name such as {DEFAULT_BRANCH!r}"
-    )
-
-
 def check_access(
     api: HfApi, repo_id: str, *, private: bool, may_create: bool, create_pr: bool, option: str
 ) -> DatasetInfo | None:

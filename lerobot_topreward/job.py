@@ -1,11 +1,11 @@
 """A job: a dataset, what of it is to be labelled, and what its store already holds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lerobot_topreward.config import LabelConfig
-from lerobot_topreward.errors import EpisodeError
+from lerobot_topreward.errors import EpisodeError, UserError
 from lerobot_topreward.fingerprints import Fingerprints, read_fingerprints, video_prints
 from lerobot_topreward.labelled import default_output
 from lerobot_topreward.prompts import question
@@ -15,6 +15,7 @@ from lerobot_topreward.source import (
     FrameTable,
     Source,
     fetch_videos,
+    find_video,
     frame_table,
     open_source,
     segments,
@@ -109,7 +110,12 @@ def _output(config: LabelConfig, source: Source) -> Path:
     if config.in_place:
         return source.root
     if config.output is not None:
-        return config.output.expanduser().absolute()
+        output = config.output.expanduser().absolute()
+        if output.exists() and output.samefile(source.root):
+            raise UserError(
+                f"--output {config.output} is the dataset itself; use --in-place to label it there"
+            )
+        return output
     return default_output(source)
 
 
@@ -129,6 +135,7 @@ def score_key(job: Job, identity: VlmIdentity) -> ScoreKey:
         final_frame=config.final_frame,
         prefixes=config.prefix_count,
         max_pixels=config.max_pixels,
+        max_images=config.max_images,
     )
 
 
@@ -144,6 +151,17 @@ def asked(
     if control != "swapped" or swapped is None:
         return None
     return [swapped[part.instruction] for part in parts]
+
+
+def without_video(job: Job, episodes: Iterable[int]) -> dict[int, str]:
+    """Why episodes that are to be scored have no video, known before a VLM is loaded."""
+    found = {}
+    for episode in episodes if job.camera in job.source.meta.video_keys else ():
+        try:
+            find_video(job.source, job.camera, episode)
+        except EpisodeError as error:
+            found[episode] = str(error)
+    return found
 
 
 def missing(job: Job, store: Store) -> dict[int, tuple[str, ...]]:

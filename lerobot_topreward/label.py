@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -26,15 +27,24 @@ from lerobot_topreward.job import (
     score_key,
     stored_scores,
     unusable,
+    without_video,
 )
 from lerobot_topreward.metrics import mean_defined, rise, voc
 from lerobot_topreward.prompts import question
 from lerobot_topreward.push import Destination, PushResult, check_push, push
-from lerobot_topreward.records import FrameRewards, PrefixScores
+from lerobot_topreward.records import Clip, FrameRewards, PrefixScores
 from lerobot_topreward.rewards import assemble, debias_static, label_rewards
 from lerobot_topreward.sidecar import SIDECAR_NAME, write_sidecar
 from lerobot_topreward.source import fetch_all_videos
-from lerobot_topreward.store import ScoreKey, Store, open_store, output_lock, write_run
+from lerobot_topreward.store import (
+    ScoreKey,
+    Store,
+    lineage,
+    open_store,
+    output_lock,
+    read_run,
+    write_run,
+)
 from lerobot_topreward.transaction import WORK_FOLDER, finish_interrupted
 from lerobot_topreward.vlm.identity import VlmIdentity, identify, resolve_device
 
@@ -45,7 +55,7 @@ class StaticControl:
 
     real_voc: float  # mean over segments, -1..1
     static_voc: float  # mean over segments whose curve is not constant, -1..1
-    share: float  # mean rise of static curves over mean rise of real ones
+    share: float  # mean rise of static curves over mean rise of real ones; nan if these do not rise
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,19 +88,23 @@ def label(config: LabelConfig, *, console: Console) -> Labelled:
     key = score_key(job, identity)
     with _claimed(job):
         job = fetch_job_videos(job)
-        store = open_store(job.output, key, dataset=job.source.repo_id)
+        store = open_store(job.output, key)
         todo = missing(job, store)
-        failed = unusable(job)
-        write_run(store, key, run=_run(job, failed=failed, state="running"))
+        failed = unusable(job) | without_video(job, todo)
+        todo = {episode: controls for episode, controls in todo.items() if episode not in failed}
+        shown = _shown_before(store)
+        write_run(store, key, run=_run(job, failed=failed, state="running", shown=shown))
         scored, interrupted = 0, False
         if todo:
-            scored, new, interrupted = _score(job, todo, identity, store, console=console)
+            scored, new, interrupted = _score(
+                job, todo, identity, store, shown=shown, console=console
+            )
             failed |= new
         scores, static = stored_scores(job, store), stored_scores(job, store, control="static")
         if config.debias == "static" and not interrupted:
             scores = with_static(scores, static, console=console)
         if scores and not interrupted:
-            write_rewards(job, scores, static, key)
+            write_rewards(job, scores, static, key, shown=sorted(shown), console=console)
             if config.debias == "static":
                 console.print(f"debiased             {debias_effect(scores, static)}")
         result = Labelled(
@@ -104,7 +118,7 @@ def label(config: LabelConfig, *, console: Console) -> Labelled:
             static=static_summary(scores, static),
         )
         state = "interrupted" if interrupted else "complete"
-        write_run(store, key, run=_run(job, failed=failed, state=state, result=result))
+        write_run(store, key, run=_run(job, failed=failed, state=state, shown=shown, result=result))
         if config.push_to_hub and scores and not interrupted:
             result = replace(result, pushed=_push(job, key, result))
     return replace(result, seconds=time.monotonic() - began)
@@ -120,6 +134,8 @@ def _claimed(job: Job) -> Iterator[None]:
             job.output,
             fingerprint=job.fingerprints.dataset,
             dataset=job.source.repo_id,
+            recordings=job.fingerprints.recordings,
+            overwrite=job.config.overwrite,
         )
 
     if not (job.output / WORK_FOLDER).is_dir():
@@ -143,7 +159,9 @@ def static_summary(
     return StaticControl(
         real_voc=mean_defined([voc(curve) for curve in curves]),
         static_voc=mean_defined([voc(curve) for curve in still]),
-        share=float(np.mean([rise(curve) for curve in still])) / risen if risen else float("nan"),
+        share=float(np.mean([rise(curve) for curve in still])) / risen
+        if risen > 0
+        else float("nan"),
     )
 
 
@@ -153,11 +171,30 @@ def _score(
     identity: VlmIdentity,
     store: Store,
     *,
+    shown: set[str],
     console: Console,
 ) -> tuple[int, dict[int, str], bool]:
     scorer = load_scorer(job.config, identity)
+    warned = False
+
+    def look(clip: Clip) -> None:
+        nonlocal warned
+        (height, width), (of_height, of_width) = scorer.shown_size(clip), clip.frames.shape[1:3]
+        size = f"{width}x{height} of {of_width}x{of_height}"
+        if size not in shown:
+            shown.add(size)
+            console.print(f"images are shown at {size}")
+        shrunk = height < of_height and (2 * height < of_height or min(height, width) < 128)
+        if shrunk and not warned:
+            warned = True
+            console.print(
+                f"small images: {len(clip.shown)} of episode {clip.segment.episode_index} share one "
+                f"budget and are shown at {size}; --sample-fps or --max-images shows fewer, larger",
+                style="yellow",
+            )
+
     with EpisodeProgress(console, episodes=len(todo)) as progress, stop_on_signal(console) as stop:
-        failed = score_episodes(job, todo, scorer, store, progress=progress, stop=stop)
+        failed = score_episodes(job, todo, scorer, store, progress=progress, stop=stop, look=look)
     # Asked to stop when there was nothing left to do is not interrupted.
     interrupted = stop.asked and progress.done < len(todo)
     return progress.done - len(failed), failed, interrupted
@@ -200,9 +237,15 @@ def rewards_of(
 
 
 def write_rewards(
-    job: Job, scores: Sequence[PrefixScores], static: Sequence[PrefixScores], key: ScoreKey
+    job: Job,
+    scores: Sequence[PrefixScores],
+    static: Sequence[PrefixScores],
+    key: ScoreKey,
+    *,
+    shown: Sequence[str] = (),
+    console: Console,
 ) -> None:
-    """Write the sidecar, the columns or both.
+    """Write the sidecar, the columns or both; `shown` are the sizes of the images, in words.
 
     Raises:
         UserError: the output cannot be written; the raw scores are kept.
@@ -217,6 +260,7 @@ def write_rewards(
         "scale": job.config.scale,
         "debias": job.config.debias,
         "horizon_frames": job.horizon,
+        "shown": list(shown),
         "episodes_labelled": len({score.segment.episode_index for score in scores}),
         "episodes_total": job.source.meta.total_episodes,
     }
@@ -232,7 +276,11 @@ def write_rewards(
         job.output,
         fingerprint=job.fingerprints.dataset,
         provenance=provenance,
+        recordings=job.fingerprints.recordings,
         sidecar=job.config.write == "both",
+        link_videos=job.config.link_videos,
+        overwrite=job.config.overwrite,
+        console=console,
     )
 
 
@@ -277,17 +325,49 @@ def _push(job: Job, key: ScoreKey, result: Labelled) -> PushResult:
     return push(job.output, _destination(job), facts=facts)
 
 
+def failure_lines(failed: Mapping[int, str]) -> list[str]:
+    """Say which episodes failed and why, those of one reason on one line."""
+    episodes: dict[str, list[int]] = defaultdict(list)
+    for episode, reason in sorted(failed.items()):
+        episodes[reason].append(episode)
+    return [f"{_ranges(group)} failed: {reason}" for reason, group in episodes.items()]
+
+
+def _ranges(episodes: Sequence[int]) -> str:
+    if len(episodes) == 1:
+        return f"episode {episodes[0]}"
+    runs: list[list[int]] = []
+    for episode in episodes:
+        if runs and episode == runs[-1][-1] + 1:
+            runs[-1][1:] = [episode]
+        else:
+            runs.append([episode])
+    return f"episodes {', '.join('..'.join(map(str, run)) for run in runs)}"
+
+
+def _shown_before(store: Store) -> set[str]:
+    """At which sizes earlier runs showed images, as their run.json says."""
+    path = store.folder / "run.json"
+    before = read_run(path).get("shown") if path.exists() else None
+    return {size for size in before if isinstance(size, str)} if isinstance(before, list) else set()
+
+
 def _run(
-    job: Job, *, failed: Mapping[int, str], state: str, result: Labelled | None = None
+    job: Job,
+    *,
+    failed: Mapping[int, str],
+    state: str,
+    shown: set[str],
+    result: Labelled | None = None,
 ) -> dict[str, Any]:
     return {
+        **lineage(job.source.repo_id, job.fingerprints.dataset, job.fingerprints.recordings),
         "state": state,
-        "dataset": job.source.repo_id,
         "revision": job.source.revision,
-        "fingerprint": job.fingerprints.dataset,
         "version": __version__,
         "python": sys.version.split()[0],
         "config": as_json(job.config),
+        "shown": sorted(shown),
         "failed": {str(episode): reason for episode, reason in failed.items()},
         "labelled": None if result is None else result.labelled,
         "seconds": None if result is None else round(result.seconds, 3),

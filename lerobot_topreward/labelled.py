@@ -1,15 +1,17 @@
 """A labelled dataset as it is judged: its raw scores, exactly as the VLM gave them, and where from.
 
-The sidecar is enough. Its log-probabilities are interpolated between the scored prefixes, so at the
-last frame of a prefix they are that prefix's own score, and which prefixes were scored follows from
-how the labels were made. A dataset from the Hub, or one that was curated, needs no store.
+The sidecar is enough, and so are the columns, which are all that LeRobot's tools keep. Their
+log-probabilities are interpolated between the scored prefixes, so at the last frame of a prefix,
+where ``scored`` is true, they are that prefix's own score. A dataset from the Hub, or one that was
+curated, needs no store.
 """
 
+import logging
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 from huggingface_hub import hf_hub_download
@@ -20,13 +22,34 @@ from lerobot.utils.constants import HF_LEROBOT_HOME
 from lerobot_topreward.errors import EpisodeError, UserError
 from lerobot_topreward.fingerprints import Fingerprints, read_fingerprints, video_prints
 from lerobot_topreward.hub import translate_errors
-from lerobot_topreward.records import EpisodeReward, PrefixScores, Segment
-from lerobot_topreward.rewards import Debias, Scale, label_rewards
-from lerobot_topreward.scoring import images_shown, prefix_lengths, sample_frames
-from lerobot_topreward.sidecar import SIDECAR_NAME, Sidecar, read_sidecar
+from lerobot_topreward.records import EpisodeReward, FrameRewards, PrefixScores, Segment
+from lerobot_topreward.rewards import Debias, Normalize, Scale, assemble, label_rewards
+from lerobot_topreward.scoring import images_shown, sample_frames
+from lerobot_topreward.sidecar import (
+    LABEL_AGAIN,
+    SIDECAR_NAME,
+    dataset_of,
+    fingerprint_of,
+    read_sidecar,
+)
 from lerobot_topreward.source import FrameTable, Source, frame_table, open_source, segments
 from lerobot_topreward.store import ScoreKey, Store
+from lerobot_topreward.stored_labels import (
+    columns_instead,
+    described,
+    has_columns,
+    read_columns,
+    spread,
+)
 from lerobot_topreward.transaction import WORK_FOLDER
+
+_LOGGER = logging.getLogger(__name__)
+_NEEDED = (  # the other columns are made of these
+    "topreward.log_prob",
+    "topreward.log_prob_false",
+    "topreward.labelled",
+    "topreward.scored",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +59,12 @@ class LabelledDataset:
     source: Source
     frames: FrameTable
     fingerprints: Fingerprints
-    labels: Path  # folder that holds the sidecar and, where it was scored here, the store
+    labels: Path  # folder that holds the labels and, where it was scored here, the store
     scores: tuple[PrefixScores, ...]  # control "none", every segment of every labelled episode
     key: ScoreKey
     provenance: Mapping[str, Any]
+    stored: FrameRewards  # every frame's labels as they were found
     static: tuple[PrefixScores, ...] = ()  # control "static", where labels that need it have it
-    written: tuple[EpisodeReward, ...] = ()  # what the sidecar says, of the same episodes
 
     @property
     def fps(self) -> float:
@@ -83,13 +106,24 @@ class LabelledDataset:
 
         Normalised per task whatever the labels were, since only then do episodes compare: scaled by
         itself, every episode reaches 1. Debiased labels stay so where the static curves are at hand
-        or the sidecar is normalised per task already; else this is the progress of the raw scores.
+        or the labels are normalised per task already; else this is the progress of the raw scores.
         """
         still = self.static or None
         if self.debias == "static" and still is None and self.provenance.get("normalize") == "task":
-            return list(self.written)
+            return [self._stored_reward(episode) for episode in self.episodes]
         return label_rewards(
             self.scores, horizon=self.horizon, normalize="task", scale=self.scale, static=still
+        )
+
+    def _stored_reward(self, episode: int) -> EpisodeReward:
+        rows, stored = self.frames.rows(episode), self.stored
+        return EpisodeReward(
+            episode_index=episode,
+            log_prob_true=stored.log_prob_true[rows],
+            log_prob_false=stored.log_prob_false[rows],
+            progress=stored.progress[rows],
+            advantage=stored.advantage[rows],
+            scored=stored.scored[rows],
         )
 
 
@@ -109,24 +143,64 @@ def open_labelled(
         UserError: no such dataset, not labelled, or its labels are another dataset's.
     """
     source = open_source(repo_id=repo_id, root=root, revision=revision)
-    source, sidecar_path = _find_labels(source, labels)
+    source, sidecar = _find_labels(source, labels)
     table = frame_table(source)
     fingerprints = read_fingerprints(source, table)
-    sidecar = read_sidecar(sidecar_path, fingerprint=fingerprints.dataset)
-    key = _score_key(sidecar.provenance.get("scoring"), path=sidecar_path)
-    _check_provenance(sidecar.provenance, path=sidecar_path)
+    if sidecar is not None and labels is None and has_columns(source):
+        made_for = fingerprint_of(sidecar)
+        if made_for is not None and made_for != fingerprints.dataset:
+            _LOGGER.warning(columns_instead(source, sidecar))
+            return _of_columns(source, table, fingerprints, name=dataset_of(sidecar))
+    if sidecar is None:
+        return _of_columns(source, table, fingerprints, name=None)
+    found = read_sidecar(sidecar, fingerprint=fingerprints.dataset)
+    key = _score_key(found.provenance, origin=sidecar)
+    stored = spread(sidecar, found, table)
+    return _with_static(
+        LabelledDataset(
+            source=source,
+            frames=table,
+            fingerprints=fingerprints,
+            labels=sidecar.parent,
+            scores=_scores(source, table, stored, key),
+            key=key,
+            provenance=found.provenance,
+            stored=stored,
+        )
+    )
+
+
+def _of_columns(
+    source: Source, table: FrameTable, fingerprints: Fingerprints, *, name: str | None
+) -> LabelledDataset:
+    """Open a dataset of which only the columns say anything; those made of others may lack."""
+    columns = read_columns(source, table, needed=_NEEDED)
+    provenance = {"debias": "none", **described(source)}
+    key = _score_key(provenance, origin=source.root / INFO_PATH)
+    lacking = {"progress", "advantage"} - columns.keys()
+    nothing = dict.fromkeys(lacking, np.zeros(len(table.index), dtype=np.float32))
+    frames = (table.index, table.episode_index, table.frame_index)
+    stored = FrameRewards(*frames, **columns, **nothing)
     dataset = LabelledDataset(
         source=source,
         frames=table,
         fingerprints=fingerprints,
-        labels=sidecar_path.parent,
-        scores=tuple(_scores(source, table, sidecar, key)),
+        labels=source.root,
+        scores=_scores(source, table, stored, key),
         key=key,
-        provenance=sidecar.provenance,
+        provenance={"dataset": name or source.repo_id, **provenance},
+        stored=stored,
     )
-    if dataset.debias == "none":
-        return dataset
-    return replace(dataset, static=_static(dataset), written=_written(dataset, sidecar))
+    if not lacking:
+        return _with_static(dataset)
+    again = label_rewards(
+        dataset.scores,
+        horizon=dataset.horizon,
+        normalize=provenance["normalize"],
+        scale=dataset.scale,
+    )
+    provenance = {**dataset.provenance, "debias": "none"}
+    return replace(dataset, stored=assemble(*frames, again), provenance=provenance)
 
 
 def find_sidecar(source: Source, *, option: str = "--repo-id") -> Path | None:
@@ -166,61 +240,109 @@ def label_command(source: Source) -> str:
     return f"Label it: lerobot-topreward label {what}"
 
 
-def _find_labels(source: Source, labels: Path | None) -> tuple[Source, Path]:
-    """The dataset to judge and its sidecar; the labelled copy where the source is named."""
+def _find_labels(source: Source, labels: Path | None) -> tuple[Source, Path | None]:
+    """The dataset to judge, the labelled copy where the source is named, and the sidecar if any."""
     if labels is not None:
         path = labels.expanduser().absolute() / SIDECAR_NAME
         if not path.is_file():
             raise UserError(f"--labels {labels} holds no {SIDECAR_NAME}. {label_command(source)}")
         return source, path
     path = find_sidecar(source)
-    if path is not None:
+    if path is not None or has_columns(source):
         return source, path
     copy = default_output(source)
-    if not (copy / SIDECAR_NAME).is_file():
+    path = copy / SIDECAR_NAME if (copy / SIDECAR_NAME).is_file() else None
+    if (copy / INFO_PATH).is_file():
+        labelled = open_source(repo_id=None, root=copy, revision=None)
+        if path is not None or has_columns(labelled):
+            return labelled, path
+    if path is None:
         raise UserError(
             f"{source.repo_id} is not labelled: neither {source.root} nor {copy} holds "
-            f"{SIDECAR_NAME}. {label_command(source)}"
+            f"{SIDECAR_NAME} or columns topreward.*. {label_command(source)}"
         )
-    if (copy / INFO_PATH).is_file():
-        source = open_source(repo_id=None, root=copy, revision=None)
-    return source, copy / SIDECAR_NAME
+    return source, path
 
 
-def _score_key(scoring: Any, *, path: Path) -> ScoreKey:
-    names = {item.name for item in fields(ScoreKey)}
-    if not isinstance(scoring, Mapping) or set(scoring) != names:
-        raise UserError(
-            f"{path} does not say how its scores were made as this version does; label again, "
-            "which takes seconds where the raw scores are kept"
-        )
-    return ScoreKey(**scoring)
+def _score_key(provenance: Mapping[str, Any], *, origin: Path) -> ScoreKey:
+    """Read how labels were made; whoever wrote that is a stranger.
 
-
-def _check_provenance(provenance: Mapping[str, Any], *, path: Path) -> None:
-    if provenance.get("scale") not in get_args(Scale) or "horizon_frames" not in provenance:
-        raise UserError(
-            f"{path} does not say how its progress was made as this version does; label again, "
-            "which takes seconds where the raw scores are kept"
-        )
+    Raises:
+        UserError: it is not said, or not as this version does.
+    """
+    kinds = get_type_hints(ScoreKey) | {"sample_fps": float | int}
+    scoring = provenance.get("scoring")
+    horizon = provenance.get("horizon_frames")
+    if (
+        not isinstance(scoring, Mapping)
+        or scoring.keys() != kinds.keys()
+        or not all(isinstance(scoring[name], kind) for name, kind in kinds.items())
+        or not scoring["sample_fps"] > 0
+    ):
+        what = "scores were"
+    elif (
+        provenance.get("scale") not in get_args(Scale)
+        or provenance.get("normalize") not in get_args(Normalize)
+        or provenance.get("debias", "none") not in get_args(Debias)
+        or not isinstance(horizon, int)
+        or horizon < 1
+    ):
+        what = "progress was"
+    else:
+        return ScoreKey(**scoring)
+    raise UserError(
+        f"{origin} does not say how its {what} made as this version does; {LABEL_AGAIN}"
+    )
 
 
 def _scores(
-    source: Source, table: FrameTable, sidecar: Sidecar, key: ScoreKey
-) -> list[PrefixScores]:
-    episodes = np.unique(sidecar.episode_index)
-    cut = segments(source, table, episodes.tolist(), instruction=key.instruction)
+    source: Source, table: FrameTable, stored: FrameRewards, key: ScoreKey
+) -> tuple[PrefixScores, ...]:
+    """The raw scores of the episodes all of whose segments have some."""
+    episodes = np.unique(table.episode_index[stored.labelled]).tolist()
+    cut = segments(source, table, episodes, instruction=key.instruction)
     found: list[PrefixScores] = []
-    for episode in episodes.tolist():
-        parts = cut.get(episode)
-        if parts is None or isinstance(parts, EpisodeError):
+    for episode, parts in cut.items():
+        if isinstance(parts, EpisodeError):
             continue
-        first, last = np.searchsorted(sidecar.episode_index, [episode, episode + 1])
-        true, false = sidecar.log_prob_true[first:last], sidecar.log_prob_false[first:last]
-        found += [
-            _segment_scores(part, true, false, fps=source.meta.fps, key=key) for part in parts
+        start = table.rows(episode).start
+        scores = [
+            _segment_scores(part, start + part.start, stored, fps=source.meta.fps, key=key)
+            for part in parts
         ]
-    return found
+        # Where little is left of an episode, as after trimming, a segment may have none.
+        if all(len(one.prefix_length) for one in scores):
+            found += scores
+    return tuple(found)
+
+
+def _segment_scores(
+    segment: Segment, first: int, stored: FrameRewards, *, fps: float, key: ScoreKey
+) -> PrefixScores:
+    rows = first + np.flatnonzero(stored.scored[first : first + segment.length])
+    lengths = rows - first + 1
+    shown = lengths - 1
+    if key.prefixes is not None:  # frames that were shown do not end every prefix
+        sampled = sample_frames(
+            segment.length,
+            fps=fps,
+            sample_fps=key.sample_fps,
+            final_frame=key.final_frame,
+            max_images=key.max_images,
+        )
+        shown = sampled[images_shown(lengths, sampled) - 1]
+    return PrefixScores(
+        segment=segment,
+        control="none",
+        prefix_length=lengths,
+        frame_index=segment.start + shown,
+        log_prob_true=stored.log_prob_true[rows],
+        log_prob_false=stored.log_prob_false[rows],
+    )
+
+
+def _with_static(dataset: LabelledDataset) -> LabelledDataset:
+    return dataset if dataset.debias == "none" else replace(dataset, static=_static(dataset))
 
 
 def _static(dataset: LabelledDataset) -> tuple[PrefixScores, ...]:
@@ -243,42 +365,3 @@ def _static(dataset: LabelledDataset) -> tuple[PrefixScores, ...]:
             return ()
         found += scores
     return tuple(found)
-
-
-def _written(dataset: LabelledDataset, sidecar: Sidecar) -> tuple[EpisodeReward, ...]:
-    found = []
-    for episode in dataset.episodes:
-        first, last = np.searchsorted(sidecar.episode_index, [episode, episode + 1])
-        found.append(
-            EpisodeReward(
-                episode_index=episode,
-                log_prob_true=sidecar.log_prob_true[first:last],
-                log_prob_false=sidecar.log_prob_false[first:last],
-                progress=sidecar.progress[first:last],
-                advantage=sidecar.advantage[first:last],
-            )
-        )
-    return tuple(found)
-
-
-def _segment_scores(
-    segment: Segment,
-    true: Sequence[float] | np.ndarray,
-    false: Sequence[float] | np.ndarray,
-    *,
-    fps: float,
-    key: ScoreKey,
-) -> PrefixScores:
-    indices = sample_frames(
-        segment.length, fps=fps, sample_fps=key.sample_fps, final_frame=key.final_frame
-    )
-    lengths = prefix_lengths(segment.length, indices, count=key.prefixes)
-    rows = segment.start + lengths - 1
-    return PrefixScores(
-        segment=segment,
-        control="none",
-        prefix_length=lengths,
-        frame_index=segment.start + indices[images_shown(lengths, indices) - 1],
-        log_prob_true=np.asarray(true)[rows],
-        log_prob_false=np.asarray(false)[rows],
-    )

@@ -169,6 +169,22 @@ def mean_defined(values: Sequence[float]) -> float:
     return float(np.mean(defined)) if defined else float("nan")
 
 
+def rise_in_words(share: float) -> str:
+    """Say how far the curves of a control rise or fall.
+
+    Args:
+        share: their mean rise over that of the real videos; nan where these do not rise.
+    """
+    if np.isnan(share):
+        return "the real videos do not rise, so there is nothing to compare"
+    percent = round(100 * share)
+    if percent == 0:
+        return "neither rises nor falls"
+    if percent < 0:
+        return f"falls by {-percent}% of what the real videos rise"
+    return f"rises by {percent}% of what the real videos do"
+
+
 def _finite(values: Float[np.ndarray, " n"], *, name: str) -> Float[np.ndarray, " n"]:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or not np.isfinite(array).all():

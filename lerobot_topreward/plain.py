@@ -40,6 +40,8 @@ def read_json_object(path: Path, *, advice: str) -> dict[str, Any]:
     Raises:
         UserError: it cannot be read, or holds something else.
     """
+    if path.exists() and not path.is_file():  # a pipe, or a device that never ends
+        raise UserError(f"{path} must be a file; {advice}")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -55,3 +57,11 @@ def read_json_object(path: Path, *, advice: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold a JSON object; got {type(content).__name__}. {advice}")
     return content
+
+
+def read_index(text: str) -> int | None:
+    """Read an index as a stranger wrote it; None where it is not plain decimal digits.
+
+    ``str.isdigit`` takes "²", which ``int`` refuses, as it does thousands of digits.
+    """
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else None

@@ -23,11 +23,11 @@ from lerobot_topreward.hub_lineage import Lineage, find_difference, lineage_of
 from lerobot_topreward.hub_refs import (
     DEFAULT_BRANCH,
     check_access,
-    check_branch,
     ensure_version_tag,
     has_branch,
     own_pull_request,
 )
+from lerobot_topreward.push_options import check_branch
 from lerobot_topreward.source import open_source
 
 LABEL_TITLE = "Add TOPReward labels"

@@ -64,6 +64,7 @@ class EpisodeReward:
     log_prob_false: Float32[np.ndarray, " frames"]  # nats, <= 0, interpolated between prefixes
     progress: Float32[np.ndarray, " frames"]  # 0..1
     advantage: Float32[np.ndarray, " frames"]  # progress gained over the horizon, -1..1
+    scored: Bool[np.ndarray, " frames"]  # last frames of scored prefixes: their scores are raw
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,7 @@ class FrameRewards:
     log_prob_false: Float32[np.ndarray, " frames"]
     progress: Float32[np.ndarray, " frames"]
     advantage: Float32[np.ndarray, " frames"]
+    scored: Bool[np.ndarray, " frames"]  # last frames of scored prefixes: their scores are raw
 
 
 @dataclass(frozen=True, slots=True)

@@ -250,19 +250,21 @@ def episode_reward(
     """
     parts = sorted(zip(scores, progress, strict=True), key=lambda part: part[0].segment.start)
     _check_cover([part[0] for part in parts])
-    true, false, dense, gained = [], [], [], []
+    true, false, dense, gained, scored = [], [], [], [], []
     for score, values in parts:
         length = score.segment.length
         true.append(interpolate(score.prefix_length, score.log_prob_true, length=length))
         false.append(interpolate(score.prefix_length, score.log_prob_false, length=length))
         dense.append(interpolate(score.prefix_length, values, length=length))
         gained.append(advantage(dense[-1], horizon=horizon))
+        scored.append(np.isin(np.arange(length), score.prefix_length - 1))
     return EpisodeReward(
         episode_index=parts[0][0].segment.episode_index,
         log_prob_true=np.concatenate(true).astype(np.float32),
         log_prob_false=np.concatenate(false).astype(np.float32),
         progress=np.concatenate(dense).astype(np.float32),
         advantage=np.concatenate(gained).astype(np.float32),
+        scored=np.concatenate(scored),
     )
 
 
@@ -306,8 +308,8 @@ def assemble(
     """
     order = np.argsort(index, kind="stable")
     columns = {
-        name: np.zeros(len(index), dtype=np.float32)
-        for name in ("log_prob_true", "log_prob_false", "progress", "advantage")
+        name: np.zeros(len(index), dtype=bool if name == "scored" else np.float32)
+        for name in ("log_prob_true", "log_prob_false", "progress", "advantage", "scored")
     }
     labelled = np.zeros(len(index), dtype=bool)
     episode, frame = episode_index[order], frame_index[order]

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from typing import Protocol
 
 import numpy as np
 from jaxtyping import Int64
 
-from lerobot_topreward.errors import EpisodeError
+from lerobot_topreward.errors import EpisodeError, UserError
 from lerobot_topreward.records import Clip, LogProbs, PrefixScores
 
 CONTROLS = ("static", "reversed", "swapped")  # what a reward is compared with
@@ -33,8 +34,25 @@ class Scorer(Protocol):
         ...
 
 
+class SizedScorer(Scorer, Protocol):
+    """A scorer that can say how large it shows a clip."""
+
+    def shown_size(self, clip: Clip) -> tuple[int, int]:
+        """Height and width of every image as the VLM gets it, pixels.
+
+        Raises:
+            EpisodeError: this clip cannot be shown.
+        """
+        ...
+
+
 def sample_frames(
-    num_frames: int, *, fps: float, sample_fps: float = 2.0, final_frame: bool = True
+    num_frames: int,
+    *,
+    fps: float,
+    sample_fps: float = 2.0,
+    final_frame: bool = True,
+    max_images: int | None = None,
 ) -> Int64[np.ndarray, " sampled"]:
     """Choose the frames that are shown: the reference code's "aligned" schedule.
 
@@ -46,6 +64,8 @@ def sample_frames(
         fps: the dataset's clock, Hz.
         sample_fps: frames shown per second, Hz.
         final_frame: also show frame N - 1.
+        max_images: keep at most so many of them, >= 2, evenly spread, the first and last among
+            them; None keeps all.
 
     Returns:
         Ascending distinct frame indices in 0..N-1, shape (sampled,).
@@ -59,7 +79,10 @@ def sample_frames(
     indices = np.round(np.arange(0, num_frames, step)).astype(np.int64)
     if final_frame:
         indices = np.append(indices, num_frames - 1)
-    return np.unique(np.clip(indices, 0, num_frames - 1))
+    indices = np.unique(np.clip(indices, 0, num_frames - 1))
+    if max_images is None or len(indices) <= max_images:
+        return indices
+    return indices[np.round(np.linspace(0, len(indices) - 1, max_images)).astype(np.int64)]
 
 
 def prefix_lengths(
@@ -181,3 +204,18 @@ def _video(clip: Clip, control: str) -> Clip:
     if control == "static":
         return static_control(clip)
     return reversed_control(clip) if control == "reversed" else clip
+
+
+def check_controls(controls: Sequence[str]) -> None:
+    """Refuse a control that does not exist.
+
+    Raises:
+        UserError: names it and suggests another.
+    """
+    for control in controls:
+        if control not in CONTROLS:
+            close = get_close_matches(control, CONTROLS, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise UserError(
+                f"--controls '{control}' is not known; it takes: {', '.join(CONTROLS)}{hint}"
+            )

@@ -9,9 +9,10 @@
 ``log_prob_false``             float32  nats, <= 0
 ``progress``                   float32  0..1
 ``advantage``                  float32  -1..1
+``scored``                     bool     the last frame of a scored prefix: its scores are raw
 =============================  =======  =======================================================
 
-The schema's metadata holds, under ``lerobot_topreward``, the JSON object ``{"format": 1,
+The schema's metadata holds, under ``lerobot_topreward``, the JSON object ``{"format": 2,
 "fingerprint": the dataset's, "provenance": {...}}``.
 """
 
@@ -25,16 +26,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Float32, Int64
+from jaxtyping import Bool, Float32, Int64
 
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.records import FrameRewards
-from lerobot_topreward.transaction import FileOps, space_reported, sync
+from lerobot_topreward.transaction import FileOps, remove, space_reported, sync
 
 SIDECAR_NAME = "topreward_progress.parquet"
-SIDECAR_ROW_BYTES = 44  # before compression
+SIDECAR_ROW_BYTES = 45  # before compression
+LABEL_AGAIN = "label again, which takes seconds where the raw scores are kept"
 _METADATA_KEY = b"lerobot_topreward"
-_FORMAT = 1
+_FORMAT = 2
 _SCHEMA = pa.schema(
     [(name, pa.int64()) for name in ("index", "episode_index", "frame_index")]
     + [
@@ -47,6 +49,7 @@ _SCHEMA = pa.schema(
             "advantage",
         )
     ]
+    + [("scored", pa.bool_())]
 )
 
 
@@ -61,6 +64,7 @@ class Sidecar:
     log_prob_false: Float32[np.ndarray, " frames"]  # nats, <= 0
     progress: Float32[np.ndarray, " frames"]  # 0..1
     advantage: Float32[np.ndarray, " frames"]  # -1..1
+    scored: Bool[np.ndarray, " frames"]
     fingerprint: str  # of the dataset
     provenance: Mapping[str, Any]
 
@@ -100,6 +104,7 @@ def stage_sidecar(
         ValueError: a value is NaN or infinite.
     """
     check_finite(rewards)
+    remove(path)
     rows = np.flatnonzero(rewards.labelled)
     rows = rows[np.argsort(rewards.index[rows], kind="stable")]
     columns = {name: getattr(rewards, _source(name))[rows] for name in _SCHEMA.names}
@@ -146,7 +151,18 @@ def read_sidecar(path: Path, *, fingerprint: str | None) -> Sidecar:
             f"for {header['fingerprint'][:12]}. The dataset has changed or is another one: label "
             "it again"
         )
-    table = pq.read_table(path)
+    if header["format"] != _FORMAT:
+        raise UserError(
+            f"{path} has format {header['format']}, not {_FORMAT}; {LABEL_AGAIN}, or use the "
+            "version that wrote it"
+        )
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        said = " ".join(str(error).split())  # pyarrow says it in lines
+        raise UserError(f"{path} cannot be read: {said}; {LABEL_AGAIN}") from None
+    if not table.schema.equals(_SCHEMA) or any(column.null_count for column in table.columns):
+        raise UserError(f"{path} does not have the columns of a sidecar; {LABEL_AGAIN}")
     arrays = {
         field.name: table[field.name].to_numpy()
         for field in fields(Sidecar)
@@ -166,22 +182,21 @@ def fingerprint_of(path: Path) -> str | None:
 def dataset_of(path: Path) -> str | None:
     """Read the name of the dataset that a sidecar was made for; None if it does not say."""
     try:
-        return _read_header(path)["provenance"].get("dataset")
+        name = _read_header(path)["provenance"].get("dataset")
     except UserError:
         return None
+    return name if isinstance(name, str) else None
 
 
 def _read_header(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"there is no sidecar {path}; label the dataset first")
+    kinds = {"format": int, "fingerprint": str, "provenance": dict}
     try:
-        schema = pq.read_schema(path)
-        header = json.loads((schema.metadata or {})[_METADATA_KEY])
-    except (pa.ArrowInvalid, KeyError, ValueError) as error:
+        header = json.loads((pq.read_schema(path).metadata or {})[_METADATA_KEY])
+        fits = all(isinstance(header[name], kind) for name, kind in kinds.items())
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{path} was not written by lerobot-topreward; label again") from error
-    if header["format"] != _FORMAT or not schema.equals(_SCHEMA):
-        raise UserError(
-            f"{path} must have format {_FORMAT}; got {header['format']} with columns "
-            f"{', '.join(schema.names)}. Label again with this version"
-        )
+    if not fits:
+        raise UserError(f"{path} does not say what it was made for; {LABEL_AGAIN}")
     return header

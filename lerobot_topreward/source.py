@@ -1,8 +1,12 @@
 """A LeRobot v3.0 dataset as it is read: opening, fetching, frames, instructions."""
 
-from collections.abc import Container, Sequence
+import json
+import math
+from collections import defaultdict
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -14,15 +18,25 @@ from huggingface_hub.errors import OfflineModeIsEnabled
 from huggingface_hub.utils import validate_repo_id
 from jaxtyping import Float64, Int64
 from lerobot.datasets.dataset_metadata import CODEBASE_VERSION, LeRobotDatasetMetadata
-from lerobot.datasets.utils import INFO_PATH, get_safe_version, has_legacy_hub_download_metadata
+from lerobot.datasets.utils import (
+    DATA_DIR,
+    INFO_PATH,
+    get_safe_version,
+    has_legacy_hub_download_metadata,
+)
 from lerobot.utils.constants import HF_LEROBOT_HOME, HF_LEROBOT_HUB_CACHE
 
 from lerobot_topreward.errors import EpisodeError, UserError
 from lerobot_topreward.hub import translate_errors
-from lerobot_topreward.metadata import load_metadata
+from lerobot_topreward.metadata import find_file, first_line, load_metadata
+from lerobot_topreward.prompts import require_text
 from lerobot_topreward.records import Segment
 
-_FRAME_COLUMNS = ("index", "episode_index", "frame_index", "timestamp", "task_index")
+_FRAME_SCHEMA = pa.schema(
+    [(name, pa.int64()) for name in ("index", "episode_index", "frame_index", "task_index")]
+    + [("timestamp", pa.float64())]
+)
+_LONGEST_S = 1e7  # of a video: more overflows libav's clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,30 +136,54 @@ def frame_table(source: Source) -> FrameTable:
     """Read the index columns of all frames, fetching ``data/`` from the Hub when it is not here.
 
     Raises:
-        UserError: ``data/`` is missing, incomplete, unreadable or out of order.
+        UserError: ``data/`` is missing, incomplete, unreadable or out of order, or holds more than
+            the metadata name.
     """
     _fetch(source, _files(source, camera=None))
-    try:
-        parts = [pq.read_table(path, columns=list(_FRAME_COLUMNS)) for path in data_files(source)]
-        table = pa.concat_tables(parts).combine_chunks()
-        columns = {name: table[name].to_numpy() for name in _FRAME_COLUMNS}
-    except (pa.ArrowException, KeyError, OSError) as error:
-        raise UserError(f"{source.root / 'data'} cannot be read: {error}") from error
+    owned = defaultdict(list)
+    for episode, place in enumerate(_places(source, episode_rows(source.meta), camera=None)):
+        owned[source.root / place].append(episode)
+    parts = [_read_frames(source, path, owned[path]) for path in data_files(source)]
+    table = pa.concat_tables(parts).combine_chunks()
+    columns = {name: table[name].to_numpy() for name in _FRAME_SCHEMA.names}
     if len(table) != source.meta.total_frames:
         raise UserError(
             f"{source.root / 'data'} must hold the {source.meta.total_frames} frames that "
             f"{INFO_PATH} promises; it holds {len(table)}. Copy or download the dataset again"
         )
     order = np.argsort(columns["index"], kind="stable")
-    frames = FrameTable(
-        index=columns["index"][order],
-        episode_index=columns["episode_index"][order],
-        frame_index=columns["frame_index"][order],
-        timestamp=columns["timestamp"][order].astype(np.float64),
-        task_index=columns["task_index"][order],
-    )
+    frames = FrameTable(**{name: values[order] for name, values in columns.items()})
     _check_numbering(frames, source.root / "data")
     return frames
+
+
+def _read_frames(source: Source, path: Path, episodes: Sequence[int]) -> pa.Table:
+    stored = {key for key, feature in source.meta.features.items() if feature["dtype"] != "video"}
+    try:
+        schema = pq.read_schema(path)
+        if described := (schema.metadata or {}).get(b"huggingface"):
+            dict(json.loads(described)["info"]["features"])  # LeRobot takes the types from it
+        if lacking := sorted({*stored, *_FRAME_SCHEMA.names} - set(schema.names)):
+            raise ValueError(f"it lacks the columns {', '.join(lacking)}")
+        for field in _FRAME_SCHEMA:
+            found = schema.field(field.name).type
+            fits = pa.types.is_integer if pa.types.is_int64(field.type) else pa.types.is_floating
+            if not fits(found):
+                raise ValueError(f"its column {field.name} must be {field.type}; it is {found}")
+        table = pq.read_table(path, columns=_FRAME_SCHEMA.names)
+        table = table.select(_FRAME_SCHEMA.names).cast(_FRAME_SCHEMA)
+    except (pa.ArrowException, OSError, ValueError, LookupError, TypeError) as error:
+        raise UserError(f"{path} cannot be read: {first_line(error)}") from error
+    for name in _FRAME_SCHEMA.names:
+        if table[name].null_count:
+            raise UserError(f"{path}: column {name} must have a value in every row; some are null")
+    strays = np.setdiff1d(table["episode_index"].to_numpy(), episodes)
+    if len(strays):
+        raise UserError(
+            f"{path} holds frames of episode {strays[0]}, which the metadata do not place there; "
+            "copy or download the dataset again"
+        )
+    return table
 
 
 def _check_numbering(frames: FrameTable, folder: Path) -> None:
@@ -168,11 +206,65 @@ def data_files(source: Source) -> list[Path]:
     Raises:
         UserError: One is not here.
     """
-    paths = [source.root / name for name in _files(source, camera=None)]
-    for path in paths:
-        if not path.is_file():
+    named = {
+        source.root / name: find_file(source.root, name) for name in _files(source, camera=None)
+    }
+    for path, found in named.items():
+        if found is None:
             raise UserError(f"the dataset is incomplete: {path} is missing")
-    return paths
+    # The files that LeRobot's load_nested_dataset takes, whatever the metadata say.
+    if strays := sorted(set((source.root / DATA_DIR).glob("*/*.parquet")) ^ set(named)):
+        raise UserError(
+            f"{source.root / DATA_DIR} must hold the parquet files that the metadata name; "
+            f"{strays[0]} is not one of them. Move it away"
+        )
+    return list(named)
+
+
+def find_video(source: Source, camera: str, episode: int) -> tuple[Path, float, float]:
+    """Locate the video of an episode.
+
+    Returns:
+        The file, where in it the episode begins, and where the next one does, in seconds; inf when
+        none follows. LeRobot ignores ``to_timestamp``, which real datasets hold in two meanings.
+
+    Raises:
+        EpisodeError: The file is missing, or the metadata do not say where the episode begins.
+        UserError: The file leads out of the dataset or is no regular file.
+    """
+    kind = f"videos/{camera}"
+    rows: Any = episode_rows(source.meta)[episode : episode + 2]  # this one and the next
+    name, *next_name = _places(source, rows, camera=camera)
+    start, *next_start = rows[f"{kind}/from_timestamp"]
+    path = find_file(source.root, name)
+    if path is None:
+        raise EpisodeError(f"{name} is missing; copy or download the dataset again")
+    if start is None or not 0 <= start <= _LONGEST_S:
+        raise EpisodeError(
+            f"its {kind}/from_timestamp in meta/episodes must be seconds >= 0; got {start}"
+        )
+    follows = next_name == [name] and next_start[0] is not None and next_start[0] > start
+    return path, float(start), float(next_start[0]) if follows else math.inf
+
+
+def image_bytes(cell: Any, *, root: Path) -> bytes:
+    """Give the compressed picture that a cell of an image column holds, or names.
+
+    Raises:
+        EpisodeError: It holds none, or names a file that is not in the dataset.
+    """
+    held, name = (
+        (cell.get("bytes"), cell.get("path")) if isinstance(cell, Mapping) else (None, None)
+    )
+    if isinstance(held, bytes):
+        return held
+    try:
+        path = find_file(root, name) if isinstance(name, str) else None
+        if path is None:
+            raise EpisodeError(f"a cell holds no image: {cell!r:.60}")
+        return path.read_bytes()
+    except (UserError, OSError) as error:
+        raise EpisodeError(first_line(error)) from None
 
 
 def segments(
@@ -190,10 +282,12 @@ def segments(
         The segments of each episode in order, or why it cannot be labelled (it has no frames).
 
     Raises:
-        UserError: An episode has no task, or the instruction is blank.
+        UserError: An episode has no task, the instruction is blank, or one holds control tokens.
     """
     if instruction is not None and not instruction.strip():
         raise UserError("--instruction must say what the robot does; it is blank")
+    if instruction is not None:
+        require_text(instruction, what="--instruction", fix="Say it without")
     tasks = task_names(source.meta)
     found: dict[int, list[Segment] | EpisodeError] = {}
     lacking: list[int] = []
@@ -206,6 +300,9 @@ def segments(
             found[episode] = [Segment(episode, 0, len(task_index), instruction)]
             continue
         runs = [(start, n, tasks.get(task, "")) for start, n, task in task_runs(task_index)]
+        for text in {text for _, _, text in runs}:
+            fix = "Rename it with lerobot-edit-dataset, or give --instruction TEXT"
+            require_text(text, what=f"the task of episode {episode}", fix=fix)
         found[episode] = [Segment(episode, start, n, text) for start, n, text in runs]
         if not all(text.strip() for _, _, text in runs):
             lacking.append(episode)
@@ -222,7 +319,7 @@ def task_names(meta: LeRobotDatasetMetadata) -> dict[int, str]:
     """Map the dataset's ``task_index`` to its text."""
     if meta.tasks is None:
         return {}
-    return {int(i): str(text) for text, i in meta.tasks["task_index"].items()}
+    return {int(i): text for text, i in meta.tasks["task_index"].items() if isinstance(text, str)}
 
 
 def task_runs(task_index: Int64[np.ndarray, " frames"]) -> list[tuple[int, int, int]]:
@@ -262,17 +359,18 @@ def _files(
     source: Source, *, camera: str | None, episodes: Container[int] | None = None
 ) -> list[str]:
     """Name the files of ``data/``, or of a camera's videos, that hold these episodes or all."""
-    rows = episode_rows(source.meta)
+    places = enumerate(_places(source, episode_rows(source.meta), camera=camera))
+    return sorted({place for i, place in places if episodes is None or i in episodes})
+
+
+def _places(source: Source, rows: Any, *, camera: str | None) -> list[str]:
+    """Name the file in ``data/``, or the video, of each of these rows of the table of episodes."""
     kind = "data" if camera is None else f"videos/{camera}"
-    template = source.meta.data_path if camera is None else source.meta.video_path
-    places = zip(rows[f"{kind}/chunk_index"], rows[f"{kind}/file_index"], strict=True)
-    return sorted(
-        {
-            str(template).format(video_key=camera, chunk_index=chunk, file_index=file)
-            for episode, (chunk, file) in enumerate(places)
-            if episodes is None or episode in episodes
-        }
-    )
+    template = str(source.meta.data_path if camera is None else source.meta.video_path)
+    return [
+        template.format(video_key=camera, chunk_index=chunk, file_index=file)
+        for chunk, file in zip(rows[f"{kind}/chunk_index"], rows[f"{kind}/file_index"], strict=True)
+    ]
 
 
 def _fetch(source: Source, names: list[str]) -> None:

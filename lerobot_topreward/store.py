@@ -32,7 +32,14 @@ from filelock import FileLock, Timeout
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.plain import read_json_object
 from lerobot_topreward.records import PrefixScores, Segment
-from lerobot_topreward.transaction import WORK_FOLDER, sync, write_file
+from lerobot_topreward.transaction import (
+    MANIFEST,
+    WORK_FOLDER,
+    remove,
+    sync,
+    work_folder,
+    write_file,
+)
 
 SCHEMA = pa.schema(
     [
@@ -46,6 +53,8 @@ SCHEMA = pa.schema(
         ("control", pa.string()),
     ]
 )
+
+_EMPTY = hashlib.sha256().hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,17 +73,22 @@ class ScoreKey:
     final_frame: bool
     prefixes: int | None  # None: every sampled frame
     max_pixels: int | None
+    max_images: int | None = None  # of a segment, evenly thinned
 
     @property
     def schedule(self) -> str:
         """Which frames are shown and when it is asked, in words."""
         last = " and the last frame" if self.final_frame else ""
         asked = "every one of them" if self.prefixes is None else f"{self.prefixes} prefixes"
-        return f"{self.sample_fps:g} per second{last}; asked after {asked}"
+        most = "" if self.max_images is None else f", at most {self.max_images}"
+        return f"{self.sample_fps:g} per second{last}{most}; asked after {asked}"
 
     def digest(self) -> str:
         """A short hash that names the store's folder."""
-        text = json.dumps(asdict(self), sort_keys=True)
+        values = asdict(self)
+        if self.max_images is None:  # scores from before there was this option stay of use
+            del values["max_images"]
+        text = json.dumps(values, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -85,9 +99,11 @@ def output_lock(output: Path) -> Iterator[None]:
     Raises:
         UserError: another run holds it, or the folder cannot be written to.
     """
-    work = output / WORK_FOLDER
+    work = work_folder(output)
     try:
         work.mkdir(parents=True, exist_ok=True)
+        if (work / ".lock").is_symlink():
+            raise UserError(f"{work / '.lock'} must not be a link; remove it and run again")
         lock = FileLock(work / ".lock")
         lock.acquire(timeout=0)
     except Timeout:
@@ -164,6 +180,7 @@ class Store:
         path = self.path(first.segment.episode_index, first.control)
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.partial")
+        remove(partial)
         pq.write_table(table.replace_schema_metadata({"topreward": json.dumps(header)}), partial)
         sync(partial)
         os.replace(partial, path)
@@ -235,22 +252,65 @@ def _scores(segment: Segment, control: str, columns: Mapping[str, np.ndarray]) -
     )
 
 
-def open_store(output: Path, key: ScoreKey, *, dataset: str) -> Store:
+def open_store(output: Path, key: ScoreKey) -> Store:
     """Find or begin the store of a key.
 
     Raises:
-        UserError: the output folder belongs to another dataset.
+        UserError: a link is in its place.
     """
-    for path in sorted((output / WORK_FOLDER).glob("*/run.json")):
-        made_from = read_run(path).get("dataset")
-        if made_from != dataset:
-            raise UserError(
-                f"output folder {output} holds the labels of {made_from}, not of {dataset}; "
-                "choose another --output"
-            )
-    folder = output / WORK_FOLDER / key.digest()
+    folder = work_folder(output) / key.digest()
+    if folder.is_symlink():
+        raise UserError(f"{folder} must be a folder, not a link; remove it and run again")
     folder.mkdir(parents=True, exist_ok=True)
     return Store(folder)
+
+
+def lineage(dataset: str, fingerprint: str, recordings: Sequence[str]) -> dict[str, Any]:
+    """What tells later whose scores and labels these are, however the dataset changes until then.
+
+    Args:
+        dataset: its name, for people.
+        fingerprint: the dataset's.
+        recordings: fingerprints of its recordings, see `fingerprints.Fingerprints`.
+    """
+    # Of an episode without values there is nothing to know it by.
+    prints = sorted({recording[:16] for recording in recordings} - {_EMPTY[:16]})
+    return {"dataset": dataset, "fingerprint": fingerprint, "recordings": prints}
+
+
+def check_lineage(
+    output: Path, *, dataset: str, fingerprint: str, recordings: Sequence[str]
+) -> bool:
+    """Tell whether an output holds scores or labels of a dataset, and refuse those of another.
+
+    Args:
+        output: the folder.
+        dataset: see `lineage`.
+        fingerprint: see `lineage`.
+        recordings: see `lineage`.
+
+    Raises:
+        UserError: it is another dataset's, or does not say whose it is.
+    """
+    paths = [*sorted((output / WORK_FOLDER).glob("*/run.json")), output / MANIFEST]
+    records = [read_run(path) for path in paths if path.exists()]
+    if not records:
+        return False
+    ours = lineage(dataset, fingerprint, recordings)
+    for record in records:
+        shared = {str(one) for one in _list(record.get("recordings"))} & {*ours["recordings"]}
+        if shared or record.get("fingerprint") == fingerprint:
+            return True
+    there = records[-1]
+    raise UserError(
+        f"output folder {output} holds the labels of {there.get('dataset')} (fingerprint "
+        f"{str(there.get('fingerprint'))[:12]}), which has no recording in common with {dataset} "
+        f"(fingerprint {fingerprint[:12]}); choose another --output"
+    )
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def read_run(path: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from lerobot.utils.constants import REWARD
 
 from lerobot_topreward.errors import UserError
+from lerobot_topreward.plain import read_index
 from lerobot_topreward.source import Source, data_files, episode_rows
 
 _SUCCESS_COLUMN = "success"  # of meta/episodes
@@ -78,13 +79,14 @@ def _from_file(path: Path, *, total: int) -> Success:
     said: dict[int, str] = {}
     for row in rows:
         text = (row["episode_index"] or "").strip()
-        if not text.isdigit() or int(text) >= total:
+        episode = read_index(text)
+        if episode is None or episode >= total:
             raise UserError(
                 f"{option}: episode_index must be one of this dataset's 0..{total - 1}; got {text!r}"
             )
-        if int(text) in said:
-            raise UserError(f"{option} names episode {text} twice; keep one of the lines")
-        said[int(text)] = (row["success"] or "").strip()
+        if episode in said:
+            raise UserError(f"{option} names episode {episode} twice; keep one of the lines")
+        said[episode] = (row["success"] or "").strip()
     return Success(option, _boolean(said.items(), origin=option))
 
 

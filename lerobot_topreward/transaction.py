@@ -8,21 +8,31 @@
 Before the journal exists the old files are untouched and the staging folder is rubbish. Once it
 exists the new files win: `finish_interrupted` repeats its moves, in its order, as often as it takes.
 One process at a time may work on an output folder; whoever runs the stages holds its lock.
+
+A folder may come from a stranger, journal and all: what it names is checked before anything moves.
 """
 
 import errno
 import json
 import os
 import shutil
+import stat
+import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lerobot_topreward.errors import UserError
+from lerobot_topreward.plain import read_json_object
+
+if sys.platform == "linux":
+    import fcntl
 
 WORK_FOLDER = "topreward"  # of the output: ours alone, raw scores included
+MANIFEST = Path(WORK_FOLDER, "written.json")  # the only file in there that a commit may move
 _STAGING_PREFIX = ".staging-"
 _JOURNAL = "commit.json"
 
@@ -32,8 +42,19 @@ _NO_LINK = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.EMLI
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 
 
+_FICLONE = 0x40049409  # of linux/fs.h
+
+
 def _free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
+
+
+def _clone(source: Path, target: Path) -> None:
+    """Copy a file whose bytes stay shared until one of the two is written to."""
+    if sys.platform != "linux":
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    with source.open("rb") as origin, target.open("wb") as copy:
+        fcntl.ioctl(copy.fileno(), _FICLONE, origin.fileno())
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +63,7 @@ class FileOps:
 
     replace: Callable[[Path, Path], object] = os.replace
     link: Callable[[Path, Path], object] = os.link
+    clone: Callable[[Path, Path], object] = _clone
     copy: Callable[[Path, Path], object] = shutil.copy2
     free_bytes: Callable[[Path], int] = _free_bytes
 
@@ -56,7 +78,7 @@ def staging_folder(output: Path) -> Iterator[Path]:
     Raises:
         UserError: the folder cannot be made or written to.
     """
-    work = output / WORK_FOLDER
+    work = work_folder(output)
     try:
         work.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=work))
@@ -84,7 +106,7 @@ def commit(
 
     Args:
         output: the folder to change.
-        staging: from `staging_folder`, its files synced.
+        staging: from `staging_folder`.
         moves: paths relative to both, in the order of their moves.
         stale: paths relative to the output, to be removed first.
         ops: file operations.
@@ -93,8 +115,9 @@ def commit(
         OSError: nothing has been changed.
         UserError: interrupted half way; `finish_interrupted` will complete it.
     """
-    for folder in {staging / path.parent for path in moves}:
-        sync(folder)
+    folders = {staging / parent for path in moves for parent in path.parents}
+    for staged in (*(staging / path for path in moves), *folders):
+        sync(staged)
     work = output / WORK_FOLDER
     draft = staging / _JOURNAL
     record = {
@@ -122,15 +145,17 @@ def finish_interrupted(output: Path, *, ops: FileOps | None = None) -> bool:
         Whether a commit was completed.
 
     Raises:
-        UserError: it cannot be completed now, or not at all since a file was removed by hand.
+        UserError: it cannot be completed now, or not at all since a file was removed by hand, or
+            the journal is not one of ours.
     """
-    work = output / WORK_FOLDER
-    journal = work / _JOURNAL
-    pending = journal.exists()
+    work = work_folder(output)
+    path = work / _JOURNAL
+    pending = os.path.lexists(path)
     if pending:
+        journal = _read_journal(output, path)
         try:
-            _redo(output, json.loads(journal.read_text()), ops=ops or FileOps())
-            journal.unlink()
+            _redo(output, journal, ops=ops or FileOps())
+            path.unlink()
             sync(work)
         except OSError as error:
             raise UserError(
@@ -139,16 +164,91 @@ def finish_interrupted(output: Path, *, ops: FileOps | None = None) -> bool:
             ) from error
     # Only after the journal has gone: a crash in between leaves rubbish, never a lost file.
     for staging in work.glob(_STAGING_PREFIX + "*"):
-        shutil.rmtree(staging)
+        remove(staging)
     return pending
 
 
-def _redo(output: Path, record: dict, *, ops: FileOps) -> None:
-    staging = output / WORK_FOLDER / record["staging"]
-    for path in record["stale"]:
+def work_folder(output: Path) -> Path:
+    """Locate our own folder in an output, whether or not it exists.
+
+    Raises:
+        UserError: it is a link, and what is written there would land elsewhere.
+    """
+    work = output / WORK_FOLDER
+    if work.is_symlink() or (work.exists() and not work.is_dir()):
+        raise UserError(f"{work} must be a folder, not a link or a file; remove it and run again")
+    return work
+
+
+@dataclass(frozen=True, slots=True)
+class _Journal:
+    staging: Path
+    moves: tuple[str, ...]  # relative to the output and to staging
+    stale: tuple[str, ...]  # relative to the output
+
+
+def _read_journal(output: Path, path: Path) -> _Journal:
+    advice = f"Delete {path} and run again; raw scores are kept"
+    record = read_json_object(path, advice=advice)
+    try:
+        return _checked(output, record)
+    except (ValueError, RuntimeError, OSError) as error:  # RuntimeError: links in a circle
+        raise UserError(f"{path} is not what labelling writes: {error}. {advice}") from None
+
+
+def _checked(output: Path, record: dict[str, Any]) -> _Journal:
+    lists = {name: record.get(name) for name in ("moves", "stale")}
+    name = record.get("staging")
+    if record.keys() != {"staging", *lists} or not all(
+        isinstance(paths, list) and all(isinstance(path, str) for path in paths)
+        for paths in lists.values()
+    ):
+        raise ValueError("it must hold staging and the lists of paths moves and stale")
+    if not isinstance(name, str) or Path(name).name != name or not name.startswith(_STAGING_PREFIX):
+        raise ValueError(f"{name!r} is no staging folder")
+    journal = _Journal(output / WORK_FOLDER / name, tuple(record["moves"]), tuple(record["stale"]))
+    if journal.staging.is_symlink() or not journal.staging.is_dir():
+        raise ValueError(f"{name} is no folder beside it")
+    for path in journal.moves:
+        _check_inside(output, path)
+        staged = journal.staging / path
+        if not staged.parent.resolve().is_relative_to(journal.staging.resolve()):
+            raise ValueError(f"{path!r} leaves the staging folder")
+        if (mode := _mode(staged)) is not None and not stat.S_ISREG(mode):
+            raise ValueError(f"{path!r} is not a regular file there")
+    for path in journal.stale:
+        _check_inside(output, path)
+    return journal
+
+
+def _check_inside(output: Path, path: str) -> None:
+    """Refuse a path whose file, all links on the way followed, would not lie in the output."""
+    relative, root = Path(path), output.resolve()
+    folder = (root / relative).parent.resolve()
+    os.fsencode(path)  # a ValueError for what no file can be named
+    plain = relative.name and not relative.is_absolute() and "\0" not in path
+    if not plain or ".." in relative.parts or not folder.is_relative_to(root):
+        raise ValueError(f"{path!r} leaves the output folder")
+    target = folder / relative.name
+    inside = target.relative_to(root)
+    if inside.parts[0] == WORK_FOLDER and inside != MANIFEST:
+        raise ValueError(f"{path!r} is among the raw scores")
+    if (mode := _mode(target)) is not None and stat.S_ISDIR(mode):
+        raise ValueError(f"{path!r} is a folder")
+
+
+def _mode(path: Path) -> int | None:
+    try:
+        return path.lstat().st_mode
+    except FileNotFoundError:
+        return None
+
+
+def _redo(output: Path, journal: _Journal, *, ops: FileOps) -> None:
+    for path in journal.stale:
         (output / path).unlink(missing_ok=True)
-    for path in record["moves"]:
-        source, target = staging / path, output / path
+    for path in journal.moves:
+        source, target = journal.staging / path, output / path
         if source.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             ops.replace(source, target)
@@ -158,18 +258,73 @@ def _redo(output: Path, record: dict, *, ops: FileOps) -> None:
                 f"Delete {output / WORK_FOLDER / _JOURNAL} and label again; raw scores are kept"
             )
     # A folder that a move has made is an entry of its parent, up to the output itself.
-    parents = {parent for path in record["moves"] for parent in Path(path).parents}
-    for folder in {output / parent for parent in parents}:
-        sync(folder)
+    changed = (*journal.moves, *journal.stale)
+    parents = {parent for path in changed for parent in Path(path).parents}
+    for folder in sorted(output / parent for parent in parents):
+        if folder.is_dir():
+            sync(folder)
+
+
+def dataset_files(root: Path, *, parts: Collection[str] | None = None) -> list[Path]:
+    """List the files of a dataset that a copy of it holds: no hidden folders, no raw scores.
+
+    Links to files of the dataset stand for them, as do those of the Hub's cache into its own blobs.
+
+    Args:
+        root: the dataset's folder.
+        parts: which entries of it; everything when None.
+
+    Returns:
+        Paths relative to it, sorted within each folder.
+
+    Raises:
+        UserError: names a link that leaves the dataset or leads to a folder, or a file that is
+            not a regular one.
+    """
+    root = root.resolve()
+    found: list[Path] = []
+    for folder, folders, names in root.walk():
+        if folder == root:
+            folders[:], names = (
+                [n for n in given if n != WORK_FOLDER and (parts is None or n in parts)]
+                for given in (folders, names)
+            )
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            _check_copyable(folder / name, root)
+            found.append((folder / name).relative_to(root))
+    return found
+
+
+def _check_copyable(path: Path, root: Path) -> None:
+    try:
+        target = path.resolve(strict=True)
+        mode = target.stat().st_mode
+    except (OSError, RuntimeError):  # RuntimeError: links in a circle
+        raise UserError(
+            f"{path} is a link to nothing; remove it, or put the file itself there"
+        ) from None
+    allowed = [root]
+    if root.parent.match("datasets--*/snapshots"):
+        allowed.append(root.parents[1] / "blobs")
+    if not any(target.is_relative_to(folder) for folder in allowed):
+        raise UserError(
+            f"{path} is a link out of the dataset, to {target}; remove it, or put the file itself "
+            "there"
+        )
+    if not stat.S_ISREG(mode):
+        what = "a link to a folder" if stat.S_ISDIR(mode) else "not a regular file"
+        raise UserError(f"{path} must be a file that can be copied; it is {what}. Remove it")
 
 
 def place(source: Path, target: Path, *, link: bool, ops: FileOps) -> None:
-    """Stage an unchanged file: hard-linked when asked for and possible, else copied.
+    """Stage an unchanged file, sharing its bytes on the disk where that is safe or asked for.
 
     Args:
         source: the file; a symbolic link, as in the Hub's cache, stands for its target.
         target: where it goes; its folder is made.
-        link: share the bytes on the disk. Only for files that no tool edits in place.
+        link: make a hard link where possible: whoever edits one of the two files in place edits
+            both.
         ops: file operations.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -182,8 +337,23 @@ def place(source: Path, target: Path, *, link: bool, ops: FileOps) -> None:
                 raise
         else:
             return
-    ops.copy(source, target)
-    sync(target)
+    try:
+        ops.clone(source, target)
+        shutil.copystat(source, target)
+    except OSError:
+        ops.copy(source, target)
+
+
+def can_clone(source: Path, folder: Path, *, ops: FileOps) -> bool:
+    """Try whether copies of a file into a folder share its bytes until they are changed."""
+    probe = folder / ".probe"
+    try:
+        ops.clone(source, probe)
+    except OSError:
+        return False
+    finally:
+        probe.unlink(missing_ok=True)
+    return True
 
 
 @contextmanager
@@ -215,8 +385,20 @@ def space_reported(output: Path, *, needed: int, ops: FileOps) -> Iterator[None]
 def write_file(path: Path, text: str) -> None:
     """Write a new text file that is on the disk when this returns; its folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove(path)
     path.write_text(text, encoding="utf-8")
     sync(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder if it is there; what a link leads to stays.
+
+    A draft begins with this: written through a link, it would land in somebody else's file.
+    """
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

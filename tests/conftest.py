@@ -205,6 +205,7 @@ def write_labels(tmp_path_factory: pytest.TempPathFactory) -> WriteLabels:
             log_prob_false=column(-1 - progress),
             progress=column(progress),
             advantage=column(progress - 0.5),
+            scored=labelled & (table.frame_index % 5 == 0),
         )
         output = tmp_path_factory.mktemp("labelled") / "dataset"
         write_columns(
@@ -245,6 +246,7 @@ def rewards_for() -> Callable[..., Any]:
             log_prob_false=values(-20, 0),
             progress=values(0, 1),
             advantage=values(-1, 1),
+            scored=labelled & (table["frame_index"].to_numpy() % 2 == 0),
         )
 
     return draw
@@ -255,9 +257,11 @@ def columns_of() -> Callable[[Any], dict[str, np.ndarray]]:
     """Name the columns of a labelled dataset that hold these rewards."""
     return lambda rewards: {
         "topreward.log_prob": rewards.log_prob_true,
+        "topreward.log_prob_false": rewards.log_prob_false,
         "topreward.progress": rewards.progress,
         "topreward.advantage": rewards.advantage,
         "topreward.labelled": rewards.labelled,
+        "topreward.scored": rewards.scored,
     }
 
 

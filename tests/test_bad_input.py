@@ -60,8 +60,8 @@ def refused(capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Ca
         (["--instruction", " "], "--instruction must say"),
         (["--device", "cuda"], "--device cuda: PyTorch"),
         (["--device", "abacus"], "--device 'abacus' is no device"),
-        (["--dtype", "int8"], "--dtype 'int8' is not one of"),
-        (["--quantize", "2bit"], "--quantize '2bit' is not known"),
+        (["--dtype", "int8"], "--dtype must be auto, float32, bfloat16 or float16; got 'int8'"),
+        (["--quantize", "2bit"], "--quantize must be 4bit or 8bit; got '2bit'"),
         (["--prefixes", "0"], "--prefixes must be 'every' or a number >= 1; got 0"),
         (["--prefixes", "some"], "--prefixes"),
         (["--horizon", "0"], "--horizon must be > 0; got 0.0"),
@@ -203,4 +203,4 @@ def test_a_preset_with_an_unknown_option(
     preset = tmp_path / "mine.yaml"
     preset.write_text("horizn: 2\n")
     said = refused("label", "--root", dataset, "--config", preset)
-    assert "there is no option 'horizn'; did you mean horizon?" in said
+    assert "mine.yaml: horizn is no option; did you mean horizon?" in said

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from lerobot_topreward.evaluate.controls import compare_controls, verdict
+from lerobot_topreward.metrics import rise_in_words
 from lerobot_topreward.records import PrefixScores, Segment
 
 
@@ -108,7 +109,7 @@ def test_static_videos() -> None:
     assert "--debias static" in most
     assert "--scale prob" in most
     assert say("static", FLAT) == (
-        "Time alone explains little of this curve: the first frame repeated does not rise."
+        "Time alone explains little of this curve: the first frame repeated neither rises nor falls."
     )
     drift = [[-9, -8.99, -8.98, -8.97, -8.97, -8.97]] * 6  # in order, and next to nothing
     assert "explains little" in say("static", drift)
@@ -152,3 +153,29 @@ def test_a_reward_without_a_rise_is_not_compared() -> None:
 def test_few_episodes_are_a_hint() -> None:
     summary = compare_controls(several(RISING[:2]), several(FLAT[:2], control="static"))
     assert "Only 2 episodes: a hint" in verdict(summary)
+
+
+@pytest.mark.parametrize(
+    ("share", "words"),
+    [
+        (0.5, "rises by 50% of what the real videos do"),
+        (-1, "falls by 100% of what the real videos rise"),
+        (0.004, "neither rises nor falls"),
+        (-0.004, "neither rises nor falls"),
+        (float("nan"), "the real videos do not rise, so there is nothing to compare"),
+    ],
+)
+def test_a_rise_and_a_fall_have_their_words(share: float, words: str) -> None:
+    assert rise_in_words(share) == words
+
+
+def test_only_successes_have_to_fall_backwards() -> None:
+    # Backwards, the failure (an undone success) rises; the successes fall.
+    real, backwards = several(RISING), several([*FALLING[:5], RISING[0]], control="reversed")
+    known = {0: True, 1: True, 5: False}
+    assert compare_controls(real, backwards, success=known).episodes == 2
+    assert compare_controls(real, backwards, success=known).share == pytest.approx(-17 / 18)
+    for nothing in (None, {}, {5: False}):
+        assert compare_controls(real, backwards, success=nothing).episodes == 6
+    static = several(RISING, control="static")
+    assert compare_controls(real, static, success=known).episodes == 6

@@ -47,7 +47,8 @@ def test_labelling_again_replaces_the_columns(
     assert (output / "topreward/key/episode_000000.parquet").read_text() == "scores"
     changed = {name for name in first if first[name] != second[name]}
     rewritten = {name for name in first if name.startswith(("data/", "meta/episodes/"))}
-    assert changed == rewritten | {"meta/stats.json", "README.md", SIDECAR_NAME}
+    manifest = "topreward/written.json"
+    assert changed == rewritten | {"meta/stats.json", "README.md", SIDECAR_NAME, manifest}
     # An earlier output is a source like any other: its columns are replaced, its scores stay.
     write(output, rewards_for(recorded), tmp_path / "third")
     third = hashes(tmp_path / "third")

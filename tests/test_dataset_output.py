@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -80,10 +81,18 @@ def test_a_foreign_folder_is_left_alone(
 def test_another_datasets_output_is_left_alone(
     small: Path, tmp_path: Path, hashes: Hashes, rewards_for: RewardsFor
 ) -> None:
-    write(small, rewards_for(small), tmp_path / "output")
+    write(small, rewards_for(small), tmp_path / "output", provenance={"dataset": "cups"})
     before = hashes(tmp_path / "output")
-    with pytest.raises(UserError, match=r"another dataset's labels.*a{12}, now b{12}"):
-        write(small, rewards_for(small), tmp_path / "output", fingerprint="b" * 64)
+    with pytest.raises(
+        UserError, match=r"labels of cups \(fingerprint a{12}\).*with bowls \(fingerprint b{12}\)"
+    ):
+        write(
+            small,
+            rewards_for(small),
+            tmp_path / "output",
+            fingerprint="b" * 64,
+            provenance={"dataset": "bowls"},
+        )
     assert hashes(tmp_path / "output") == before
 
 
@@ -91,7 +100,7 @@ def test_an_output_that_holds_only_scores_is_ours(
     small: Path, tmp_path: Path, rewards_for: RewardsFor
 ) -> None:
     (tmp_path / "topreward/key").mkdir(parents=True)
-    check_output(small, tmp_path, fingerprint=FINGERPRINT)
+    check_output(small, tmp_path, fingerprint=FINGERPRINT, dataset="cups")
     write(small, rewards_for(small), tmp_path)
     assert (tmp_path / "topreward/key").is_dir()
 
@@ -126,11 +135,14 @@ def test_a_read_only_parent_is_refused(
 
 
 def test_the_hubs_cache_is_not_labelled_in_place(
-    small: Path, tmp_path: Path, rewards_for: RewardsFor
+    recorded_small: Path, tmp_path: Path, rewards_for: RewardsFor
 ) -> None:
-    blob = tmp_path / "blob"
+    repo = tmp_path / "datasets--me--robot"
+    small = shutil.copytree(recorded_small, repo / "snapshots" / ("0" * 40))
+    blob = repo / "blobs/hash"
+    blob.parent.mkdir()
     (small / "meta/info.json").rename(blob)
-    (small / "meta/info.json").symlink_to(blob)
+    (small / "meta/info.json").symlink_to("../../../blobs/hash")
     with pytest.raises(UserError, match="belongs to the Hub's cache"):
         write(small, rewards_for(small), small)
     write(small, rewards_for(small), tmp_path / "output")

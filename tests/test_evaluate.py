@@ -12,7 +12,6 @@ from lerobot_topreward.cli import main
 from lerobot_topreward.demo.command import DATASET
 from lerobot_topreward.demo.evaluation import read_truth
 from lerobot_topreward.episode_metrics import episode_metrics
-from lerobot_topreward.evaluate.command import telling
 from lerobot_topreward.evaluate.gvl_question import GvlAnswer, GvlResult
 from lerobot_topreward.evaluate.intervals import auc_estimate, mean_estimate
 from lerobot_topreward.evaluate.summary import (
@@ -48,6 +47,7 @@ def _reward(progress: list[float], advantage: list[float], *, episode: int = 0) 
         log_prob_false=zeros,
         progress=np.array(progress, dtype=np.float32),
         advantage=np.array(advantage, dtype=np.float32),
+        scored=np.ones(len(progress), dtype=bool),
     )
 
 
@@ -235,15 +235,6 @@ def test_controls_are_scored_once_and_then_reported(
     assert "the real videos of 4" in out
     assert "Time alone explains little" in out
     assert "The model reads the instruction" in out
-
-
-def test_only_successes_have_to_fall_backwards() -> None:
-    scores = [_scores([-1], episode=e) for e in range(3)]
-    known = Success("a file", {0: True, 1: False})
-    assert telling("reversed", scores, known) == scores[:1]
-    assert telling("reversed", scores, None) == scores
-    assert telling("reversed", scores, Success("a file", {1: False})) == scores
-    assert telling("static", scores, known) == scores
 
 
 @pytest.mark.slow

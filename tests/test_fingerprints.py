@@ -170,3 +170,23 @@ def test_columns_of_any_nesting_and_images_in_data(record_dataset, tmp_path):
     info["features"]["observation.grid"] = {"dtype": "float64", "shape": [2, 2], "names": None}
     (root / "meta/info.json").write_text(json.dumps(info))
     assert not set(before) & set(episodes_of(root))
+
+
+def test_a_replaced_picture_has_another_print_and_a_damaged_one_none(record_dataset, tmp_path):
+    root = shutil.copytree(
+        record_dataset(lengths=(3, 2, 4), cameras=("front",), size=(64, 64), video=False),
+        tmp_path / "dataset",
+    )
+    before = videos_of(root)
+    assert len(set(before.values())) == 3
+    (path,) = root.glob("data/*/*.parquet")
+    table = pq.read_table(path)
+    place = table.schema.get_field_index(FRONT)
+    cells = table[FRONT].to_pylist()
+    cells[4], cells[5] = cells[0], None  # the last of episode 1, the first of episode 2
+    field = table.schema.field(place)
+    pq.write_table(table.set_column(place, field, pa.array(cells, field.type)), path)
+    after = videos_of(root)
+    assert after.keys() == {0, 1}
+    assert after[0] == before[0]
+    assert after[1] != before[1]

@@ -81,28 +81,16 @@ def test_a_subset_of_episodes_keeps_its_global_index(
         read(root, episodes=[7])
 
 
-def test_where_prefixes_end(recorded: Path, write_labels: WriteLabels) -> None:
-    # 10 Hz seen at 2 Hz: every fifth frame, counted from each episode's start.
+@pytest.mark.parametrize("source", ["columns", "sidecar"])
+def test_where_prefixes_end(recorded: Path, write_labels: WriteLabels, source: str) -> None:
+    # Every fifth frame, counted from each episode's start.
     root = write_labels(recorded, progress=PROGRESS, unlabelled=[1], scoring=SCORING)
-    ends = read(root).prefix_end
+    ends = read(root, source=source).prefix_end
     assert ends is not None
     assert np.flatnonzero(ends).tolist() == [0, 5, 12, 17]
-    asked_thrice = {**SCORING, "prefixes": 3, "instruction": "tidy up"}
-    root = write_labels(recorded, progress=PROGRESS, scoring=asked_thrice)
-    ends = read(root, episodes=[1]).prefix_end
+    ends = read(root, source=source, episodes=[2]).prefix_end
     assert ends is not None
-    assert np.flatnonzero(ends).tolist() == [0, 2, 4]  # prefixes of 1, 3 and 5 frames
-    assert read(root, source="columns").prefix_end is None
-
-
-def test_where_prefixes_end_when_the_task_changes(
-    record_dataset: RecordDataset, write_labels: WriteLabels
-) -> None:
-    recorded = record_dataset(lengths=(12,), cameras=(), tasks=(("pick", "place"),))
-    scoring = {**SCORING, "final_frame": True}
-    ends = read(write_labels(recorded, scoring=scoring)).prefix_end
-    assert ends is not None
-    assert np.flatnonzero(ends).tolist() == [0, 5, 6, 11]
+    assert np.flatnonzero(ends).tolist() == [0, 5]
 
 
 def test_labels_of_the_label_command(
@@ -145,12 +133,17 @@ def test_an_unlabelled_dataset(recorded: Path, write_labels: WriteLabels) -> Non
         read(root, episodes=[1])
 
 
-def test_a_stale_sidecar_is_refused(recorded: Path, write_labels: WriteLabels) -> None:
-    root = write_labels(recorded)
+def test_columns_are_read_where_the_sidecar_is_stale(
+    recorded: Path, write_labels: WriteLabels, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = write_labels(recorded, progress=PROGRESS)
     replace_column(root, "action", np.zeros((FRAMES, 6)))
-    with pytest.raises(UserError, match=r"is stale: .* or use --weighting.source=columns"):
-        read(root)
-    assert read(root, source="columns").labelled.all()
+    with pytest.raises(UserError, match=r"is stale: .* Or use --weighting.source=columns"):
+        read(root, source="sidecar")
+    np.testing.assert_allclose(read(root).progress, PROGRESS, atol=1e-6)
+    [said] = caplog.messages
+    assert "was edited since it was labelled" in said
+    assert "Its columns topreward.* are read" in said
 
 
 def test_a_sidecar_given_by_hand_must_be_this_datasets(

@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -66,6 +67,16 @@ def test_constraints_pin_every_direct_requirement_within_its_range() -> None:
         version = pinned.get(canonicalize_name(requirement.name))
         assert version, f"{text}: not in constraints.txt, run make constraints"
         assert requirement.specifier.contains(version), f"{text}: pinned to {version}"
+
+
+def test_versions_written_elsewhere_are_those_of_the_project() -> None:
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == PYPROJECT["project"]["version"]
+    hooks = yaml.safe_load((REPOSITORY / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    pins = (REPOSITORY / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    for repo in hooks["repos"]:
+        for hook in repo["hooks"]:
+            assert set(hook["additional_dependencies"]) <= set(pins)
 
 
 @pytest.mark.parametrize("folder", ["policies", "train", "configs"])

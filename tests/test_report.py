@@ -26,7 +26,13 @@ from lerobot_topreward.episode_metrics import episode_metrics
 from lerobot_topreward.fingerprints import dataset_fingerprint, video_prints
 from lerobot_topreward.labelled import open_labelled
 from lerobot_topreward.records import EpisodeReward, FrameRewards, PrefixScores, Segment, Verdict
-from lerobot_topreward.report.content import Findings, curve, episode_contents, unlabelled
+from lerobot_topreward.report.content import (
+    Findings,
+    controls,
+    curve,
+    episode_contents,
+    unlabelled,
+)
 from lerobot_topreward.report.media import (
     EpisodeMedia,
     Footage,
@@ -131,6 +137,20 @@ def test_an_episode_is_described_with_its_verdict_and_the_truth() -> None:
     assert first.metrics["static_voc"] == 1
     assert (second.episode, second.keep, second.success, second.static) == (4, True, None, None)
     assert "static_voc" not in second.metrics
+
+
+def test_a_reversed_control_is_judged_as_evaluate_does() -> None:
+    real = [scores([-9, -5, -3, -3, -3], episode=e) for e in range(6)]
+    falls = [scores([-3, -5, -9, -9, -9], episode=e, control="reversed") for e in range(3)]
+    # Three failures that were undone: backwards they rise.
+    rises = [scores([-9, -5, -3, -3, -3], episode=e, control="reversed") for e in range(3, 6)]
+    known = {e: e < 3 for e in range(6)}
+    found = replace(findings(real), controls={"reversed": [*falls, *rises]}, success=known)
+    [control] = controls(found)
+    assert control.episodes == 3
+    assert control.sentence.startswith("Played backwards the curve falls, by 100%")
+    [unknown] = controls(replace(found, success={}))
+    assert unknown.episodes == 6
 
 
 def test_an_episode_of_one_frame_has_a_curve_and_no_voc() -> None:
@@ -333,6 +353,8 @@ def label(root: Path, output: Path, *, unlabelled: Sequence[int] = ()) -> Path:
     table = frame_table(source)
     rises = np.where(table.episode_index == 3, -4, -8 + 0.2 * table.frame_index)
     labelled = ~np.isin(table.episode_index, unlabelled)
+    lengths = np.bincount(table.episode_index)[table.episode_index]
+    scored = (table.frame_index % 5 == 0) | (table.frame_index == lengths - 1)  # at 10 Hz
     values = np.where(labelled, rises, 0).astype(np.float32)
     rewards = FrameRewards(
         index=table.index,
@@ -343,6 +365,7 @@ def label(root: Path, output: Path, *, unlabelled: Sequence[int] = ()) -> Path:
         log_prob_false=np.where(labelled, -1, 0).astype(np.float32),
         progress=values * 0,
         advantage=values * 0,
+        scored=labelled & scored,
     )
     provenance = {"dataset": "local/cups", "scoring": asdict(KEY), "normalize": "episode"}
     provenance |= {"scale": "log-prob", "horizon_frames": 10}
@@ -410,7 +433,7 @@ def test_static_scores_of_the_store_are_drawn(report: Report, labelled: Path) ->
     assert [one["static"] is None for one in found["episodes"]] == [False, True, True]
     [control] = found["controls"]
     assert (control["name"], control["episodes"]) == ("static", 1)
-    assert "the first frame repeated does not rise" in control["sentence"]
+    assert "the first frame repeated neither rises nor falls" in control["sentence"]
 
 
 def test_rules_and_a_persons_word_are_kept_apart(report: Report, tmp_path: Path) -> None:
@@ -523,7 +546,7 @@ def test_a_recording_holds_every_frame_of_every_episode(
     source = open_source(repo_id=None, root=root, revision=None)
     parts = {episode: [Segment(episode, 0, n, "")] for episode, n in enumerate((12, 9))}
     ramps = [np.linspace(0, 1, n, dtype=np.float32) for n in (12, 9)]
-    rewards = [EpisodeReward(i, ramp, ramp, ramp, ramp) for i, ramp in enumerate(ramps)]
+    rewards = [EpisodeReward(i, ramp, ramp, ramp, ramp, ramp > 0) for i, ramp in enumerate(ramps)]
     path = tmp_path / "all.rrd"
     lerobot_topreward.report.recording.write_recording(
         path, Footage(source, CAMERA, parts), rewards, name="cups", sample_fps=2

@@ -126,6 +126,7 @@ def test_nothing_crosses_the_border_of_two_segments() -> None:
     (episode,) = rewards.label_rewards([second, first], horizon=2)
     np.testing.assert_allclose(episode.progress, [0, 0.25, 0.5, 0.75, 1, 0, 0.5, 1])
     np.testing.assert_allclose(episode.advantage, [0.5] * 5 + [1] * 3)
+    assert np.flatnonzero(episode.scored).tolist() == [0, 2, 4, 5, 7]
     np.testing.assert_allclose(episode.log_prob_true, [-9, -7, -5, -3, -1, -8, -6, -4])
     np.testing.assert_allclose(episode.log_prob_false, episode.log_prob_true - 1)
     assert {
@@ -185,7 +186,7 @@ def test_segments_that_do_not_make_an_episode_are_refused(
 
 def reward_of(episode: int, values: Sequence[float]) -> EpisodeReward:
     array = np.array(values, dtype=np.float32)
-    return EpisodeReward(episode, -array, -2 * array, array, array / 2)
+    return EpisodeReward(episode, -array, -2 * array, array, array / 2, array > 0)
 
 
 def test_assembling_orders_by_index_and_leaves_zeros() -> None:
@@ -202,6 +203,7 @@ def test_assembling_orders_by_index_and_leaves_zeros() -> None:
     np.testing.assert_allclose(frames.progress, [0.1, 0.2, 0.3, 0.5, 1.0, 0])
     np.testing.assert_allclose(frames.log_prob_false, -2 * frames.progress)
     np.testing.assert_allclose(frames.advantage, frames.progress / 2)
+    assert frames.scored.tolist() == [True] * 5 + [False]
 
 
 @pytest.mark.parametrize("episode", [0, 9])

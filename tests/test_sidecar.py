@@ -27,6 +27,7 @@ def rewards() -> FrameRewards:
         log_prob_false=np.where(labelled, -progress - 1, 0).astype(np.float32),
         progress=progress,
         advantage=progress / 2,
+        scored=labelled & (np.arange(8) % 2 == 0),
     )
 
 
@@ -43,13 +44,14 @@ def test_the_file_is_what_is_promised(path: Path, rewards: FrameRewards) -> None
         ("progress_sparse", "log_prob_true", "log_prob_false", "progress", "advantage"),
         pa.float32(),
     )
+    expected["scored"] = pa.bool_()
     assert dict(zip(table.schema.names, table.schema.types, strict=True)) == expected
     assert table["index"].to_pylist() == [0, 1, 2, 5, 6, 7]
     assert table["progress_sparse"].equals(table["progress"])
     assert table["log_prob_false"].to_pylist() == [-1, -1.5, -2, -1, -1.25, -1.125]
     header = json.loads(table.schema.metadata[b"lerobot_topreward"])
     assert header == {
-        "format": 1,
+        "format": 2,
         "fingerprint": FINGERPRINT,
         "provenance": {"model": "tiny", "k": 15},
     }
@@ -64,6 +66,7 @@ def test_reading_gives_back_what_was_written(path: Path, rewards: FrameRewards) 
         )
     np.testing.assert_array_equal(sidecar.progress, rewards.progress[rewards.labelled])
     np.testing.assert_array_equal(sidecar.advantage, rewards.advantage[rewards.labelled])
+    np.testing.assert_array_equal(sidecar.scored, rewards.scored[rewards.labelled])
     assert sidecar.progress.dtype == np.float32
     assert sidecar.provenance == {"model": "tiny", "k": 15}
     assert read_sidecar(path, fingerprint=None).fingerprint == FINGERPRINT
@@ -91,11 +94,39 @@ def test_what_is_not_ours_is_refused(tmp_path: Path) -> None:
         assert fingerprint_of(path) is None
 
 
-def test_a_later_format_is_refused(path: Path) -> None:
+@pytest.mark.parametrize("made", [1, 3])
+def test_another_format_is_refused(path: Path, made: int) -> None:
     table = pq.read_table(path)
-    header = json.dumps({"format": 2, "fingerprint": FINGERPRINT, "provenance": {}})
+    header = json.dumps({"format": made, "fingerprint": FINGERPRINT, "provenance": {}})
     pq.write_table(table.replace_schema_metadata({"lerobot_topreward": header}), path)
-    with pytest.raises(UserError, match="must have format 1; got 2"):
+    with pytest.raises(UserError, match=rf"has format {made}, not 2; label again, which takes sec"):
+        read_sidecar(path, fingerprint=FINGERPRINT)
+    assert fingerprint_of(path) == FINGERPRINT  # whose it is does not depend on the format
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"format": 2, "fingerprint": 7, "provenance": {}},
+        {"format": 2, "fingerprint": FINGERPRINT, "provenance": []},
+        {"fingerprint": FINGERPRINT},
+        [],
+        None,
+    ],
+)
+def test_a_header_of_the_wrong_shape_is_refused(path: Path, header: object) -> None:
+    table = pq.read_table(path)
+    said = json.dumps(header)
+    pq.write_table(table.replace_schema_metadata({"lerobot_topreward": said}), path)
+    with pytest.raises(UserError, match=r"label again"):
+        read_sidecar(path, fingerprint=None)
+    assert fingerprint_of(path) is None
+
+
+def test_a_damaged_sidecar_is_refused(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[:4] + b"x" * 40 + content[44:])
+    with pytest.raises(UserError, match=r"cannot be read.*label again"):
         read_sidecar(path, fingerprint=FINGERPRINT)
 
 

@@ -85,6 +85,8 @@ def test_a_file_comes_first(record_dataset: RecordDataset, tmp_path: Path) -> No
     [
         ("episode,ok\n0,1\n", "header that has episode_index and success; got: episode, ok"),
         ("episode_index,success\n7,1\n", "dataset's 0..1; got '7'"),
+        ("episode_index,success\n²,1\n", "dataset's 0..1; got '²'"),
+        (f"episode_index,success\n{'1' * 5000},1\n", "dataset's 0..1; got '1111"),
         ("episode_index,success\n0,1\n0,1\n", "names episode 0 twice"),
         ("episode_index,success\n0,2\n", "episode 0 has '2'"),
         ("", "got: nothing"),

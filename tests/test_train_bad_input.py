@@ -59,11 +59,11 @@ def refused(
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (["--weighting.scheme=awrr"], "rabc, filter, uniform; got awrr. Did you mean awr?"),
-        (["--weighting.betta=1"], "there is no option --weighting.betta. Did you mean beta?"),
+        (["--weighting.scheme=awrr"], "rabc, filter or uniform; got 'awrr'. Did you mean awr?"),
+        (["--weighting.betta=1"], "--weighting.betta is no option; did you mean --weighting.beta?"),
         (["--weighting.beta=0"], "--weighting.beta must be > 0; got 0"),
         (["--weighting.beta=-1"], "--weighting.beta must be > 0; got -1"),
-        (["--weighting.beta=warm"], "--weighting.beta must be a number; got warm"),
+        (["--weighting.beta=warm"], "--weighting.beta must be a finite number; got 'warm'"),
         (["--weighting.scheme=filter"], "must have one of --weighting.threshold and"),
         (
             ["--weighting.scheme=filter", "--weighting.threshold=-1e-6"],

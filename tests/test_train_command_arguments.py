@@ -41,9 +41,9 @@ def test_arguments_are_taken_apart(tmp_path: Path) -> None:
     )
     assert split.weighting == {
         "scheme": "rabc",
-        "kappa": "1e-6",
+        "kappa": 1e-6,
         "horizon": None,
-        "unlabelled_weight": "1",
+        "unlabelled_weight": 1.0,
     }
     assert split.lerobot == [
         *("--policy.type=act", "--policy.use_vae=false", "--dataset.episodes=[0, 1]"),

@@ -185,6 +185,7 @@ def sidecar(tmp_path: Path) -> tuple[Path, np.ndarray, np.ndarray]:
         log_prob_false=-progress,
         progress=progress,
         advantage=progress,
+        scored=np.ones(len(progress), dtype=bool),
     )
     path = tmp_path / "topreward_progress.parquet"
     write_sidecar(path, frames, fingerprint="f" * 64, provenance={})
@@ -217,7 +218,7 @@ def test_rabc_without_spread_is_that_of_lerobot(tmp_path: Path) -> None:
     progress = np.linspace(0, 0.1, 50, dtype=np.float32)
     frames = FrameRewards(
         *(np.arange(50), np.zeros(50, dtype=np.int64), np.arange(50), np.ones(50, dtype=bool)),
-        *(-progress, -progress, progress, progress),
+        *(-progress, -progress, progress, progress, np.ones(50, dtype=bool)),
     )
     path = tmp_path / "sidecar.parquet"
     write_sidecar(path, frames, fingerprint="f" * 64, provenance={})
@@ -240,9 +241,9 @@ def test_rabc_with_a_sliding_tail_keeps_the_last_chunk() -> None:
     assert last["slide"].tolist() == [1] * 20
 
 
-def test_a_filter_keeps_what_is_above_the_threshold() -> None:
+def test_a_filter_keeps_what_is_at_least_the_threshold() -> None:
     kept = weights.filter_weights(float32(-0.1, 0.0, 0.2, 0.1), threshold=0.0)
-    assert kept.tolist() == [0, 0, 1, 1]
+    assert kept.tolist() == [0, 1, 1, 1]
     assert kept.dtype == np.float32
 
 

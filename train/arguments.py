@@ -6,17 +6,16 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from lerobot_topreward.config import load_preset, take_config
+from lerobot_topreward.config import check_options, load_preset, take_config
 from lerobot_topreward.errors import UserError
-
-_PREFIX = "--weighting."
+from lerobot_topreward.train.config import PREFIX, WeightingConfig
 
 
 @dataclass(frozen=True, slots=True)
 class Arguments:
     """A command line, taken apart; the preset's options stand before those given by hand."""
 
-    weighting: Mapping[str, Any]  # options of WeightingConfig that were given, not yet checked
+    weighting: Mapping[str, Any]  # options of WeightingConfig that were given, of the right type
     lerobot: Sequence[str]  # for LeRobot's trainer
     dry_run: bool
     wants_help: bool
@@ -38,8 +37,10 @@ def split_arguments(arguments: Sequence[str]) -> Arguments:
     waiting = iter(given)
     for argument in waiting:
         name, _, value = argument.partition("=")
-        if name.startswith(_PREFIX):
+        if name.startswith(PREFIX):
             option, value = _weighting_option(argument, waiting)
+            if option in weighting:
+                raise UserError(f"{PREFIX}{option} is given twice; leave one of them out")
             weighting[option] = value
         elif name in ("--dry-run", "--dry_run"):
             dry_run = _flag(argument)
@@ -48,6 +49,12 @@ def split_arguments(arguments: Sequence[str]) -> Arguments:
         else:
             _refuse_misspelt(name)
             lerobot.append(argument)
+    unset = {name: None for name, value in weighting.items() if value == "null"}
+    text = {name: value for name, value in weighting.items() if name not in unset}
+    weighting = {
+        **check_options(WeightingConfig, unset, where=PREFIX),
+        **check_options(WeightingConfig, text, where=PREFIX, text=True),
+    }
     if preset is not None:
         options = load_preset(preset, section="train")
         weighting = {**_preset_weighting(preset, options), **weighting}
@@ -55,15 +62,14 @@ def split_arguments(arguments: Sequence[str]) -> Arguments:
     return Arguments(weighting, lerobot, dry_run, wants_help)
 
 
-def _weighting_option(argument: str, waiting: Iterator[str]) -> tuple[str, str | None]:
+def _weighting_option(argument: str, waiting: Iterator[str]) -> tuple[str, str]:
     name, equals, value = argument.partition("=")
     if not equals:
         following = next(waiting, None)
         if following is None or following.startswith("--"):
             raise UserError(f"{name} needs a value, as in {name}=...")
         value = following
-    option = name.removeprefix(_PREFIX).replace("-", "_")
-    return option, None if value == "null" else value
+    return name.removeprefix(PREFIX).replace("-", "_"), value
 
 
 def _flag(argument: str) -> bool:
@@ -76,7 +82,7 @@ def _flag(argument: str) -> bool:
 def _refuse_misspelt(name: str) -> None:
     head, dot, option = name.removeprefix("--").partition(".")
     if name.startswith("--") and get_close_matches(head, ["weighting"], cutoff=0.8):
-        meant = f"{_PREFIX}{option}" if dot else f"{_PREFIX}scheme"
+        meant = f"{PREFIX}{option}" if dot else f"{PREFIX}scheme"
         raise UserError(f"there is no option {name}; did you mean {meant}?")
 
 
@@ -84,7 +90,8 @@ def _preset_weighting(preset: str, options: Mapping[str, Any]) -> dict[str, Any]
     weighting = options.get("weighting") or {}
     if not isinstance(weighting, Mapping):
         raise UserError(f"--config {preset}: 'weighting:' must be a mapping of options")
-    return {str(name).replace("-", "_"): value for name, value in weighting.items()}
+    named = {str(name).replace("-", "_"): value for name, value in weighting.items()}
+    return check_options(WeightingConfig, named, where=f"--config {preset}: weighting.")
 
 
 def _preset_arguments(options: Mapping[str, Any], given: Sequence[str]) -> list[str]:

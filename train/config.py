@@ -1,13 +1,14 @@
 """How the frames of a dataset are weighted in training: one frozen configuration."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from difflib import get_close_matches
-from math import isfinite
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
+from lerobot_topreward.config import as_json, check_options
 from lerobot_topreward.errors import UserError
+
+PREFIX = "--weighting."  # of these options on the command line
 
 Scheme = Literal["awr", "top-awr", "rabc", "filter", "uniform"]
 Normalize = Literal["dataset", "batch"]
@@ -45,17 +46,11 @@ class WeightingConfig:
     tail: Tail = "shrink"  # rabc: the window at an episode's end
 
     by: By = "success"  # filter: frames by advantage, or whole episodes by success
-    threshold: float | None = None  # filter: keep what is above; progress gained, or nats
-    quantile: float | None = None  # filter: keep what is not below this quantile, 0..1
+    threshold: float | None = None  # filter: keep what is at least this; progress gained, or nats
+    quantile: float | None = None  # filter: keep what is at least this quantile, 0..1
 
     def __post_init__(self) -> None:
         """Check what can be known to be wrong before a dataset is opened."""
-        for name, choices in _CHOICES.items():
-            object.__setattr__(self, name, _choice(name, getattr(self, name), choices))
-        for name in _NUMBERS:
-            object.__setattr__(self, name, _number(name, getattr(self, name)))
-        if isinstance(self.sidecar, str):
-            object.__setattr__(self, "sidecar", Path(self.sidecar))
         for name in ("beta", "w_max", "tau", "delta_max", "epsilon", "horizon", "span"):
             _check_range(name, getattr(self, name), above=0)
         for name in ("w_min", "unlabelled_weight"):
@@ -104,15 +99,15 @@ class WeightingConfig:
             )
         if self.threshold is None:
             return
-        if self.by == "success" and self.threshold >= 0:
+        if self.by == "success" and self.threshold > 0:
             raise UserError(
-                "--weighting.threshold must be < 0 with --weighting.by=success, a log-probability "
+                "--weighting.threshold must be <= 0 with --weighting.by=success, a log-probability "
                 f"in nats; got {self.threshold}"
             )
-        if self.by == "advantage" and not -1 <= self.threshold < 1:
+        if self.by == "advantage" and not -1 <= self.threshold <= 1:
             raise UserError(
                 "--weighting.threshold must be -1..1 with --weighting.by=advantage, progress "
-                f"gained, and nothing is above 1; got {self.threshold}"
+                f"gained; got {self.threshold}"
             )
 
     @property
@@ -121,21 +116,6 @@ class WeightingConfig:
         return self.normalize or ("batch" if self.scheme == "rabc" else "dataset")
 
 
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "scheme": get_args(Scheme),
-    "normalize": get_args(Normalize),
-    "source": get_args(Source),
-    "per": get_args(Per),
-    "span": get_args(Span),
-    "centre": get_args(Centre),
-    "tail": get_args(Tail),
-    "by": get_args(By),
-}
-_OPTIONAL = ("normalize", "horizon", "unlabelled_weight", "threshold", "quantile")
-_NUMBERS = (
-    *("horizon", "unlabelled_weight", "beta", "w_min", "w_max", "tau", "delta_max"),
-    *("kappa", "epsilon", "threshold", "quantile"),
-)
 _SCHEMES_OF = {
     **dict.fromkeys(("beta", "w_min", "w_max", "per"), ("awr",)),
     **dict.fromkeys(("tau", "delta_max", "span", "centre"), ("top-awr",)),
@@ -147,51 +127,24 @@ _SCHEMES_OF = {
 
 def as_params(config: WeightingConfig) -> dict[str, Any]:
     """All options as plain JSON values, so that a checkpoint says how it was weighted."""
-    return {
-        name: str(value) if isinstance(value, Path) else value
-        for name, value in asdict(config).items()
-    }
+    return as_json(config)
 
 
 def from_params(params: Mapping[str, Any]) -> WeightingConfig:
     """Build a configuration from plain values, those of `as_params` among them.
 
+    Args:
+        params: by name; text where LeRobot's parser has not made a number of it, as of ``1e-6``.
+
     Raises:
         UserError: an option does not exist, with a suggestion; or its value breaks a rule.
     """
-    known = [item.name for item in fields(WeightingConfig)]
-    for name in params:
-        if name not in known:
-            raise UserError(f"there is no option --weighting.{name}{_hint(name, known)}")
-    return WeightingConfig(**params)
-
-
-def _choice(name: str, value: Any, choices: tuple[str, ...]) -> Any:
-    """Check an option with named choices; for the span, which may be seconds too, parse them."""
-    if value in choices or (value is None and name in _OPTIONAL):
-        return value
-    listed = ", ".join(choices)
-    if name == "span":
-        return _number(name, value, rule=f"one of {listed}, or a number of seconds")
-    raise UserError(
-        f"--weighting.{name} must be one of {listed}; got {_plain(value)}{_hint(value, choices)}"
+    text = {name: value for name, value in params.items() if isinstance(value, str)}
+    typed = {name: value for name, value in params.items() if name not in text}
+    return WeightingConfig(
+        **check_options(WeightingConfig, text, where=PREFIX, text=True),
+        **check_options(WeightingConfig, typed, where=PREFIX),
     )
-
-
-def _number(name: str, value: Any, *, rule: str = "a number") -> float | None:
-    """Read a number; YAML 1.1 takes 1e-6, without a point, for a string."""
-    if value is None and name in _OPTIONAL:
-        return None
-    try:
-        if isinstance(value, bool) or not isinstance(value, int | float | str):
-            raise ValueError
-        number = float(value)
-    except ValueError:
-        hint = _hint(value, _CHOICES.get(name, ()))
-        raise UserError(f"--weighting.{name} must be {rule}; got {_plain(value)}{hint}") from None
-    if not isfinite(number):
-        raise UserError(f"--weighting.{name} must be {rule} and finite; got {number}")
-    return number
 
 
 def _check_range(
@@ -209,11 +162,6 @@ def _check_range(
     if low is not None and not low <= value <= (float("inf") if high is None else high):
         rule = f">= {low}" if high is None else f"{low}..{high}"
         raise UserError(f"--weighting.{name} must be {rule}; got {value:g}")
-
-
-def _hint(value: Any, choices: tuple[str, ...] | list[str]) -> str:
-    close = get_close_matches(str(value), choices, n=1)
-    return f". Did you mean {close[0]}?" if close else ""
 
 
 def _plain(value: Any) -> str:

@@ -1,22 +1,27 @@
 """Where labels are stored: the columns of a dataset, our sidecar, or another program's sidecar."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Bool, Float32
 
-from lerobot_topreward.dataset import FEATURES
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.fingerprints import dataset_fingerprint
 from lerobot_topreward.labelled import label_command
 from lerobot_topreward.sidecar import fingerprint_of, read_sidecar
-from lerobot_topreward.source import FrameTable, Source, data_files
+from lerobot_topreward.source import FrameTable, Source
+from lerobot_topreward.stored_labels import (
+    check_frames,
+    edited_since,
+    has_columns,
+    read_columns,
+    spread,
+)
 
+_NEEDED = ("topreward.progress", "topreward.log_prob", "topreward.labelled")
 _FOREIGN_COLUMNS = ("index", "episode_index", "frame_index", "progress_sparse")
 
 
@@ -28,48 +33,33 @@ class StoredLabels:
     progress: Float32[np.ndarray, " frames"]  # 0..1; 0 where not labelled
     log_prob: Float32[np.ndarray, " frames"] | None  # nats, <= 0; None if it was not stored
     labelled: Bool[np.ndarray, " frames"]
-    scoring: Mapping[str, Any] | None  # what was shown and asked, where it was stored
+    scored: Bool[np.ndarray, " frames"] | None  # last frames of scored prefixes; None if unknown
 
 
-def has_columns(source: Source) -> bool:
-    """Whether the dataset says that it has our columns."""
-    return "topreward.progress" in source.meta.features
-
-
-def read_columns(source: Source, table: FrameTable) -> StoredLabels:
+def read_stored_columns(source: Source, table: FrameTable) -> StoredLabels:
     """Read the columns ``topreward.*``.
 
     Raises:
         UserError: they are not there, or not finite.
     """
-    lacking = [name for name in FEATURES if name not in source.meta.features]
-    if lacking:
+    if not has_columns(source):
         raise UserError(
-            f"--weighting.source=columns needs {', '.join(FEATURES)}; {source.root} lacks "
-            f"{', '.join(lacking)}. {label_command(source)}"
+            f"--weighting.source=columns needs {', '.join(_NEEDED)}; {source.root} has none of "
+            f"them. {label_command(source)}"
         )
-    names = ["index", "topreward.progress", "topreward.log_prob", "topreward.labelled"]
-    try:
-        parts = [pq.read_table(path, columns=names) for path in data_files(source)]
-        rows = pa.concat_tables(parts)
-        columns = [rows[name].to_numpy() for name in names]
-    except (pa.ArrowException, KeyError, OSError) as error:
-        raise UserError(f"{source.root / 'data'} cannot be read: {error}") from error
-    order = np.argsort(columns[0], kind="stable")
-    progress, log_prob, labelled = (column[order] for column in columns[1:])
-    bad = np.flatnonzero(labelled & ~(np.isfinite(progress) & np.isfinite(log_prob)))
-    if len(bad):
-        raise UserError(
-            f"the columns topreward.* of {source.root} must be finite; {place(table, bad[0])} is "
-            f"not, nor are {len(bad) - 1} others. {label_command(source)}"
-        )
+    columns = read_columns(source, table, needed=_NEEDED)
     return StoredLabels(
         origin="the columns topreward.*",
-        progress=progress.astype(np.float32),
-        log_prob=log_prob.astype(np.float32),
-        labelled=labelled.astype(bool),
-        scoring=None,
+        progress=columns["progress"],
+        log_prob=columns["log_prob_true"],
+        labelled=columns["labelled"],
+        scored=columns.get("scored"),
     )
+
+
+def fits(path: Path, source: Source, table: FrameTable) -> bool:
+    """Whether a sidecar that labelling wrote is of the dataset as it is now."""
+    return fingerprint_of(path) == dataset_fingerprint(source, table)
 
 
 def read_own_sidecar(path: Path, source: Source, table: FrameTable) -> StoredLabels:
@@ -79,21 +69,16 @@ def read_own_sidecar(path: Path, source: Source, table: FrameTable) -> StoredLab
         UserError: it is of another dataset or of this one before it changed, or cannot be read.
     """
     sidecar = read_sidecar(path, fingerprint=None)
-    fingerprint = dataset_fingerprint(source, table)
-    if sidecar.fingerprint != fingerprint:
-        instead = ", or use --weighting.source=columns" if has_columns(source) else ""
-        raise UserError(
-            f"{path} is stale: it was made for another dataset, or for this one before it changed "
-            f"(fingerprint {sidecar.fingerprint[:12]}, now {fingerprint[:12]}). "
-            f"{label_command(source)}{instead}"
-        )
-    _check_frames(path, table, sidecar.index, sidecar.episode_index, sidecar.frame_index)
+    if not fits(path, source, table):
+        instead = ". Or use --weighting.source=columns" if has_columns(source) else ""
+        raise UserError(f"{path} is stale: {edited_since(source, path)}{instead}")
+    rewards = spread(path, sidecar, table)
     return StoredLabels(
         origin=str(path),
-        progress=_spread(sidecar.progress, sidecar.index, table),
-        log_prob=_spread(sidecar.log_prob_true, sidecar.index, table),
-        labelled=_spread(np.ones(len(sidecar.index), dtype=bool), sidecar.index, table),
-        scoring=sidecar.provenance.get("scoring"),
+        progress=rewards.progress,
+        log_prob=rewards.log_prob_true,
+        labelled=rewards.labelled,
+        scored=rewards.scored,
     )
 
 
@@ -116,56 +101,19 @@ def read_foreign_sidecar(path: Path, table: FrameTable) -> StoredLabels:
     index, episode, frame, progress = (
         file[name].to_numpy(zero_copy_only=False) for name in _FOREIGN_COLUMNS
     )
-    _check_frames(path, table, index, episode, frame)
-    known = np.isfinite(progress)
+    check_frames(path, table, index, episode, frame)
+    dense = np.full(len(table.index), np.nan, dtype=np.float32)
+    dense[index] = progress
+    labelled = np.isfinite(dense)
     return StoredLabels(
         origin=str(path),
-        progress=_spread(progress[known].astype(np.float32), index[known], table),
+        progress=np.where(labelled, dense, np.float32(0)),
         log_prob=None,
-        labelled=_spread(known[known], index[known], table),
-        scoring=None,
+        labelled=labelled,
+        scored=None,
     )
 
 
 def is_own(path: Path) -> bool:
     """Whether labelling wrote this sidecar."""
     return fingerprint_of(path) is not None
-
-
-def place(table: FrameTable, row: int) -> str:
-    """Name a frame."""
-    return f"frame {table.frame_index[row]} of episode {table.episode_index[row]}"
-
-
-def _check_frames(
-    path: Path,
-    table: FrameTable,
-    index: Int64[np.ndarray, " rows"],
-    episode_index: Int64[np.ndarray, " rows"],
-    frame_index: Int64[np.ndarray, " rows"],
-) -> None:
-    """Refuse rows that are not frames of the dataset, or are there twice."""
-    inside = len(index) > 0 and index.min() >= 0 and index.max() < len(table.index)
-    if inside and len(np.unique(index)) == len(index):
-        differs = (table.episode_index[index] != episode_index) | (
-            table.frame_index[index] != frame_index
-        )
-        if not differs.any():
-            return
-        row = int(np.argmax(differs))
-        what = (
-            f"its index {index[row]} is frame {frame_index[row]} of episode {episode_index[row]}, "
-            f"in the dataset {place(table, index[row])}"
-        )
-    elif inside:
-        what = "it names frames twice"
-    else:
-        what = f"its {len(index)} rows are not among the dataset's {len(table.index)} frames"
-    raise UserError(f"{path} does not belong to this dataset: {what}")
-
-
-def _spread(values: np.ndarray, index: Int64[np.ndarray, " rows"], table: FrameTable) -> np.ndarray:
-    # The dataset numbers its frames 0, 1, 2, ... (checked by frame_table): an index is a row.
-    dense = np.zeros(len(table.index), dtype=values.dtype)
-    dense[index] = values
-    return dense

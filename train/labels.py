@@ -1,27 +1,28 @@
 """The labels of the frames that are trained on, from wherever a dataset keeps them."""
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Int64
+from jaxtyping import Int64
 
-from lerobot_topreward.errors import EpisodeError, UserError
+from lerobot_topreward.errors import UserError
 from lerobot_topreward.labelled import find_sidecar, label_command
-from lerobot_topreward.scoring import prefix_lengths, sample_frames
 from lerobot_topreward.sidecar import SIDECAR_NAME
-from lerobot_topreward.source import FrameTable, Source, segments, task_names
+from lerobot_topreward.source import FrameTable, Source, task_names
+from lerobot_topreward.stored_labels import columns_instead, has_columns, place
 from lerobot_topreward.train.config import WeightingConfig
 from lerobot_topreward.train.label_sources import (
     StoredLabels,
-    has_columns,
+    fits,
     is_own,
-    place,
-    read_columns,
     read_foreign_sidecar,
     read_own_sidecar,
+    read_stored_columns,
 )
 from lerobot_topreward.train.records import FrameLabels
 
+_LOGGER = logging.getLogger(__name__)
 _AGREE_TO = 1e-6  # both copies are written from the same float32 values
 
 
@@ -61,7 +62,6 @@ def read_labels(
             f"{stored.origin} of {source.root} label none of the {len(rows)} frames that are "
             f"trained on. {label_command(source)}"
         )
-    ends = _prefix_ends(source, table, stored, rows)
     log_prob = np.zeros_like(stored.progress) if stored.log_prob is None else stored.log_prob
     return FrameLabels(
         index=table.index[rows],
@@ -70,7 +70,7 @@ def read_labels(
         progress=stored.progress[rows],
         log_prob=log_prob[rows],
         labelled=stored.labelled[rows],
-        prefix_end=None if ends is None else ends[rows],
+        prefix_end=None if stored.scored is None else stored.scored[rows],
         tasks=task_names(source.meta),
         fps=float(source.meta.fps),
     )
@@ -84,7 +84,7 @@ def _nothing(table: FrameTable) -> StoredLabels:
         progress=np.zeros(frames, dtype=np.float32),
         log_prob=None,
         labelled=np.zeros(frames, dtype=bool),
-        scoring=None,
+        scored=None,
     )
 
 
@@ -97,7 +97,7 @@ def _choose(source: Source, table: FrameTable, config: WeightingConfig) -> Store
             return read_own_sidecar(path, source, table)
         return read_foreign_sidecar(path, table)
     if config.source == "columns":
-        return read_columns(source, table)
+        return read_stored_columns(source, table)
     return _automatic(source, table, config)
 
 
@@ -114,15 +114,18 @@ def _automatic(source: Source, table: FrameTable, config: WeightingConfig) -> St
                 f"{source.root} is not labelled: it has neither {SIDECAR_NAME} nor columns "
                 f"topreward.*\n{label_command(source)}, and train on the labelled copy"
             )
-        return read_columns(source, table)
+        return read_stored_columns(source, table)
     if not is_own(path):
         raise UserError(
             f"{path} was not written by lerobot-topreward. To use its progress all the same, name "
             f"it: --weighting.sidecar={path}"
         )
+    if config.source == "auto" and has_columns(source) and not fits(path, source, table):
+        _LOGGER.warning(columns_instead(source, path))
+        return read_stored_columns(source, table)
     sidecar = read_own_sidecar(path, source, table)
     if config.source == "auto" and has_columns(source):
-        _check_agreement(table, sidecar, read_columns(source, table))
+        _check_agreement(table, sidecar, read_stored_columns(source, table))
     return sidecar
 
 
@@ -153,35 +156,3 @@ def _rows(table: FrameTable, episodes: Sequence[int] | None) -> Int64[np.ndarray
             f"--dataset.episodes {list(episodes)} has no frames; the dataset has episodes 0..{last}"
         )
     return rows
-
-
-def _prefix_ends(
-    source: Source,
-    table: FrameTable,
-    stored: StoredLabels,
-    rows: Int64[np.ndarray, " frames"],
-) -> Bool[np.ndarray, " all_frames"] | None:
-    """Mark frame L - 1 of every prefix of L frames that was scored, None where that is unknown.
-
-    The schedule is that of `lerobot_topreward.scoring`, which labelling followed.
-    """
-    if stored.scoring is None:
-        return None
-    schedule = stored.scoring
-    ends = np.zeros(len(table.index), dtype=bool)
-    episodes = np.unique(table.episode_index[rows[stored.labelled[rows]]]).tolist()
-    parts = segments(source, table, episodes, instruction=schedule["instruction"])
-    for episode, found in parts.items():
-        if isinstance(found, EpisodeError):
-            continue
-        start = table.rows(episode).start
-        for segment in found:
-            shown = sample_frames(
-                segment.length,
-                fps=source.meta.fps,
-                sample_fps=schedule["sample_fps"],
-                final_frame=schedule["final_frame"],
-            )
-            lengths = prefix_lengths(segment.length, shown, count=schedule["prefixes"])
-            ends[start + segment.start + lengths - 1] = True
-    return ends

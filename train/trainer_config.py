@@ -10,6 +10,7 @@ from io import StringIO
 from pathlib import Path
 
 import draccus
+import lerobot.policies  # noqa: F401  # registers their types with the parser
 from huggingface_hub.errors import HfHubHTTPError
 from lerobot.configs import parser
 from lerobot.configs.default import DatasetConfig

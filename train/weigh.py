@@ -184,9 +184,8 @@ def _increment(
         return weights.chunk_gain(labels.progress, bounds, horizon=horizon)
     if labels.prefix_end is None:
         raise UserError(
-            "--weighting.span=prefix must know which prefixes were scored, which only the sidecar "
-            "topreward_progress.parquet says, and it is not read here; label the dataset again, or "
-            "use --weighting.span=chunk"
+            "--weighting.span=prefix must know which prefixes were scored, which these labels do "
+            "not say; label the dataset again, or use --weighting.span=chunk"
         )
     counts = np.add.reduceat(labels.prefix_end.astype(np.int64), bounds[:, 0])
     if (counts == 0).any():

@@ -260,7 +260,7 @@ def filter_weights(
 ) -> Float32[np.ndarray, " frames"]:
     """1 where the score passes, else 0: filtered behavior cloning.
 
-    A score passes above the threshold, or at or above the quantile of the scores. With one score
+    A score passes at or above the threshold, or the quantile of the scores. With one score
     per episode the quantile is one over episodes, so that long ones do not count more.
 
     Args:
@@ -276,7 +276,7 @@ def filter_weights(
         ValueError: not exactly one of threshold and quantile is given.
     """
     if threshold is not None and quantile is None:
-        passed = score > threshold
+        passed = score >= threshold
     elif threshold is None and quantile is not None:
         values = score.astype(np.float64)
         passed = values >= np.quantile(values, quantile)

@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
-
-import tyro
+from typing import Literal
 
 from lerobot_topreward.curate.rules import RulesConfig
 from lerobot_topreward.errors import UserError
+from lerobot_topreward.push_options import check_push
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +22,7 @@ class CurateConfig:
     revision: str | None = None  # branch, tag or commit on the Hub
     labels: Path | None = None  # folder with the labels, where they are neither there nor beside it
 
-    rules: Annotated[RulesConfig, tyro.conf.arg(name="")] = field(default_factory=RulesConfig)
+    rules: RulesConfig = field(default_factory=RulesConfig)
     auto: bool = False  # choose --min-success by the episodes whose success is known
     success_file: Path | None = None  # CSV episode_index,success; else what the dataset says
     unlabelled: Literal["keep", "drop"] = "keep"  # episodes that were not labelled
@@ -52,5 +51,11 @@ class CurateConfig:
                 raise UserError(f"{option} works on the new dataset; name its folder with --output")
         if not self.trim_margin >= 0:
             raise UserError(f"--trim-margin must be at least 0 s; got {self.trim_margin}")
-        if self.push_to_hub and self.repo_id is None and self.hub_repo_id is None:
-            raise UserError("--push-to-hub needs --hub-repo-id OWNER/NAME for a local --root")
+        check_push(
+            push_to_hub=self.push_to_hub,
+            repo_id=self.repo_id,
+            hub_repo_id=self.hub_repo_id,
+            branch=self.branch,
+            private=self.private,
+            create_pr=self.create_pr,
+        )

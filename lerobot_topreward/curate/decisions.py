@@ -5,7 +5,6 @@
     {"format": 1, "dataset": name, "fingerprint": the dataset's, "decisions": {"3": "keep"}}
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.labelled import LabelledDataset
+from lerobot_topreward.plain import read_index, read_json_object
 
 DECISIONS_FORMAT = 1
 _KEEP = {"keep": True, "drop": False}
@@ -37,11 +37,10 @@ def read_decisions(path: Path) -> Decisions:
     """
     option = f"--decisions {path}"
     try:
-        content = json.loads(path.expanduser().read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{option} must be a JSON file; it cannot be read: {error}") from None
-    if not isinstance(content, dict) or content.get("format") != DECISIONS_FORMAT:
-        got = content.get("format") if isinstance(content, dict) else type(content).__name__
+        content = read_json_object(path.expanduser(), advice=_AGAIN)
+    except UserError as error:
+        raise UserError(f"{option} must be a JSON file; {error}") from None
+    if (got := content.get("format")) != DECISIONS_FORMAT:
         raise UserError(f"{option} must have format {DECISIONS_FORMAT}; got {got}: {_AGAIN}")
     said = content.get("decisions")
     if not isinstance(said, dict) or not isinstance(content.get("fingerprint"), str):
@@ -78,9 +77,10 @@ def check_decisions(decisions: Decisions, dataset: LabelledDataset) -> None:
 
 
 def _episode(name: str, option: str) -> int:
-    if not name.isdecimal():
+    episode = read_index(name)
+    if episode is None:
         raise UserError(f"{option}: an episode must be a number; got {name!r}: {_AGAIN}")
-    return int(name)
+    return episode
 
 
 def _keep(word: Any, name: str, option: str) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from shutil import copytree
 from typing import Any
@@ -20,7 +21,7 @@ from lerobot_topreward.curate.trimming import rewrite, trim_dataset
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.fingerprints import dataset_fingerprint
 from lerobot_topreward.records import FrameRewards
-from lerobot_topreward.sidecar import SIDECAR_NAME, read_sidecar, write_sidecar
+from lerobot_topreward.sidecar import SIDECAR_NAME, write_sidecar
 from lerobot_topreward.source import (
     FrameTable,
     Source,
@@ -122,7 +123,6 @@ def _carry_columns(source: Source, folder: Path, kept: list[int]) -> None:
 def _rewards(plan: Plan, made: FrameTable) -> FrameRewards:
     """The labels of the frames that are left, in their new order."""
     dataset = plan.dataset
-    sidecar = read_sidecar(dataset.labels / SIDECAR_NAME, fingerprint=dataset.fingerprint)
     rows = []
     for old in plan.kept:
         whole = dataset.frames.rows(old)
@@ -130,19 +130,14 @@ def _rewards(plan: Plan, made: FrameTable) -> FrameRewards:
         stop = whole.stop if span is None else whole.start + span.stop
         rows.append(np.arange(whole.start + (0 if span is None else span.start), stop))
     left = np.concatenate(rows)
-
-    def carried(values: np.ndarray) -> np.ndarray:
-        everywhere = np.zeros(len(dataset.frames.index), dtype=values.dtype)
-        everywhere[sidecar.index] = values
-        return everywhere[left]
-
+    carried = {
+        item.name: getattr(dataset.stored, item.name)[left]
+        for item in fields(FrameRewards)
+        if item.name not in ("index", "episode_index", "frame_index")
+    }
     return FrameRewards(
         index=made.index,
         episode_index=made.episode_index,
         frame_index=made.frame_index,
-        labelled=carried(np.ones(len(sidecar.index), dtype=bool)),
-        log_prob_true=carried(sidecar.log_prob_true),
-        log_prob_false=carried(sidecar.log_prob_false),
-        progress=carried(sidecar.progress),
-        advantage=carried(sidecar.advantage),
+        **carried,
     )

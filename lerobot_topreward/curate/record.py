@@ -7,7 +7,6 @@
      "dropped": {episode: [reasons]}, "trimmed": {old index: [start, stop]}, "fingerprint": ...}
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,10 @@ from lerobot_topreward import __version__
 from lerobot_topreward.changes import CURATION_FILE
 from lerobot_topreward.curate.plan import CURATED, Plan
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.plain import plain
+from lerobot_topreward.plain import plain, read_json_object
 
 _FORMAT = 1
+_ANOTHER = "Choose another --output"
 
 
 def curation_record(plan: Plan) -> dict[str, Any]:
@@ -69,10 +69,12 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     path = folder / CURATION_FILE
     if not path.is_file():
         return None
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}. Choose another --output") from None
-    if not isinstance(record, dict) or record.get("format") != _FORMAT:
-        raise UserError(f"{path} must have format {_FORMAT}. Choose another --output")
+    record = read_json_object(path, advice=_ANOTHER)
+    source = record.get("source")
+    if (
+        record.get("format") != _FORMAT
+        or not isinstance(source, dict)
+        or not all(isinstance(source.get(name), str) for name in ("dataset", "fingerprint"))
+    ):
+        raise UserError(f"{path} must be a record of curate's format {_FORMAT}. {_ANOTHER}")
     return record

@@ -25,7 +25,7 @@ Drops = Mapping[int, str]
 class RulesConfig:
     """The rules by which episodes are dropped; an unset one is not used.
 
-    An episode that breaks any of them is dropped. Progress is scaled over all episodes of a task.
+    An episode that breaks any of them is dropped; one that equals a limit is kept. Progress is scaled over all episodes of a task.
     """
 
     min_final_progress: float | None = None  # 0..1; 0.8 is the rule when none is named
@@ -45,9 +45,9 @@ class RulesConfig:
                 raise UserError(f"{_option(name)} must be {_range(low, high)}; got {value}")
         for name in ("keep_top", "outliers"):
             if getattr(self, name) == 0:
-                raise UserError(f"{_option(name)} must be more than 0, which drops everything")
-        if isinstance(self.decisions, str):  # from a preset
-            object.__setattr__(self, "decisions", Path(self.decisions))
+                raise UserError(
+                    f"{_option(name)} must be more than 0; got 0, which drops everything"
+                )
 
     @property
     def named(self) -> dict[str, float]:

@@ -1,7 +1,6 @@
 """The demo command: label the bundled episodes and say how well that went."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ from rich.console import Console
 
 from lerobot_topreward.clips import read_clip
 from lerobot_topreward.config import LabelConfig
+from lerobot_topreward.demo.config import DemoConfig
 from lerobot_topreward.demo.evaluation import Evaluation, Truth, evaluate, read_truth
 from lerobot_topreward.demo.figure import Panel, draw_figure, strip_indices
 from lerobot_topreward.errors import EpisodeError, UserError
@@ -22,13 +22,6 @@ from lerobot_topreward.vlm.identity import BUILTIN, VlmConfig
 SUCCESS_FILE = "success.csv"  # the truth, for evaluate --success-file
 DATASET = Path(__file__).parent / "assets" / "dataset"
 _SHOWN = ("good", "retry", "missed", "wrong_place", "undone", "idle")  # kinds in the picture
-
-
-@dataclass(frozen=True, kw_only=True)
-class DemoConfig:
-    """Label forty bundled SO-101 episodes with a bundled tiny VLM, offline and on any CPU."""
-
-    output: Path = Path("demo-output")  # folder for the labelled dataset and the picture
 
 
 def demo(config: DemoConfig, *, console: Console) -> int:

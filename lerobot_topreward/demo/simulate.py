@@ -18,6 +18,7 @@ import pandas as pd
 import tyro
 from rich.console import Console
 
+from lerobot_topreward.console import make_console
 from lerobot_topreward.demo.evaluation import TRUTH_FILE
 from lerobot_topreward.demo.headless import require_simulation
 from lerobot_topreward.demo.lessons import FPS
@@ -149,7 +150,7 @@ def _truth(number: int, episode: "Episode") -> pd.DataFrame:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
-    console = Console()
+    console = make_console()
     try:
         config = tyro.cli(
             SimulateConfig,
@@ -159,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         record(config, console)
     except UserError as error:
-        Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        make_console(stderr=True).print(f"error: {error}")
         return 2
     console.print(f"recorded {config.output}")
     return 0

@@ -1,6 +1,7 @@
 """What the demo's episodes are about: the kinds of episode, the cubes, the task texts, the seeds."""
 
 from lerobot_topreward.errors import UserError
+from lerobot_topreward.plain import read_index
 
 SUCCEEDING = ("good", "slow", "detour", "retry")
 FAILING = ("missed", "wrong_place", "undone", "idle")
@@ -42,10 +43,10 @@ def parse_seeds(text: str, *, option: str = "--seeds") -> range:
     Raises:
         UserError: it is not two whole numbers with 0 <= A < B.
     """
-    first, colon, last = text.partition(":")
-    if not colon or not first.isdecimal() or not last.isdecimal() or int(first) >= int(last):
+    first, last = map(read_index, text.partition(":")[::2])
+    if first is None or last is None or first >= last:
         raise UserError(
             f"{option} must be A:B, the seeds A to B - 1 with 0 <= A < B; got '{text}'; "
             "try for example 0:16"
         )
-    return range(int(first), int(last))
+    return range(first, last)

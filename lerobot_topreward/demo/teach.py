@@ -24,6 +24,7 @@ from jaxtyping import Float32
 from rich.console import Console
 from torch import Tensor
 
+from lerobot_topreward.console import make_console
 from lerobot_topreward.demo.lessons import FPS, Lesson, prepare_lessons
 from lerobot_topreward.demo.tasks import (
     COLOURS,
@@ -205,7 +206,7 @@ def _loss(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
-    console = Console()
+    console = make_console()
     try:
         config = tyro.cli(
             TeachConfig,
@@ -219,7 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lessons = prepare_lessons(seeds, config.cache, workers=config.workers)
         teach(config, lessons, console)
     except UserError as error:
-        Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        make_console(stderr=True).print(f"error: {error}")
         return 2
     console.print(f"saved {config.output}")
     return 0

@@ -3,17 +3,16 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rich.console import Console
 
 from lerobot_topreward import __version__
+from lerobot_topreward.console import make_console
 from lerobot_topreward.episode_metrics import episode_metrics
-from lerobot_topreward.errors import UserError
+from lerobot_topreward.evaluate.config import EvaluateConfig
 from lerobot_topreward.evaluate.control_scores import (
     ControlScores,
-    check_controls,
     sample_episodes,
     score_controls,
     stored_controls,
@@ -35,54 +34,9 @@ from lerobot_topreward.evaluate.summary import (
 from lerobot_topreward.evaluate.table import print_groups, print_success, print_worst
 from lerobot_topreward.labelled import LabelledDataset, open_labelled
 from lerobot_topreward.plain import plain
-from lerobot_topreward.records import EpisodeMetrics, PrefixScores
+from lerobot_topreward.records import EpisodeMetrics
 from lerobot_topreward.scoring import CONTROLS
 from lerobot_topreward.success import Success, read_success
-from lerobot_topreward.vlm.identity import VlmConfig
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
-    """Say how far the rewards of a labelled dataset can be believed, and which episodes look bad.
-
-    Needs no VLM, except for --controls and --baseline that were not scored before.
-    """
-
-    repo_id: str | None = None  # labelled dataset on the Hub, or under $HF_LEROBOT_HOME
-    root: Path | None = None  # labelled dataset, or its source, in a local folder
-    revision: str | None = None  # branch, tag or commit on the Hub
-    labels: Path | None = None  # folder that label wrote, where it is neither of the above
-    success_file: Path | None = None  # CSV episode_index,success; else what the dataset itself says
-
-    controls: str | None = None  # score static,reversed,swapped or some of them, on a sample
-    control_episodes: int = 10  # how many episodes the sample has, the baseline's too
-    swapped_instruction: str | None = None  # what swapped asks; by default another episode's
-    baseline: Literal["none", "gvl"] = "none"  # gvl: ask for percentages of shuffled frames, too
-    vlm: str | None = None  # where the labels' VLM lies, if not where it was
-    device: str = "auto"  # that it runs on: cuda, cuda:1, mps or cpu
-    device_map: str | None = None  # "auto" spreads it over all GPUs
-    output: Path | None = None  # folder for new scores where the labels' own cannot be written
-
-    json: bool = False  # print everything as JSON instead of tables
-
-    def __post_init__(self) -> None:
-        """Check what can be known to be wrong before anything is opened."""
-        if self.control_episodes < 1:
-            raise UserError(f"--control-episodes must be at least 1; got {self.control_episodes}")
-        if self.swapped_instruction is not None and "swapped" not in self.control_names:
-            raise UserError("--swapped-instruction needs --controls swapped")
-        check_controls(self.control_names)
-
-    @property
-    def control_names(self) -> list[str]:
-        """The controls that were asked for."""
-        return [name.strip() for name in (self.controls or "").split(",") if name.strip()]
-
-    @property
-    def vlm_config(self) -> VlmConfig:
-        """Where the labels' VLM lies and runs; everything else is as the labels say."""
-        named = {} if self.vlm is None else {"vlm": self.vlm}
-        return VlmConfig(device=self.device, device_map=self.device_map, **named)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +66,7 @@ def evaluate(config: EvaluateConfig, *, console: Console) -> int:
     known = read_success(dataset.source, config.success_file)
     metrics = episode_metrics(dataset.scores, dataset.rewards(), fps=dataset.fps)
     # Progress is not part of the JSON.
-    told = Console(stderr=True, highlight=False, markup=False) if config.json else console
+    told = make_console(stderr=True) if config.json else console
     scored = _controls(config, dataset, told)
     gvl = _gvl(config, dataset, told) if config.baseline == "gvl" else None
     found = Evaluation(
@@ -121,8 +75,13 @@ def evaluate(config: EvaluateConfig, *, console: Console) -> int:
         known=known,
         success=None if known is None else summarise_success(metrics, known),
         controls=[
-            compare_controls(scored.real, telling(control, scores, known), scale=dataset.scale)
-            for control, scores in scored.controls.items()
+            compare_controls(
+                scored.real,
+                scores,
+                scale=dataset.scale,
+                success=None if known is None else known.by_episode,
+            )
+            for scores in scored.controls.values()
             if scores
         ],
         debias=summarise_debias(scored.real, scored.controls.get("static", []), known),
@@ -152,19 +111,6 @@ def _controls(config: EvaluateConfig, dataset: LabelledDataset, told: Console) -
         output=config.output,
         console=told,
     )
-
-
-def telling(
-    control: str, scores: Sequence[PrefixScores], known: Success | None
-) -> Sequence[PrefixScores]:
-    """The scores of a control that have something to say.
-
-    Played backwards, only a success has to fall: one that was undone becomes a success. Where none
-    is known, all of them.
-    """
-    successes = set() if known is None else {e for e, good in known.by_episode.items() if good}
-    chosen = [one for one in scores if one.segment.episode_index in successes]
-    return chosen if control == "reversed" and chosen else scores
 
 
 def _gvl(config: EvaluateConfig, dataset: LabelledDataset, told: Console) -> GvlResult:

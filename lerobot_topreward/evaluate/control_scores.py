@@ -9,7 +9,6 @@ import string
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +28,9 @@ from lerobot_topreward.evaluate.same_vlm import (
 from lerobot_topreward.fingerprints import video_prints
 from lerobot_topreward.job import Job, asked
 from lerobot_topreward.labelled import LabelledDataset
+from lerobot_topreward.prompts import require_text
 from lerobot_topreward.records import PrefixScores, Segment
-from lerobot_topreward.scoring import CONTROLS
+from lerobot_topreward.scoring import check_controls
 from lerobot_topreward.store import Store, output_lock
 from lerobot_topreward.vlm.identity import VlmConfig
 
@@ -156,21 +156,6 @@ def sample_episodes(dataset: LabelledDataset, count: int, *, seed: int = 0) -> l
     return sorted(episode for _, _, episode in sorted(turns)[:count])
 
 
-def check_controls(controls: Sequence[str]) -> None:
-    """Refuse a control that does not exist.
-
-    Raises:
-        UserError: names it and suggests another.
-    """
-    for control in controls:
-        if control not in CONTROLS:
-            close = get_close_matches(control, CONTROLS, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise UserError(
-                f"--controls '{control}' is not known; it takes: {', '.join(CONTROLS)}{hint}"
-            )
-
-
 def swapped_instructions(dataset: LabelledDataset, *, given: str | None) -> dict[str, str]:
     """Choose the other instruction for each instruction of the dataset.
 
@@ -183,11 +168,13 @@ def swapped_instructions(dataset: LabelledDataset, *, given: str | None) -> dict
         By instruction; those for which there is no other one are left out.
 
     Raises:
-        UserError: the given one is blank, or is what the episodes were asked about already.
+        UserError: the given one is blank, holds control tokens, or is what the episodes were asked about already.
     """
     own = list(dict.fromkeys(one.segment.instruction for one in dataset.scores))
     if given is not None and not _plain(given):
         raise UserError("--swapped-instruction must be another task's instruction; it is blank")
+    if given is not None:
+        require_text(given, what="--swapped-instruction", fix="Say it without")
     pool = own if given is None else [given]
     swapped = {}
     for text in own:

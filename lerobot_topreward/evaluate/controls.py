@@ -7,7 +7,7 @@ has to fall. The swapped instruction is never carried out, so its reward has to 
 
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ from jaxtyping import Float
 from scipy.stats import DegenerateDataWarning, bootstrap
 
 from lerobot_topreward.evaluate.intervals import CONFIDENCE, RESAMPLES, mean_estimate
-from lerobot_topreward.metrics import mean_defined, rise, success_score, voc
+from lerobot_topreward.metrics import mean_defined, rise, rise_in_words, success_score, voc
 from lerobot_topreward.records import PrefixScores, Segment
 from lerobot_topreward.rewards import Scale
 
@@ -77,15 +77,19 @@ def compare_controls(
     control: Sequence[PrefixScores],
     *,
     scale: Scale = "log-prob",
+    success: Mapping[int, bool] | None = None,
 ) -> ControlSummary:
     """Compare a control with the real videos of the same segments.
 
-    Intervals are bootstrapped over episodes.
+    Intervals are bootstrapped over episodes. Played backwards, only a success has to fall: a
+    failure may have been undone, which backwards becomes a success. So where successes are known,
+    only they count under the control "reversed".
 
     Args:
         real: scores under the control "none"; of other episodes, too.
         control: scores under one control.
         scale: what progress is made of.
+        success: by episode, as far as it is known.
 
     Raises:
         ValueError: there is no segment that both have.
@@ -93,6 +97,9 @@ def compare_controls(
     segments = {one.segment for one in real} & {one.segment for one in control}
     if not segments:
         raise ValueError("real and control must share a segment; they share none")
+    if control[0].control == "reversed":
+        known = success or {}
+        segments = {one for one in segments if known.get(one.episode_index)} or segments
     true, other = _curves(real, segments), _curves(control, segments)
     climbs = [c.prob_rise if scale == "prob" else c.rise for c in (true, other)]
     above = mean_estimate(np.sign(true.success_score - other.success_score) / 2 + 0.5)
@@ -188,7 +195,7 @@ def _risen(curve: CurveSummary, scale: Scale) -> float:
 
 
 def _static(summary: ControlSummary) -> str:
-    shown = f"the first frame repeated {_rises(summary.share)}"
+    shown = f"the first frame repeated {rise_in_words(summary.share)}"
     if summary.share < LITTLE:
         return f"Time alone explains little of this curve: {shown}."
     if summary.share >= MOST and summary.other.voc >= ORDERED:
@@ -213,7 +220,7 @@ def _reversed(summary: ControlSummary) -> str:
             "Played backwards the curve neither rises nor falls much: the order of the images "
             "counts, and a success that is undone is only in part taken back."
         )
-    shown = f"Played backwards the curve {_rises(summary.share)}, where it should fall"
+    shown = f"Played backwards the curve {rise_in_words(summary.share)}, where it should fall"
     if summary.share >= MOST and summary.other.voc >= ORDERED:
         return (
             f"{shown}: the order of the images hardly counts for this model. Do not weight with "
@@ -224,7 +231,7 @@ def _reversed(summary: ControlSummary) -> str:
 
 def _swapped(summary: ControlSummary) -> str:
     above = f"the true task ends higher in {_percent(summary.real_above)} of the episodes"
-    shown = f"asked about another task the curve {_rises(summary.share)}, and {above}"
+    shown = f"asked about another task the curve {rise_in_words(summary.share)}, and {above}"
     if summary.share < LITTLE and summary.real_above >= CLEARLY_ABOVE:
         return f"The model reads the instruction: {shown}."
     if summary.share >= MOST and summary.real_above < CLEARLY_ABOVE:
@@ -234,12 +241,6 @@ def _swapped(summary: ControlSummary) -> str:
             "--swapped-instruction; else try a clearer --instruction or a larger --vlm."
         )
     return f"The model reads the instruction only in part: {shown}."
-
-
-def _rises(share: float) -> str:
-    if round(100 * share) <= 0:
-        return "does not rise"
-    return f"rises by {_percent(share)} of what the real videos do"
 
 
 def _percent(share: float) -> str:

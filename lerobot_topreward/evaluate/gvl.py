@@ -145,6 +145,7 @@ def _ask_all(
         segments=[part for episode in todo for part in job.parts(episode)],
         sample_fps=job.config.sample_fps,
         final_frame=job.config.final_frame,
+        max_images=job.config.max_images,
     )
     with (
         closing(clips),

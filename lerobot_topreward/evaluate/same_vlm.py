@@ -10,7 +10,7 @@ from lerobot_topreward.errors import UserError
 from lerobot_topreward.job import Job, fetch_job_videos, score_key
 from lerobot_topreward.labelled import LabelledDataset, default_output
 from lerobot_topreward.source import segments
-from lerobot_topreward.store import Store, open_store
+from lerobot_topreward.store import Store, check_lineage, open_store
 from lerobot_topreward.transaction import WORK_FOLDER
 from lerobot_topreward.vlm.identity import BUILTIN, VlmConfig, VlmIdentity, identify
 
@@ -77,6 +77,7 @@ def scoring_job(
         sample_fps=key.sample_fps,
         prefixes="every" if key.prefixes is None else key.prefixes,
         final_frame=key.final_frame,
+        max_images=key.max_images,
         max_pixels=key.max_pixels,
         engine="per-prefix" if key.engine == "per-prefix" else "one-pass",
     )
@@ -150,4 +151,10 @@ def writable_store(dataset: LabelledDataset, output: Path) -> Store:
     """
     if output == dataset.labels:
         return dataset.store
-    return open_store(output, dataset.key, dataset=str(dataset.provenance.get("dataset")))
+    check_lineage(
+        output,
+        dataset=dataset.source.repo_id,
+        fingerprint=dataset.fingerprint,
+        recordings=dataset.fingerprints.recordings,
+    )
+    return open_store(output, dataset.key)

@@ -4,11 +4,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Annotated, Literal
 
-import tyro
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -20,7 +16,9 @@ from lerobot_topreward.episode_metrics import episode_metrics
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.evaluate.control_scores import stored_controls
 from lerobot_topreward.labelled import LabelledDataset, open_labelled
+from lerobot_topreward.plain import read_index
 from lerobot_topreward.records import Segment
+from lerobot_topreward.report.config import ReportConfig
 from lerobot_topreward.report.content import (
     Findings,
     controls,
@@ -41,39 +39,6 @@ from lerobot_topreward.success import Success, read_success
 _NAMED = 5  # episodes without pictures that the terminal lists
 _BASE64 = 3 / 4  # bytes of pictures in a byte of text
 _EPISODE_BYTES = 800  # of text around the pictures of an episode
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReportConfig:
-    """Make one HTML page with every episode of a labelled dataset: curves, pictures and verdict.
-
-    The page needs no network. In it, a person marks episodes to keep or drop and saves that as a
-    file for curate --decisions.
-    """
-
-    repo_id: str | None = None  # labelled dataset on the Hub, or under $HF_LEROBOT_HOME
-    root: Path | None = None  # labelled dataset, or its source, in a local folder
-    revision: str | None = None  # branch, tag or commit on the Hub
-    labels: Path | None = None  # folder that label wrote, where it is neither of the above
-    output: Path = Path("report.html")  # the page; its folder must exist
-
-    videos: Literal["strip", "inline", "none"] = "strip"  # frames, videos (slow to make), nothing
-    camera: str | None = None  # feature key or its last part; the one that was scored if not given
-    max_mb: float = 30.0  # size of the page, which pictures are made coarser to keep, MB
-    title: str | None = None  # of the page; the dataset's name if not given
-
-    rules: Annotated[RulesConfig, tyro.conf.arg(name="")] = field(default_factory=RulesConfig)
-    success_file: Path | None = None  # CSV episode_index,success; else what the dataset itself says
-    rerun: Path | None = None  # also write a Rerun recording (.rrd), which needs the extra viz
-
-    def __post_init__(self) -> None:
-        """Check what can be known to be wrong before anything is opened."""
-        if not self.max_mb > 0:
-            raise UserError(f"--max-mb must be > 0; got {self.max_mb}")
-        if self.output.suffix not in (".html", ".htm"):
-            raise UserError(f"--output must be named *.html; got {self.output}")
-        if self.rerun is not None and self.rerun.suffix != ".rrd":
-            raise UserError(f"--rerun must be named *.rrd; got {self.rerun}")
 
 
 def report(config: ReportConfig, *, console: Console) -> int:
@@ -149,7 +114,7 @@ def make_page(
     """Put everything but the pictures together."""
     decisions = _decisions(config.rules, dataset)
     run = dataset.store.folder / "run.json"
-    failed = read_run(run).get("failed", {}) if run.is_file() else {}
+    failed = read_run(run).get("failed") if run.is_file() else None
     by_task = dataset.provenance.get("normalize") == "task"
     debiased = dataset.debias == "static" and (bool(dataset.static) or by_task)
     return Page(
@@ -174,7 +139,11 @@ def make_page(
         unlabelled=unlabelled(
             dataset.episodes,
             total=dataset.source.meta.total_episodes,
-            failed={int(episode): str(why) for episode, why in failed.items()},
+            failed={
+                episode: str(why)
+                for name, why in (failed.items() if isinstance(failed, dict) else ())
+                if (episode := read_index(name)) is not None
+            },
         ),
         decisions={episode: "keep" if keep else "drop" for episode, keep in decisions.items()},
     )

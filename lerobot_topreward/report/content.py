@@ -157,7 +157,9 @@ def controls(findings: Findings) -> list[ControlContent]:
     for name, scores in findings.controls.items():
         if not scores:
             continue
-        summary = compare_controls(findings.scores, scores, scale=findings.scale)
+        summary = compare_controls(
+            findings.scores, scores, scale=findings.scale, success=findings.success
+        )
         found.append(
             ControlContent(
                 name=name,

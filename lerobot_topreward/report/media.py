@@ -81,7 +81,8 @@ class Footage:
             return sorted(self.episodes, key=lambda i: (str(meta.get_data_file_path(i)), i))
         starts = episode_rows(meta)[f"videos/{self.camera}/from_timestamp"]
         return sorted(
-            self.episodes, key=lambda i: (str(meta.get_video_file_path(i, self.camera)), starts[i])
+            self.episodes,
+            key=lambda i: (str(meta.get_video_file_path(i, self.camera)), starts[i] or 0),
         )
 
     def read(self, episode: int, *, sample_fps: float) -> Iterator[tuple[int, Frames]]:

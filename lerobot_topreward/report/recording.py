@@ -13,7 +13,7 @@ from PIL import Image
 from lerobot_topreward.errors import EpisodeError, UserError
 from lerobot_topreward.records import EpisodeReward
 from lerobot_topreward.report.media import Footage
-from lerobot_topreward.source import episode_rows
+from lerobot_topreward.source import find_video
 
 _CLOCK = "episode_time"  # s since the episode began
 
@@ -98,13 +98,13 @@ def _log_video(
 ) -> None:
     """Refer to the episode's frames in its file, which episodes share and which is logged once."""
     meta = footage.source.meta
-    path = footage.source.root / meta.get_video_file_path(episode, footage.camera)
-    if not path.is_file():
-        return
+    try:
+        path, start, _ = find_video(footage.source, footage.camera, episode)
+    except EpisodeError:
+        return  # the report says why
     if path not in videos:
         videos[path] = f"videos/{len(videos)}"
         recording.log(videos[path], rr.AssetVideo(path=path), static=True)
-    start = episode_rows(meta)[episode][f"videos/{footage.camera}/from_timestamp"]
     # A little after each frame's time, which rounding could put before it.
     stamps = start + (np.arange(footage.frames(episode)) + 0.25) / meta.fps
     recording.send_columns(

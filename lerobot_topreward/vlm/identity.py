@@ -2,19 +2,23 @@
 
 import hashlib
 import json
+import os
+import re
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING, Literal
 
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.hub import translate_errors
+from lerobot_topreward.plain import read_json_object
+
+if TYPE_CHECKING:
+    import torch
 
 ARCHITECTURES = ("qwen3_vl", "qwen3_vl_moe")
 BUILTIN = "builtin:so101-demo"
-DTYPES = ("auto", "float32", "bfloat16", "float16")
-_SAMPLE = 1 << 20  # bytes read at each of 16 places of a large weight file
+_SMALL = 1 << 24  # bytes; larger files are hashed once and remembered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,18 +28,13 @@ class VlmConfig:
     vlm: str = "Qwen/Qwen3-VL-8B-Instruct"  # Hub id or folder of a qwen3_vl(_moe) checkpoint
     vlm_revision: str | None = None  # branch, tag or commit on the Hub
     device: str = "auto"  # cuda, cuda:1, mps or cpu; auto takes the first there is
-    dtype: str = "auto"  # bfloat16 on an accelerator, float32 on a cpu
-    device_map: str | None = None  # "auto" spreads a model over all GPUs, through accelerate
-    quantize: str | None = None  # "4bit" or "8bit", with the extra `quant`
-
-    def __post_init__(self) -> None:
-        """Check the values that can be known to be wrong at once."""
-        if self.dtype not in DTYPES:
-            raise UserError(f"--dtype '{self.dtype}' is not one of {', '.join(DTYPES)}")
-        if self.device_map not in (None, "auto"):
-            raise UserError(f"--device-map '{self.device_map}' is not known; it takes: auto")
-        if self.quantize not in (None, "4bit", "8bit"):
-            raise UserError(f"--quantize '{self.quantize}' is not known; it takes: 4bit, 8bit")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = (
+        "auto"  # bfloat16 on an accelerator, float32 on a cpu
+    )
+    device_map: Literal["auto"] | None = (
+        None  # "auto" spreads a model over all GPUs, through accelerate
+    )
+    quantize: Literal["4bit", "8bit"] | None = None  # with the extra `quant`
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +48,14 @@ class VlmIdentity:
     folder: Path | None  # None for the Hub
 
 
-def resolve_device(device: str) -> torch.device:
+def resolve_device(device: str) -> "torch.device":
     """Turn ``--device`` into a device that is there.
 
     Raises:
         UserError: it is not there, or is no device.
     """
+    import torch
+
     if device == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -75,7 +76,7 @@ def resolve_device(device: str) -> torch.device:
     return found
 
 
-def resolve_dtype(dtype: str, device: torch.device) -> str:
+def resolve_dtype(dtype: str, device: "torch.device") -> str:
     """The name of the dtype that ``--dtype`` means on this device."""
     if dtype != "auto":
         return dtype
@@ -95,6 +96,8 @@ def identify(config: VlmConfig) -> VlmIdentity:
         revision = _digest(config.vlm, folder)
     else:
         from huggingface_hub import hf_hub_download
+
+        from lerobot_topreward.hub import translate_errors
 
         with translate_errors(repo_id=config.vlm, option="--vlm", repo_type="model"):
             found = Path(hf_hub_download(config.vlm, "config.json", revision=config.vlm_revision))
@@ -132,7 +135,7 @@ def _check_architecture(vlm: str, config: Path) -> None:
 
 
 def _digest(vlm: str, folder: Path) -> str:
-    """Hash a checkpoint's files: small ones whole, large ones by size and 16 samples."""
+    """Hash a checkpoint's files, all of them whole."""
     digest = hashlib.sha256()
     names = [p for p in sorted(folder.iterdir()) if p.suffix in (".json", ".jinja", ".safetensors")]
     if not any(p.suffix == ".safetensors" for p in names):
@@ -141,13 +144,36 @@ def _digest(vlm: str, folder: Path) -> str:
             "(pickled weights are never loaded)"
         )
     for path in names:
+        if not path.is_file():
+            raise UserError(
+                f"--vlm '{vlm}': {path} must be a regular file; give a whole checkpoint"
+            )
         size = path.stat().st_size
         digest.update(f"{path.name}:{size};".encode())
-        with path.open("rb") as file:
-            if size <= 16 * _SAMPLE:
-                digest.update(file.read())
-                continue
-            for i in range(16):
-                file.seek((size - _SAMPLE) * i // 15)
-                digest.update(file.read(_SAMPLE))
+        digest.update(path.read_bytes() if size <= _SMALL else _large_file_hash(path).encode())
     return digest.hexdigest()[:40]
+
+
+def _large_file_hash(path: Path) -> str:
+    """The sha256 of a file: from its name in the Hub's cache, from memory, or computed."""
+    from huggingface_hub.constants import HF_HOME, HF_HUB_CACHE
+
+    real = path.resolve()
+    if real.parent.name == "blobs" and real.parents[2] == Path(HF_HUB_CACHE).resolve():
+        return real.name
+    status = real.stat()
+    key = f"{real}:{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"
+    memory = Path(HF_HOME) / "lerobot-topreward" / "weights.json"
+    try:
+        known = read_json_object(memory, advice="Delete it")
+    except UserError:
+        known = {}  # there is none yet, or it is damaged
+    if not re.fullmatch("[0-9a-f]{64}", str(known.get(key))):
+        with path.open("rb") as file:
+            known[key] = hashlib.file_digest(file, "sha256").hexdigest()
+        with suppress(OSError):  # a home that cannot be written costs only time
+            memory.parent.mkdir(parents=True, exist_ok=True)
+            partial = memory.with_name(f".{memory.name}.{os.getpid()}")
+            partial.write_text(json.dumps(known))
+            os.replace(partial, memory)
+    return known[key]

@@ -87,6 +87,10 @@ class OnePassScorer:
         self.chunk_tokens = chunk_tokens or (1024 if vlm.device.type == "cpu" else 4096)
         self.max_pixels = max_pixels
 
+    def shown_size(self, clip: Clip) -> tuple[int, int]:
+        """Height and width at which a clip is shown; see `SizedScorer.shown_size`."""
+        return resolution(self.vlm.processor.video_processor, clip, max_pixels=self.max_pixels)
+
     def score(self, clip: Clip, prefixes: Sequence[int], instructions: Sequence[str]) -> LogProbs:
         """Score prefixes of a clip; see `Scorer.score`."""
         roomy = self.chunk_tokens
@@ -132,7 +136,7 @@ class OnePassScorer:
 
     def _prepare(self, clip: Clip) -> _Video:
         processor = self.vlm.processor.video_processor
-        size = resolution(processor, clip, max_pixels=self.max_pixels)
+        size = self.shown_size(clip)
         images = resize(processor, clip.frames, size=size, device=self.vlm.device)
         cell = int(processor.patch_size) * int(processor.merge_size)
         tokens = self.vlm.processor

@@ -23,10 +23,14 @@ class PerPrefixScorer:
         self.vlm = vlm
         self.max_pixels = max_pixels
 
+    def shown_size(self, clip: Clip) -> tuple[int, int]:
+        """Height and width at which a clip is shown; see `SizedScorer.shown_size`."""
+        return resolution(self.vlm.processor.video_processor, clip, max_pixels=self.max_pixels)
+
     def score(self, clip: Clip, prefixes: Sequence[int], instructions: Sequence[str]) -> LogProbs:
         """Score prefixes of a clip; see `Scorer.score`."""
         processor = self.vlm.processor.video_processor
-        size = resolution(processor, clip, max_pixels=self.max_pixels)
+        size = self.shown_size(clip)
         images = resize(processor, clip.frames, size=size, device=self.vlm.device)
         video = images[torch.from_numpy(clip.shown).to(images.device)]
         answers = np.empty((2, len(instructions), len(prefixes)), dtype=np.float32)

@@ -79,6 +79,7 @@ STATUSES = (
     511,
     599,
 )
+SOME = (400, 401, 403, 404, 409, 429, 500, 503)  # where others would say the same
 RETRIED = (408, 429, 500, 502, 503, 504)
 
 
@@ -167,7 +168,7 @@ QUICK = {
 
 
 def status_cases(requests: Mapping[str, tuple[str, str]], *, what: str = "") -> list[Case]:
-    """Every status at every request."""
+    """Every status at a commit and where files are listed, and some at every other request."""
     return [
         Case(
             f"{where}{what} {status}",
@@ -176,7 +177,7 @@ def status_cases(requests: Mapping[str, tuple[str, str]], *, what: str = "") -> 
             said=(str(status), "rate limit", "Somebody", "someone else", "the Hub refused yours"),
         )
         for where, request in requests.items()
-        for status in STATUSES
+        for status in (STATUSES if where in ("commit", "tree") else SOME)
     ]
 
 
@@ -185,7 +186,7 @@ def passing_cases(requests: Mapping[str, tuple[str, str]], *, what: str = "") ->
     return [
         Case(f"{where}{what} {status} once", request, {"status": status}, times=1)
         for where, request in requests.items()
-        for status in RETRIED
+        for status in (RETRIED if where in ("commit", "tree") else (429, 503))
     ]
 
 

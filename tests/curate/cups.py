@@ -52,6 +52,8 @@ def write_labels(
         time = np.linspace(1, 0, rows.stop - rows.start)[::-1]
         log_prob[rows] = np.interp(time, [0, 0.3], [-5, end])
     labelled = ~np.isin(table.episode_index, unlabelled)
+    lengths = np.bincount(table.episode_index)[table.episode_index]
+    scored = (table.frame_index % 5 == 0) | (table.frame_index == lengths - 1)  # at 10 Hz
     values = np.where(labelled, log_prob, 0).astype(np.float32)
     rewards = FrameRewards(
         index=table.index,
@@ -62,6 +64,7 @@ def write_labels(
         log_prob_false=np.where(labelled, -1, 0).astype(np.float32),
         progress=np.exp(values) * labelled,
         advantage=values * 0,
+        scored=labelled & scored,
     )
     provenance = {
         "dataset": "local/cups",

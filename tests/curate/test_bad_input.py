@@ -27,6 +27,8 @@ Run = Callable[..., str]
         ({"0": "maybe"}, {}, "episode 0 must be keep or drop; got 'maybe'"),
         ({"0": None}, {}, "episode 0 must be keep or drop; got None"),
         ({"first": "drop"}, {}, "an episode must be a number; got 'first'"),
+        ({"²": "drop"}, {}, "an episode must be a number; got '²'"),
+        ({"1" * 5000: "drop"}, {}, "an episode must be a number; got '1111"),
         ([], {}, "must have decisions and a fingerprint"),
         ({}, {"format": 2}, "must have format 1; got 2"),
         ({}, {"fingerprint": "f" * 64}, "must be about this dataset"),

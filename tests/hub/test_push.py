@@ -72,6 +72,7 @@ def write_labels(
         log_prob_false=values * 2,
         progress=np.linspace(0, 1, len(index), dtype=np.float32),
         advantage=np.zeros(len(index), dtype=np.float32),
+        scored=np.ones(len(index), dtype=bool),
     )
     write_columns(source, rewards, output, fingerprint=fingerprint, provenance=provenance or {})
     return output
@@ -503,8 +504,8 @@ def test_name_in_other_letters_is_the_source_all_the_same(hub: Hub, push: Client
         ({"scoped": ["repo.write"]}, "alice/new", None),
         ({"scoped": None}, "alice/new", None),
         ({}, "bob/cubes", "the Hub forbade it (403)"),
-        ({}, "", "--hub-repo-id must look like owner/name; got ''"),
-        ({}, "cubes", "--hub-repo-id must look like owner/name; got 'cubes'"),
+        ({}, "", "--hub-repo-id must look like OWNER/NAME"),
+        ({}, "cubes", "--hub-repo-id must look like OWNER/NAME"),
     ],
 )
 def test_right_to_write_is_known_before_the_vlm_is_loaded(

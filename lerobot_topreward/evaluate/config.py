@@ -1,0 +1,53 @@
+"""What the evaluate command is asked for."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from lerobot_topreward.errors import UserError
+from lerobot_topreward.scoring import check_controls
+from lerobot_topreward.vlm.identity import VlmConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Say how far the rewards of a labelled dataset can be believed, and which episodes look bad.
+
+    Needs no VLM, except for --controls and --baseline that were not scored before.
+    """
+
+    repo_id: str | None = None  # labelled dataset on the Hub, or under $HF_LEROBOT_HOME
+    root: Path | None = None  # labelled dataset, or its source, in a local folder
+    revision: str | None = None  # branch, tag or commit on the Hub
+    labels: Path | None = None  # folder that label wrote, where it is neither of the above
+    success_file: Path | None = None  # CSV episode_index,success; else what the dataset itself says
+
+    controls: str | None = None  # score static,reversed,swapped or some of them, on a sample
+    control_episodes: int = 10  # how many episodes the sample has, the baseline's too
+    swapped_instruction: str | None = None  # what swapped asks; by default another episode's
+    baseline: Literal["none", "gvl"] = "none"  # gvl: ask for percentages of shuffled frames, too
+    vlm: str | None = None  # where the labels' VLM lies, if not where it was
+    device: str = "auto"  # that it runs on: cuda, cuda:1, mps or cpu
+    device_map: Literal["auto"] | None = None  # "auto" spreads it over all GPUs
+    output: Path | None = None  # folder for new scores where the labels' own cannot be written
+
+    json: bool = False  # print everything as JSON instead of tables
+
+    def __post_init__(self) -> None:
+        """Check what can be known to be wrong before anything is opened."""
+        if self.control_episodes < 1:
+            raise UserError(f"--control-episodes must be at least 1; got {self.control_episodes}")
+        if self.swapped_instruction is not None and "swapped" not in self.control_names:
+            raise UserError("--swapped-instruction needs --controls swapped")
+        check_controls(self.control_names)
+
+    @property
+    def control_names(self) -> list[str]:
+        """The controls that were asked for."""
+        return [name.strip() for name in (self.controls or "").split(",") if name.strip()]
+
+    @property
+    def vlm_config(self) -> VlmConfig:
+        """Where the labels' VLM lies and runs; everything else is as the labels say."""
+        named = {} if self.vlm is None else {"vlm": self.vlm}
+        return VlmConfig(device=self.device, device_map=self.device_map, **named)

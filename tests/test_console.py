@@ -1,0 +1,71 @@
+"""What the tool prints never drives the terminal, whatever a dataset or a file is named."""
+
+import io
+import re
+
+import pytest
+from rich.progress import Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from lerobot_topreward.console import SafeConsole, make_console
+
+TITLE = "\x1b]0;owned\x07"  # sets a terminal's title
+HOSTILE = (
+    *("\x1b[2J", TITLE, "\x00", "\x08", "\x7f", "\x9b31m", "\x85"),
+    *("\u202eevil", "\u2066x\u2069", "\udcff"),
+)
+RAW = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def terminal() -> SafeConsole:
+    return SafeConsole(file=io.StringIO(), force_terminal=True, width=60, highlight=False)
+
+
+def printed(console: SafeConsole) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=ascii)
+def test_control_characters_are_shown(capfd: pytest.CaptureFixture, text: str) -> None:
+    for stderr in (False, True):
+        console = make_console(stderr=stderr)
+        table = Table("task")
+        table.add_row(text + "cup")
+        console.print(f"error: {text}cup", style="red")
+        console.print(table)
+        console.print(Text(text + "cup"))
+    for said in capfd.readouterr():
+        assert RAW.search(said) is None
+        assert said.count("cup") == 3
+
+
+def test_an_escape_is_readable(capfd: pytest.CaptureFixture) -> None:
+    make_console().print("pick\x1b[2J up\nthe \u202ecup \udcff")
+    assert capfd.readouterr().out == "pick\\x1b[2J up\nthe \\u202ecup \\udcff\n"
+
+
+def test_colors_and_tables_survive_on_a_terminal() -> None:
+    console = terminal()
+    table = Table("task", "episodes")
+    table.add_row(f"{TITLE}pick up the cube", "3")
+    console.print("done", style="red")
+    console.print(table)
+    said = printed(console)
+    assert "\x1b[31mdone\x1b[0m" in said
+    assert "]0;owned" in said
+    assert TITLE[:4] not in said
+    rows = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in said.splitlines()[1:]]
+    assert len({len(row) for row in rows}) == 1, rows  # the frame is straight
+
+
+def test_progress_bars_survive_on_a_terminal() -> None:
+    console = terminal()
+    with Progress(TextColumn("{task.description}", markup=False), console=console) as bar:
+        bar.advance(bar.add_task(f"{TITLE}scoring", total=1))
+    said = printed(console)
+    assert "\x1b[?25l" in said  # rich hides the cursor and shows it again
+    assert "\x1b[?25h" in said
+    assert "\\x1b]0;owned" in said
+    assert TITLE[:4] not in said
