@@ -28,6 +28,7 @@ from lerobot_topreward.source import (
     fetch_all_videos,
     frame_table,
     open_source,
+    require_files,
 )
 from lerobot_topreward.transaction import FileOps, place, write_file
 
@@ -43,7 +44,7 @@ def write_curated(plan: Plan, output: Path) -> None:
         UserError: it cannot be written, or LeRobot cannot cut its videos.
     """
     fetch_all_videos(plan.dataset.source)
-    _require_videos(plan.dataset.source, plan.kept)
+    require_kept(plan)
     with made_beside(output, needed=dataset_bytes(plan.dataset)) as folder:
         _keep_episodes(plan, folder, name=f"local/{output.name}")
         if plan.spans:
@@ -62,16 +63,15 @@ def write_curated(plan: Plan, output: Path) -> None:
         write_file(folder / CURATION_FILE, json.dumps(record, indent=1))
 
 
-def _require_videos(source: Source, episodes: list[int]) -> None:
-    # LeRobot answers a missing file by asking the Hub, even about a folder: look first.
-    for key in source.meta.video_keys:
-        for episode in episodes:
-            path = source.root / source.meta.get_video_file_path(episode, key)
-            if not path.is_file():
-                raise UserError(
-                    f"the dataset is incomplete: {path} is missing. Restore it, or use "
-                    "--episodes-file, which needs no videos"
-                )
+def require_kept(plan: Plan) -> None:
+    """Check that all files of the kept episodes are here.
+
+    Raises:
+        UserError: one is missing.
+    """
+    require_files(
+        plan.dataset.source, plan.kept, advice="use --episodes-file, which needs no videos"
+    )
 
 
 def _keep_episodes(plan: Plan, folder: Path, *, name: str) -> None:
