@@ -1,6 +1,7 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -244,3 +245,22 @@ def test_training_that_cannot_go_on(
     printed = capfd.readouterr()
     assert "training stopped: step 1: the loss of these frames is NaN or infinite" in printed.out
     assert "Traceback" not in printed.err
+
+
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_a_video_that_is_missing(
+    record_dataset: RecordDataset, write_labels: WriteLabels, refused: Callable[..., str], dry: Any
+) -> None:
+    recorded = record_dataset(lengths=(6, 5, 4), cameras=("front", "wrist"), file_per_episode=True)
+    root = write_labels(recorded)
+    [lost] = (root / "videos/observation.images.wrist").glob("*/file-001.mp4")
+    lost.unlink()
+    said = refused(root, *dry)
+    assert (
+        f"the dataset is incomplete: {lost} is missing. Restore it, or leave its episodes" in said
+    )
+    assert str(lost) in refused(root, *dry, "--dataset.episodes=[1,2]")
+    dataset = ("--dataset.repo_id=local/x", f"--dataset.root={root}")
+    with pytest.raises(SystemExit) as done:
+        main(["train", *dataset, *ACT, *CPU, "--dataset.episodes=[0,2]", "--dry-run"])
+    assert done.value.code == 0

@@ -5,7 +5,7 @@ import json
 from rich.console import Console
 
 from lerobot_topreward.curate.config import CurateConfig
-from lerobot_topreward.curate.make import write_curated
+from lerobot_topreward.curate.make import require_kept, write_curated
 from lerobot_topreward.curate.output import check_output
 from lerobot_topreward.curate.plan import Plan, make_plan
 from lerobot_topreward.curate.publish import check_push_curated, push_curated
@@ -28,6 +28,8 @@ def curate(config: CurateConfig, *, console: Console) -> int:
     earlier = None if output is None else check_output(output.resolve(), plan.dataset)
     print_plan(plan, console)
     _require_some(plan)
+    if output is not None and plan.dataset.source.revision is None:  # else they are yet to come
+        require_kept(plan)
     if config.dry_run:
         console.print("nothing was written, as --dry-run asks")
         return 0
