@@ -94,7 +94,7 @@ class LabelledDataset:
     @property
     def store(self) -> Store:
         """Where the shards of these scores are, or would be; it may not exist."""
-        return Store(self.labels / WORK_FOLDER / self.key.digest())
+        return Store(self.labels / WORK_FOLDER / self.key.digest(), self.key, self.fps)
 
     @property
     def episodes(self) -> list[int]:
