@@ -20,6 +20,11 @@ from rich.progress import (
 _LINE_EVERY_S = 10.0
 
 
+def warn(text: str) -> None:
+    """Say something on the error stream, in one line, beside what a command prints."""
+    Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(text, style="yellow")
+
+
 class EpisodeProgress:
     """Episodes done, frames per second and the time that is left."""
 

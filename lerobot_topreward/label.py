@@ -20,6 +20,7 @@ from lerobot_topreward.episodes import load_scorer, score_episodes
 from lerobot_topreward.job import (
     Job,
     fetch_job_videos,
+    find_renumbered,
     missing,
     open_job,
     score_key,
@@ -76,6 +77,7 @@ def label(config: LabelConfig, *, console: Console) -> Labelled:
     with _claimed(job):
         job = fetch_job_videos(job)
         store = open_store(job.output, key, dataset=job.source.repo_id)
+        find_renumbered(job, store)
         todo = missing(job, store)
         failed = unusable(job)
         write_run(store, key, run=_run(job, failed=failed, state="running"))
