@@ -22,6 +22,7 @@ from lerobot_topreward.hub_lineage import lineage_of
 from lerobot_topreward.job import (
     Job,
     fetch_job_videos,
+    find_renumbered,
     missing,
     open_job,
     score_key,
@@ -89,6 +90,7 @@ def label(config: LabelConfig, *, console: Console) -> Labelled:
     with _claimed(job):
         job = fetch_job_videos(job)
         store = open_store(job.output, key, fps=job.fps)
+        find_renumbered(job, store)
         todo = missing(job, store)
         if store.damaged:
             console.print(_damage(store.damaged))

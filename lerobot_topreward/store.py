@@ -10,7 +10,8 @@ The key is a hash of everything that changes a raw score. A shard has one row pe
 ``episode_index, segment_start, prefix_length`` (raw frames of the segment), ``frame_index`` (last
 frame shown, within the episode), ``timestamp`` (s), ``log_prob_true, log_prob_false`` (nats, <= 0),
 ``control``. Its metadata hold the episode's fingerprint and segments: a shard is used only for the
-episode that it was made from, so a dataset that grew or changed costs only its new episodes. The
+episode that it was made from, under whatever number that has now, so a dataset that grew, shrank or
+changed costs only its new episodes. The
 control "swapped" also notes which other instruction each segment was asked about.
 """
 
@@ -18,6 +19,7 @@ import errno
 import hashlib
 import json
 import os
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
@@ -187,6 +189,46 @@ class Store:
         sync(partial)
         os.replace(partial, path)
 
+    def renumber(self, fingerprints: Sequence[str], videos: Mapping[int, str]) -> None:
+        """Give shards the numbers that their episodes have now, as after others were deleted.
+
+        A run may die here: each is copied to a number that nobody has before any is replaced.
+
+        Args:
+            fingerprints: of all episodes.
+            videos: prints of their videos, by episode, as far as they are here.
+        """
+        episodes: dict[str, list[int]] = defaultdict(list)
+        for episode, fingerprint in enumerate(fingerprints):
+            episodes[fingerprint].append(episode)
+        shards = {
+            path: _header(path)
+            for path in sorted(self.folder.glob("episode_*.parquet"))
+            if path.is_file()  # reading a pipe would never end
+        }
+
+        def fits(path: Path, episode: int) -> bool:
+            header = shards.get(path, {})
+            return header.get("fingerprint") == fingerprints[episode] and (
+                videos.get(episode) in (None, header.get("video"))
+            )
+
+        copies: dict[Path, Path] = {}
+        free = len(fingerprints) + len(shards)
+        for path, header in shards.items():
+            _, _, suffix = path.stem.partition(".")
+            for episode in episodes.get(str(header.get("fingerprint")), []):
+                target = self.path(episode, suffix or "none")
+                if target in copies or fits(target, episode) or not fits(path, episode):
+                    continue
+                while (copy := self.path(free, suffix or "none")) in shards:
+                    free += 1
+                free += 1
+                if _copy(path, copy, episode=episode):
+                    copies[target] = copy
+        for target, copy in copies.items():
+            os.replace(copy, target)
+
     def read(
         self,
         segments: Sequence[Segment],
@@ -215,18 +257,22 @@ class Store:
             if not path.is_file():  # reading a pipe would never end
                 raise ValueError
             table = pq.read_table(path)
-            header = dict(json.loads((table.schema.metadata or {})[b"topreward"]))
-        except (OSError, pa.ArrowException, KeyError, ValueError, TypeError, RecursionError):
+        except (OSError, pa.ArrowException, ValueError):
             self.damaged.add(episode)
             return None
+        header = _header_of(table.schema)
         wanted = {"fingerprint": fingerprint, "segments": _describe(segments)}
         if video is not None:
             wanted["video"] = video
         if asked is not None:
             wanted["asked"] = list(asked)
-        if any(header.get(name) != value for name, value in wanted.items()):
+        if header and any(header.get(name) != value for name, value in wanted.items()):
             return None
-        if not table.schema.equals(SCHEMA) or not self._is_whole(table, segments, control):
+        if (
+            not header
+            or not table.schema.equals(SCHEMA)
+            or not self._is_whole(table, segments, control)
+        ):
             self.damaged.add(episode)
             return None
         columns = {name: table[name].to_numpy() for name in SCHEMA.names if name != "control"}
@@ -255,6 +301,34 @@ def _unscored(segment: Segment, control: str, *, key: ScoreKey, fps: float) -> P
     last = shown[images_shown(lengths, shown) - 1]
     unknown = np.full(len(lengths), np.nan, dtype=np.float32)
     return PrefixScores(segment, control, lengths, segment.start + last, unknown, unknown)
+
+
+def _header(path: Path) -> dict[str, Any]:
+    try:
+        return _header_of(pq.read_schema(path))
+    except (OSError, pa.ArrowException):
+        return {}
+
+
+def _header_of(schema: pa.Schema) -> dict[str, Any]:
+    """What a shard says of itself; nothing where it is damaged."""
+    try:
+        return dict(json.loads((schema.metadata or {})[b"topreward"]))
+    except (KeyError, ValueError, TypeError, RecursionError):
+        return {}
+
+
+def _copy(path: Path, copy: Path, *, episode: int) -> bool:
+    """Copy a shard for another number of its episode, unless it is damaged."""
+    try:
+        table = pq.read_table(path)
+        numbers = pa.array(np.full(len(table), episode))
+        table = table.set_column(0, SCHEMA.field("episode_index"), numbers)
+    except (OSError, pa.ArrowException):
+        return False
+    pq.write_table(table, copy)
+    sync(copy)
+    return True
 
 
 def _describe(segments: Sequence[Segment]) -> list[list[Any]]:
