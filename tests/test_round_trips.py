@@ -251,9 +251,13 @@ EDITS = [
     Edit("remove advantage", _removed("topreward.advantage"), (ALL,), ("topreward.advantage",)),
     Edit("reencode videos", _reencoded, (ALL,)),
 ]
+SLOW = {"delete twice", "split and merge", "merge with its own part", "remove another's feature"}
 
 
-@pytest.mark.parametrize("edit", EDITS, ids=lambda edit: edit.name)
+@pytest.mark.parametrize(
+    "edit",
+    [pytest.param(e, id=e.name, marks=[pytest.mark.slow] * (e.name in SLOW)) for e in EDITS],
+)
 def test_labels_outlive(edit: Edit, copy: Path, labelled: Path, tmp_path: Path, run: Run) -> None:
     before, judged = rows_of(labelled), evaluated(run, labelled)
     for made, kept in zip(edit.make(copy, tmp_path / "made"), edit.kept, strict=True):
@@ -341,6 +345,7 @@ def test_lerobots_command_in_place(
 # Curated, then edited
 
 
+@pytest.mark.slow
 def test_curated_then_deleted(labelled: Path, tmp_path: Path, run: Run) -> None:
     rules = ("--keep-top", "0.6", "--output", tmp_path / "good")
     assert run("curate", "--root", labelled, *rules)[0] == 0
@@ -366,6 +371,7 @@ def test_what_was_edited_is_curated(labelled: Path, tmp_path: Path, run: Run) ->
     assert page.is_file()
 
 
+@pytest.mark.slow
 def test_curated_parts_are_merged(labelled: Path, tmp_path: Path, run: Run) -> None:
     judged = evaluated(run, labelled)
     roots = []
@@ -397,7 +403,7 @@ def held(record_dataset: RecordDataset, tmp_path_factory: pytest.TempPathFactory
     return root
 
 
-@pytest.mark.parametrize("prefixes", ["every", "15"])
+@pytest.mark.parametrize("prefixes", ["every", pytest.param("15", marks=pytest.mark.slow)])
 def test_trimmed_episodes_have_the_scores_that_were_given(
     held: Path, tiny_vlm: Path, tmp_path: Path, run: Run, label: Label, prefixes: str
 ) -> None:
@@ -442,6 +448,7 @@ def shards(output: Path) -> set[str]:
     return {path.name for path in output.glob("topreward/*/episode_*.parquet")}
 
 
+@pytest.mark.slow
 def test_labelled_again_after_episodes_were_deleted(
     source: Path, tmp_path: Path, label: Label, labelled: Path
 ) -> None:
@@ -461,6 +468,7 @@ def test_labelled_again_after_episodes_were_deleted(
     assert frame_episodes(output) == [0, 1]
 
 
+@pytest.mark.slow
 def test_labelled_again_in_another_order(
     source: Path, tmp_path: Path, label: Label, labelled: Path
 ) -> None:
