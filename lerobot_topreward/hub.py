@@ -36,8 +36,10 @@ from lerobot_topreward.errors import UserError
 RepoType = Literal["dataset", "model"]
 
 _CONVERT = "python -m lerobot.scripts.convert_dataset_v21_to_v30 --repo-id="
-_WAITS_S = (1, 2, 4, 8)  # before a busy Hub is asked again
-_LONGEST_WAIT_S = 300  # the Hub's own window for rate limits; for longer nobody watches
+_WAITS_S = (1, 2, 4, 8)  # before the tries after the first
+_LONGEST_WAIT_S = (
+    300  # the Hub's window for rate limits is 300 s; after a longer wait run again instead
+)
 _BUSY = (408, 429, 500, 502, 503, 504)  # those that huggingface_hub retries, where it does
 _CUT = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
 _NO_DISK = (
@@ -53,7 +55,7 @@ _NO_DISK = (
 
 
 class _Client(httpx.Client):
-    """huggingface_hub's client, which never waits for ever and asks a busy Hub again.
+    """huggingface_hub's client with a time limit, which asks a busy Hub again.
 
     huggingface_hub retries about half of its requests (`http_backoff`) and passes ``timeout=None``
     with many. What is given up here is raised as an error that `http_backoff` does not retry.
@@ -243,7 +245,7 @@ _ADVICE = {
     404: "The repository, its branch or a file of it has gone: look there, then run again",
     409: "Somebody changed it at the same time: run again",
     412: "Somebody changed it at the same time: run again",
-    413: "It is too much for one request: ask the Hub's people, or push fewer episodes",
+    413: "It is too much for one request: push fewer episodes, or ask Hugging Face",
     416: "The file changed while it was read: run again",
 }
 
@@ -277,7 +279,7 @@ def _disk(error: BaseException, *, repo_id: str) -> str | None:
         return None
     return (
         f"{repo_id!r} cannot be stored in the cache: {error.filename or constants.HF_HOME}: "
-        f"{error.strerror}. Make room or mend that, or name another folder in HF_HOME"
+        f"{error.strerror}. Make room, or name another folder in HF_HOME"
     )
 
 
@@ -294,7 +296,7 @@ def _garbled(error: BaseException, *, repo_id: str) -> str | None:
         return None
     what = " ".join(str(error).split())[:200]
     return (
-        f"{repo_id!r} needs the Hub, and {constants.ENDPOINT} gave an answer that is none of a Hub "
+        f"{repo_id!r} needs the Hub, and {constants.ENDPOINT} gave an answer that is not the Hub's "
         f"({type(error).__name__}: {what}).\nCheck HF_ENDPOINT and the proxy, and run again"
     )
 

@@ -273,8 +273,7 @@ def _check_replaceable(api: HfApi, target: _Target, commit: str, *, ours: Lineag
     if why is not None:
         raise UserError(
             f"{to.option} {to.repo_id!r} must not hold another dataset on {target.revision!r}; "
-            f"{why}; yours has {ours.size[0]} of {ours.size[1]}.\nName another repository, or a "
-            "--branch of its own"
+            f"{why}.\nName another repository, or a --branch of its own"
         )
 
 

@@ -1,6 +1,7 @@
 """A Hub that refuses, cuts, hangs and talks nonsense: labels stay, it is said, the next run ends it."""
 
 import hashlib
+import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -21,6 +22,7 @@ from lerobot_topreward.dataset import write_columns
 from lerobot_topreward.fingerprints import dataset_fingerprint
 from lerobot_topreward.records import FrameRewards
 from lerobot_topreward.source import frame_table, open_source
+from lerobot_topreward.store import ScoreKey
 
 __all__ = ["client", "client_process", "hub", "hub_server"]
 
@@ -119,10 +121,31 @@ def labelled(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         log_prob_false=nats,
         progress=np.linspace(0, 1, len(nats), dtype=np.float32),
         advantage=np.zeros(len(nats), dtype=np.float32),
+        scored=np.ones(len(nats), dtype=bool),
     )
     output = tmp_path_factory.mktemp("attacked") / "labelled"
     fingerprint = dataset_fingerprint(opened, frames)
-    write_columns(source, rewards, output, fingerprint=fingerprint, provenance={})
+    scoring = ScoreKey(
+        vlm="v",
+        vlm_revision="r",
+        dtype="float32",
+        quantize=None,
+        engine="one-pass",
+        prompt="p",
+        camera="observation.images.front",
+        instruction=None,
+        sample_fps=2.0,
+        final_frame=True,
+        prefixes=None,
+        max_pixels=None,
+    )
+    made = {
+        "scoring": asdict(scoring),
+        "normalize": "episode",
+        "scale": "log-prob",
+        "horizon_frames": 10,
+    }
+    write_columns(source, rewards, output, fingerprint=fingerprint, provenance=made)
     assert pq.read_table(output / "data").num_rows == len(nats)
     return output
 
@@ -220,7 +243,7 @@ NONSENSE = [
             f"{where} answers {what!r}",
             PUSH[where],
             {"status": 200, "body": what},
-            said=("none of a Hub", "whose your token is", "does not name its commit"),
+            said=("is not the Hub's", "whose your token is", "does not name its commit"),
         )
         for where in ("whoami", "repository", "head", "tree", "preupload", "batch", "commit")
         for what in (HTML, b"", b"{}", b'{"', b"null", b"[3]", b"\xff\xfe")
@@ -231,7 +254,7 @@ NONSENSE = [
             f"{where} goes round in circles",
             PUSH[where],
             {"status": 307, "headers": {"Location": "?again"}, "body": b""},
-            said=("TooManyRedirects", "Location", "Redirect", "307", "none of a Hub"),
+            said=("TooManyRedirects", "Location", "Redirect", "307", "is not the Hub's"),
         )
         for where in ("whoami", "tree", "preupload", "commit")
     ),
@@ -336,3 +359,40 @@ def test_reading_survives(
     assert not output.exists()
     hub.reset_faults()
     assert "--vlm" in client("command", arguments=arguments)["errors"]
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        ("report", "--output"),
+        ("report", "--rerun"),
+        ("label", "--output"),
+        ("curate", "--output"),
+        ("curate", "--episodes-file"),
+    ],
+)
+@pytest.mark.parametrize("place", ["pipe.rrd", "file/below.rrd", "/dev/full/below.rrd"])
+def test_output_that_no_file_can_be(
+    client: Client,
+    source: Path,
+    labelled: Path,
+    tiny_vlm: Path,
+    tmp_path: Path,
+    command: str,
+    option: str,
+    place: str,
+) -> None:
+    os.mkfifo(tmp_path / "pipe.rrd")
+    (tmp_path / "file").write_text("mine")
+    more = {"curate": ["--keep-top", "0.5"], "label": ["--vlm", str(tiny_vlm)], "report": []}
+    root = source if command == "label" else labelled
+    if option == "--rerun":
+        more["report"] = ["--output", str(tmp_path / "report.html")]
+    arguments = [command, "--root", str(root), option, str(tmp_path / place), *more[command]]
+    ran = client("command", arguments=arguments)
+    assert ran["code"] == 2
+    assert ran["errors"].startswith("error: ")
+    assert str(tmp_path / place) in ran["errors"]
+    assert ran["errors"].count("\n") <= 2
+    assert (tmp_path / "pipe.rrd").is_fifo()
+    assert (tmp_path / "file").read_text() == "mine"

@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -125,3 +128,23 @@ def test_nobody_at_the_other_end(client: Client):
 def test_other_errors_pass_through():
     with pytest.raises(ZeroDivisionError), translate_errors(repo_id="alice/cubes"):
         _ = 1 / 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("home", ["a file", "/dev/full/home", "/proc/home"])
+def test_home_that_cannot_be_used_is_named(
+    hub: Hub, record_dataset: Callable[..., Path], tmp_path: Path, home: str
+):
+    hub.add("alice/cubes", record_dataset(lengths=(4,), cameras=()), tag="v3.0")
+    (tmp_path / "a file").write_text("")
+    ran = subprocess.run(
+        [sys.executable, "-m", "lerobot_topreward", "label", "--repo-id", "alice/cubes"],
+        env=os.environ | hub.environment(tmp_path / home),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 2, ran.stderr
+    assert "HF_HOME" in ran.stderr
+    assert str(tmp_path / home) in ran.stderr
+    assert "Traceback" not in ran.stderr

@@ -108,7 +108,12 @@ def labelled_by_us(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
         prefixes=None,
         max_pixels=None,
     )
-    provenance = {"scoring": asdict(scoring), "scale": "log-prob", "horizon_frames": 10}
+    provenance = {
+        "scoring": asdict(scoring),
+        "normalize": "episode",
+        "scale": "log-prob",
+        "horizon_frames": 10,
+    }
     fingerprint = dataset_fingerprint(*opened(source))
     folder = tmp_path_factory.mktemp("by-us") / "dataset"
     return write_labels(source, folder, fingerprint=fingerprint, provenance=provenance)
@@ -163,9 +168,11 @@ def test_labels_go_to_a_branch_of_the_source(
         assert loaded["rewards"] == pytest.approx(
             {
                 "topreward.log_prob": -1,
+                "topreward.log_prob_false": -2,
                 "topreward.progress": 1,
                 "topreward.advantage": 0,
                 "topreward.labelled": 1,
+                "topreward.scored": 1,
             }
         )
     for revision in (None, "main"):
@@ -504,7 +511,7 @@ def test_name_in_other_letters_is_the_source_all_the_same(hub: Hub, push: Client
         ({"scoped": ["repo.write"]}, "alice/new", None),
         ({"scoped": None}, "alice/new", None),
         ({}, "bob/cubes", "the Hub forbade it (403)"),
-        ({}, "", "--hub-repo-id must look like OWNER/NAME"),
+        ({}, "", "--hub-repo-id is empty"),
         ({}, "cubes", "--hub-repo-id must look like OWNER/NAME"),
     ],
 )
@@ -562,7 +569,8 @@ def test_refused_push_is_known_before_anything_is_written(
     hub.add("alice/other", others["recordings"])
     vlm = ("--vlm", "/nowhere") if command == "label" else ("--keep-top", "0.5")
     given = ("--root", labelled_by_us, "--output", tmp_path / "output", *vlm, "--push-to-hub")
-    arguments = [command, *map(str, given), "--hub-repo-id", "alice/other", *options]
+    to = () if "--hub-repo-id" in options else ("--hub-repo-id", "alice/other")
+    arguments = [command, *map(str, given), *to, *options]
     ran = client("command", arguments=arguments, token=token)
     assert ran["code"] == 2
     assert said in ran["errors"]
