@@ -235,7 +235,8 @@ def find_video(source: Source, camera: str, episode: int) -> tuple[Path, float, 
     kind = f"videos/{camera}"
     rows: Any = episode_rows(source.meta)[episode : episode + 2]  # this one and the next
     name, *next_name = _places(source, rows, camera=camera)
-    start, *next_start = rows[f"{kind}/from_timestamp"]
+    starts: list[Any] = rows[f"{kind}/from_timestamp"]
+    start, *next_start = starts
     path = find_file(source.root, name)
     if path is None:
         raise EpisodeError(f"{name} is missing; copy or download the dataset again")

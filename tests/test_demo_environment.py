@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -90,11 +91,13 @@ def test_the_camera_is_that_of_the_demo_dataset() -> None:
     env = PickPlaceEnv(pixels=True)
     seen = [env.reset(seed=seed)[0]["pixels"]["front"] for seed in range(2)]
     assert (seen[0] != seen[1]).any()
-    assert env.observation_space["pixels"]["front"].contains(seen[0])
+    assert env.observation_space.contains(env.reset(seed=1)[0])
     np.testing.assert_array_equal(env.render().shape, seen[0].shape)
     [video] = ASSETS.glob("dataset/videos/observation.images.front/*/*.mp4")
     with av.open(str(video)) as container:
-        recorded = next(container.decode(video=0)).to_ndarray(format="rgb24")
+        [recorded, *_] = [
+            f.to_ndarray(format="rgb24") for f in islice(container.decode(video=0), 1)
+        ]
     assert recorded.shape == seen[0].shape
     # Table and arm look the same at the beginning; cube and disc lie elsewhere.
     differ = np.abs(seen[0].astype(int) - recorded.astype(int)).max(axis=2) > 40

@@ -425,7 +425,7 @@ def test_static_scores_of_the_store_are_drawn(report: Report, labelled: Path) ->
         replace(one, control="static", log_prob_true=one.log_prob_true * 0 - 8) for one in still
     ]
     video = video_prints(dataset.source, dataset.frames, camera=CAMERA, episodes=[1])[1]
-    dataset.store.write(still, fingerprint=fingerprints[1], video=video, fps=10)
+    dataset.store.write(still, fingerprint=fingerprints[1], video=video)
     try:
         found = embedded(report("--videos", "none")[2])
     finally:

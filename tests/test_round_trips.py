@@ -186,7 +186,7 @@ def delete(root: Path, episodes: list[int], folder: Path) -> LeRobotDataset:
     return tools.delete_episodes(load(root), episodes, output_dir=folder, repo_id="local/left")
 
 
-def split(root: Path, folder: Path, **parts: list[int]) -> list[LeRobotDataset]:
+def split(root: Path, folder: Path, **parts: float | list[int]) -> list[LeRobotDataset]:
     return list(tools.split_dataset(load(root), parts, output_dir=folder).values())
 
 
@@ -300,7 +300,7 @@ def test_datasets_labelled_alike_are_merged(
 def test_tasks_that_were_corrected_keep_their_old_scores(
     copy: Path, labelled: Path, run: Run
 ) -> None:
-    corrected = dict.fromkeys(TASKS, "tidy up")
+    corrected: dict[str, str] = dict.fromkeys(TASKS, "tidy up")
     tools.modify_tasks(load(copy), task_replacements=corrected)
     assert_columns_kept(copy, rows_of(labelled))
     assert_scores_kept(copy, labelled, tasks=False)

@@ -40,7 +40,9 @@ def path(tmp_path: Path, rewards: FrameRewards) -> Path:
 
 def test_the_file_is_what_is_promised(path: Path, rewards: FrameRewards) -> None:
     table = pq.read_table(path)
-    expected = dict.fromkeys(("index", "episode_index", "frame_index"), pa.int64()) | dict.fromkeys(
+    expected: dict[str, pa.DataType] = dict.fromkeys(
+        ("index", "episode_index", "frame_index"), pa.int64()
+    ) | dict.fromkeys(
         ("progress_sparse", "log_prob_true", "log_prob_false", "progress", "advantage"),
         pa.float32(),
     )

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from lerobot_topreward.config import LabelConfig
+from lerobot_topreward.config import LabelConfig, with_options
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.job import Job, fetch_job_videos, score_key
 from lerobot_topreward.labelled import LabelledDataset, default_output
@@ -38,13 +38,10 @@ def same_vlm(dataset: LabelledDataset, given: VlmConfig | None) -> VlmConfig:
             f"these labels were made with a checkpoint in a folder named '{vlm}', which is not "
             f"here; say where it lies: --vlm FOLDER"
         )
-    return VlmConfig(
-        vlm=vlm,
-        vlm_revision=given.vlm_revision or key.vlm_revision,
-        device=given.device,
-        dtype=key.dtype,
-        device_map=given.device_map,
-        quantize=key.quantize,
+    made_with = {"dtype": key.dtype, "quantize": key.quantize}
+    revision = given.vlm_revision or key.vlm_revision
+    return with_options(
+        VlmConfig, {**asdict(given), **made_with, "vlm": vlm, "vlm_revision": revision}
     )
 
 

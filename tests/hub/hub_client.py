@@ -80,7 +80,7 @@ def run_waited() -> list[float]:
 
 def run_command(*, arguments: list[str]) -> dict[str, Any]:
     """Run the command line; gives its exit code and what it printed."""
-    out, errors = StringIO(), StringIO()
+    out, errors, code = StringIO(), StringIO(), None
     with redirect_stdout(out), redirect_stderr(errors):
         try:
             main(arguments)

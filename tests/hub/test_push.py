@@ -490,7 +490,9 @@ def test_data_are_not_fetched_where_the_sidecar_says_enough(
 def test_a_copy_without_labels_gets_them(hub: Hub, push: Client, source: Path):
     repo = hub.add("alice/copy", source)
     assert push(repo_id="alice/copy")["branch"] == "main"
-    assert changed_between(repo, repo.resolve("main").parent.sha, "main") == CHANGED
+    parent = repo.resolve("main").parent
+    assert parent is not None
+    assert changed_between(repo, parent.sha, "main") == CHANGED
 
 
 def test_name_in_other_letters_is_the_source_all_the_same(hub: Hub, push: Client, source: Path):
