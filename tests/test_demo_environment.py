@@ -3,7 +3,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +93,7 @@ def test_the_camera_is_that_of_the_demo_dataset() -> None:
     assert env.observation_space.contains(env.reset(seed=1)[0])
     np.testing.assert_array_equal(env.render().shape, seen[0].shape)
     [video] = ASSETS.glob("dataset/videos/observation.images.front/*/*.mp4")
+    recorded = np.zeros(0)
     with av.open(str(video)) as container:
         [recorded, *_] = [
             f.to_ndarray(format="rgb24") for f in islice(container.decode(video=0), 1)

@@ -1,6 +1,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -40,7 +41,7 @@ def path(tmp_path: Path, rewards: FrameRewards) -> Path:
 
 def test_the_file_is_what_is_promised(path: Path, rewards: FrameRewards) -> None:
     table = pq.read_table(path)
-    expected: dict[str, pa.DataType] = dict.fromkeys(
+    expected: dict[str, Any] = dict.fromkeys(
         ("index", "episode_index", "frame_index"), pa.int64()
     ) | dict.fromkeys(
         ("progress_sparse", "log_prob_true", "log_prob_false", "progress", "advantage"),
