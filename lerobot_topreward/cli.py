@@ -172,7 +172,7 @@ def _label(config: LabelConfig) -> int:
         out.print(f"{what:<20} {result.output}")
     else:
         out.print("no episode has a reward, so no dataset was written")
-    out.print(f"raw scores           {result.store}")
+    out.print(f"raw scores           {result.store.folder}")
     if result.pushed is not None:
         state = "unchanged" if result.pushed.unchanged else f"{result.pushed.uploaded} files"
         out.print(f"pushed               {result.pushed.url} ({state})")

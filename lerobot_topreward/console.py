@@ -51,6 +51,11 @@ def make_console(*, stderr: bool = False) -> Console:
     return SafeConsole(stderr=stderr, highlight=False, soft_wrap=True, markup=False)
 
 
+def warn(text: str) -> None:
+    """Say something on the error stream, in one line, beside what a command prints."""
+    Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(text, style="yellow")
+
+
 class EpisodeProgress:
     """Episodes done, frames per second and the time that is left."""
 

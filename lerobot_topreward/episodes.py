@@ -106,6 +106,5 @@ def _keep(
                 scores,
                 fingerprint=job.fingerprints.episodes[episode],
                 video=job.videos.get(episode),
-                fps=job.fps,
                 asked=asked(job.parts(episode), control, swapped),
             )

@@ -11,6 +11,7 @@ from lerobot_topreward.labelled import default_output
 from lerobot_topreward.prompts import question
 from lerobot_topreward.records import PrefixScores, Segment
 from lerobot_topreward.selection import parse_episodes, resolve_camera
+from lerobot_topreward.sidecar import SIDECAR_NAME, dataset_of, fingerprint_of
 from lerobot_topreward.source import (
     FrameTable,
     Source,
@@ -20,7 +21,8 @@ from lerobot_topreward.source import (
     open_source,
     segments,
 )
-from lerobot_topreward.store import ScoreKey, Store
+from lerobot_topreward.store import ScoreKey, Store, full_disk_reported, read_run
+from lerobot_topreward.stored_labels import edited_since
 from lerobot_topreward.vlm.identity import VlmIdentity
 
 
@@ -83,14 +85,28 @@ def open_job(config: LabelConfig) -> Job:
     episodes = parse_episodes(config.episodes, total=total, max_episodes=config.max_episodes)
     frames = frame_table(source)
     cut = segments(source, frames, episodes, instruction=config.instruction)
+    fingerprints = read_fingerprints(source, frames)
+    if config.output is None and not config.in_place and source.revision is None:
+        _refuse_edited_copy(source, fingerprints)
     return Job(
         config=config,
         source=source,
         camera=camera,
         frames=frames,
         segments=cut,
-        fingerprints=read_fingerprints(source, frames),
+        fingerprints=fingerprints,
         output=_output(config, source),
+    )
+
+
+def _refuse_edited_copy(source: Source, fingerprints: Fingerprints) -> None:
+    """Refuse what was recorded into a labelled copy: a copy of the copy would know no scores."""
+    sidecar = source.root / SIDECAR_NAME
+    made_for = fingerprint_of(sidecar)
+    if made_for in (None, fingerprints.dataset) or dataset_of(sidecar) in (None, source.repo_id):
+        return
+    raise UserError(
+        f"{edited_since(source, sidecar)}. To score this folder anew all the same, name an --output"
     )
 
 
@@ -117,6 +133,18 @@ def _output(config: LabelConfig, source: Source) -> Path:
             )
         return output
     return default_output(source)
+
+
+def find_renumbered(job: Job, store: Store) -> None:
+    """Look in a store for episodes of a dataset that has changed since, under other numbers.
+
+    Raises:
+        UserError: the disk is full.
+    """
+    run = store.folder / "run.json"
+    if run.is_file() and read_run(run).get("fingerprint") != job.fingerprints.dataset:
+        with full_disk_reported(store.folder):
+            store.renumber(job.fingerprints.episodes, job.videos)
 
 
 def score_key(job: Job, identity: VlmIdentity) -> ScoreKey:

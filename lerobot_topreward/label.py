@@ -3,7 +3,7 @@
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from lerobot_topreward.hub_lineage import lineage_of
 from lerobot_topreward.job import (
     Job,
     fetch_job_videos,
+    find_renumbered,
     missing,
     open_job,
     score_key,
@@ -63,7 +64,7 @@ class Labelled:
     """What a run did, for the table at its end."""
 
     output: Path
-    store: Path
+    store: Store
     labelled: int  # episodes with rewards, those of earlier runs included
     scored: int  # episodes that went through the VLM in this run
     failed: Mapping[int, str]  # episode -> reason
@@ -88,8 +89,11 @@ def label(config: LabelConfig, *, console: Console) -> Labelled:
     key = score_key(job, identity)
     with _claimed(job):
         job = fetch_job_videos(job)
-        store = open_store(job.output, key)
+        store = open_store(job.output, key, fps=job.fps)
+        find_renumbered(job, store)
         todo = missing(job, store)
+        if store.damaged:
+            console.print(_damage(store.damaged))
         failed = unusable(job) | without_video(job, todo)
         todo = {episode: controls for episode, controls in todo.items() if episode not in failed}
         shown = _shown_before(store)
@@ -109,7 +113,7 @@ def label(config: LabelConfig, *, console: Console) -> Labelled:
                 console.print(f"debiased             {debias_effect(scores, static)}")
         result = Labelled(
             output=job.output,
-            store=store.folder,
+            store=store,
             labelled=len({score.segment.episode_index for score in scores}),
             scored=scored,
             failed=failed,
@@ -122,6 +126,11 @@ def label(config: LabelConfig, *, console: Console) -> Labelled:
         if config.push_to_hub and scores and not interrupted:
             result = replace(result, pushed=_push(job, key, result))
     return replace(result, seconds=time.monotonic() - began)
+
+
+def _damage(episodes: Collection[int]) -> str:
+    names = ", ".join(map(str, sorted(episodes)[:5])) + (", ..." if len(episodes) > 5 else "")
+    return f"the stored scores of episode {names} are damaged: scored again"
 
 
 @contextmanager

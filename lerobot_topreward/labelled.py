@@ -6,7 +6,6 @@ where ``scored`` is true, they are that prefix's own score. A dataset from the H
 curated, needs no store.
 """
 
-import logging
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from huggingface_hub.errors import EntryNotFoundError
 from lerobot.datasets.utils import INFO_PATH
 from lerobot.utils.constants import HF_LEROBOT_HOME
 
+from lerobot_topreward.console import warn
 from lerobot_topreward.errors import EpisodeError, UserError
 from lerobot_topreward.fingerprints import Fingerprints, read_fingerprints, video_prints
 from lerobot_topreward.hub import translate_errors
@@ -43,7 +43,6 @@ from lerobot_topreward.stored_labels import (
 )
 from lerobot_topreward.transaction import WORK_FOLDER
 
-_LOGGER = logging.getLogger(__name__)
 _NEEDED = (  # the other columns are made of these
     "topreward.log_prob",
     "topreward.log_prob_false",
@@ -94,7 +93,7 @@ class LabelledDataset:
     @property
     def store(self) -> Store:
         """Where the shards of these scores are, or would be; it may not exist."""
-        return Store(self.labels / WORK_FOLDER / self.key.digest())
+        return Store(self.labels / WORK_FOLDER / self.key.digest(), self.key, self.fps)
 
     @property
     def episodes(self) -> list[int]:
@@ -149,7 +148,7 @@ def open_labelled(
     if sidecar is not None and labels is None and has_columns(source):
         made_for = fingerprint_of(sidecar)
         if made_for is not None and made_for != fingerprints.dataset:
-            _LOGGER.warning(columns_instead(source, sidecar))
+            warn(columns_instead(source, sidecar))
             return _of_columns(source, table, fingerprints, name=dataset_of(sidecar))
     if sidecar is None:
         return _of_columns(source, table, fingerprints, name=None)

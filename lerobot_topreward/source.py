@@ -348,6 +348,28 @@ def fetch_all_videos(source: Source) -> None:
     _fetch(source, [name for key in source.meta.video_keys for name in _files(source, camera=key)])
 
 
+def require_files(source: Source, episodes: Container[int] | None, *, advice: str) -> None:
+    """Check that the data and all cameras' videos of these episodes, or of all, are here.
+
+    LeRobot answers a missing file by asking the Hub, even about a local folder.
+
+    Args:
+        source: A local dataset, or one whose files were fetched.
+        episodes: Which episodes.
+        advice: What else to do than to restore a missing file.
+
+    Raises:
+        UserError: Names the first file that is missing.
+    """
+    for camera in (None, *source.meta.video_keys):
+        for name in _files(source, camera=camera, episodes=episodes):
+            if find_file(source.root, name) is None:
+                raise UserError(
+                    f"the dataset is incomplete: {source.root / name} is missing. Restore it, or "
+                    f"{advice}"
+                )
+
+
 def episode_rows(meta: LeRobotDatasetMetadata) -> Dataset:
     """Give the table of episodes, which LeRobot leaves out only when there are none."""
     if meta.episodes is None:

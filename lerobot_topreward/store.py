@@ -10,7 +10,8 @@ The key is a hash of everything that changes a raw score. A shard has one row pe
 ``episode_index, segment_start, prefix_length`` (raw frames of the segment), ``frame_index`` (last
 frame shown, within the episode), ``timestamp`` (s), ``log_prob_true, log_prob_false`` (nats, <= 0),
 ``control``. Its metadata hold the episode's fingerprint and segments: a shard is used only for the
-episode that it was made from, so a dataset that grew or changed costs only its new episodes. The
+episode that it was made from, under whatever number that has now, so a dataset that grew, shrank or
+changed costs only its new episodes. The
 control "swapped" also notes which other instruction each segment was asked about.
 """
 
@@ -18,9 +19,10 @@ import errno
 import hashlib
 import json
 import os
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ from filelock import FileLock, Timeout
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.plain import read_json_object
 from lerobot_topreward.records import PrefixScores, Segment
+from lerobot_topreward.scoring import images_shown, prefix_lengths, sample_frames
 from lerobot_topreward.transaction import (
     MANIFEST,
     WORK_FOLDER,
@@ -144,6 +147,9 @@ class Store:
     """The shards of one key."""
 
     folder: Path
+    key: ScoreKey
+    fps: float  # the dataset's clock, Hz
+    damaged: set[int] = field(default_factory=set)  # episodes of which a read found such a shard
 
     def path(self, episode: int, control: str) -> Path:
         """Where a shard is, whether or not it exists."""
@@ -156,7 +162,6 @@ class Store:
         *,
         fingerprint: str,
         video: str | None,
-        fps: float,
         asked: Sequence[str] | None = None,
     ) -> None:
         """Write the shard of one episode and control, whole or not at all.
@@ -165,11 +170,10 @@ class Store:
             scores: of every segment of the episode, in their order.
             fingerprint: the episode's.
             video: print of the video that was scored, see `fingerprints.video_prints`.
-            fps: the dataset's clock, Hz.
             asked: what each segment was asked about, where that is not its own instruction.
         """
         first = scores[0]
-        table = pa.concat_tables([_table(score, fps=fps) for score in scores])
+        table = pa.concat_tables([_table(score, fps=self.fps) for score in scores])
         header = {
             "fingerprint": fingerprint,
             "video": video,
@@ -185,6 +189,46 @@ class Store:
         sync(partial)
         os.replace(partial, path)
 
+    def renumber(self, fingerprints: Sequence[str], videos: Mapping[int, str]) -> None:
+        """Give shards the numbers that their episodes have now, as after others were deleted.
+
+        A run may die here: each is copied to a number that nobody has before any is replaced.
+
+        Args:
+            fingerprints: of all episodes.
+            videos: prints of their videos, by episode, as far as they are here.
+        """
+        episodes: dict[str, list[int]] = defaultdict(list)
+        for episode, fingerprint in enumerate(fingerprints):
+            episodes[fingerprint].append(episode)
+        shards = {
+            path: _header(path)
+            for path in sorted(self.folder.glob("episode_*.parquet"))
+            if path.is_file()  # reading a pipe would never end
+        }
+
+        def fits(path: Path, episode: int) -> bool:
+            header = shards.get(path, {})
+            return header.get("fingerprint") == fingerprints[episode] and (
+                videos.get(episode) in (None, header.get("video"))
+            )
+
+        copies: dict[Path, Path] = {}
+        free = len(fingerprints) + len(shards)
+        for path, header in shards.items():
+            _, _, suffix = path.stem.partition(".")
+            for episode in episodes.get(str(header.get("fingerprint")), []):
+                target = self.path(episode, suffix or "none")
+                if target in copies or fits(target, episode) or not fits(path, episode):
+                    continue
+                while (copy := self.path(free, suffix or "none")) in shards:
+                    free += 1
+                free += 1
+                if _copy(path, copy, episode=episode):
+                    copies[target] = copy
+        for target, copy in copies.items():
+            os.replace(copy, target)
+
     def read(
         self,
         segments: Sequence[Segment],
@@ -196,6 +240,8 @@ class Store:
     ) -> list[PrefixScores] | None:
         """Read an episode's shard; None where there is none that fits this episode.
 
+        A shard is believed only if it holds a log-probability for every prefix of the schedule.
+
         Args:
             segments: of the episode, in their order.
             control: which shard.
@@ -203,22 +249,86 @@ class Store:
             video: print of its video now; None, where that is not here, takes any.
             asked: what each segment must have been asked about; None takes whatever it was.
         """
-        path = self.path(segments[0].episode_index, control)
+        episode = segments[0].episode_index
+        path = self.path(episode, control)
+        if not os.path.lexists(path):
+            return None
         try:
+            if not path.is_file():  # reading a pipe would never end
+                raise ValueError
             table = pq.read_table(path)
-            header = dict(json.loads((table.schema.metadata or {})[b"topreward"]))
-        except (OSError, pa.ArrowException, KeyError, ValueError, TypeError):
-            return None  # missing or damaged: scored anew
+        except (OSError, pa.ArrowException, ValueError):
+            self.damaged.add(episode)
+            return None
+        header = _header_of(table.schema)
         wanted = {"fingerprint": fingerprint, "segments": _describe(segments)}
         if video is not None:
             wanted["video"] = video
         if asked is not None:
             wanted["asked"] = list(asked)
-        fits = all(header.get(name) == value for name, value in wanted.items())
-        if not fits or not table.schema.equals(SCHEMA):
+        if header and any(header.get(name) != value for name, value in wanted.items()):
+            return None
+        if (
+            not header
+            or not table.schema.equals(SCHEMA)
+            or not self._is_whole(table, segments, control)
+        ):
+            self.damaged.add(episode)
             return None
         columns = {name: table[name].to_numpy() for name in SCHEMA.names if name != "control"}
         return [_scores(segment, control, columns) for segment in segments]
+
+    def _is_whole(self, table: pa.Table, segments: Sequence[Segment], control: str) -> bool:
+        wanted = [_unscored(segment, control, key=self.key, fps=self.fps) for segment in segments]
+        due = pa.concat_tables([_table(scores, fps=self.fps) for scores in wanted])
+        given = ["log_prob_true", "log_prob_false"]
+        if table.drop_columns(given) != due.drop_columns(given):
+            return False
+        values = np.concatenate([table[name].to_numpy() for name in given])
+        return bool(np.all(np.isfinite(values) & (values <= 0)))
+
+
+def _unscored(segment: Segment, control: str, *, key: ScoreKey, fps: float) -> PrefixScores:
+    """What a segment is asked, its answers left open."""
+    shown = sample_frames(
+        segment.length,
+        fps=fps,
+        sample_fps=key.sample_fps,
+        final_frame=key.final_frame,
+        max_images=key.max_images,
+    )
+    lengths = prefix_lengths(segment.length, shown, count=key.prefixes)
+    last = shown[images_shown(lengths, shown) - 1]
+    unknown = np.full(len(lengths), np.nan, dtype=np.float32)
+    return PrefixScores(segment, control, lengths, segment.start + last, unknown, unknown)
+
+
+def _header(path: Path) -> dict[str, Any]:
+    try:
+        return _header_of(pq.read_schema(path))
+    except (OSError, pa.ArrowException):
+        return {}
+
+
+def _header_of(schema: pa.Schema) -> dict[str, Any]:
+    """What a shard says of itself; nothing where it is damaged."""
+    try:
+        return dict(json.loads((schema.metadata or {})[b"topreward"]))
+    except (KeyError, ValueError, TypeError, RecursionError):
+        return {}
+
+
+def _copy(path: Path, copy: Path, *, episode: int) -> bool:
+    """Copy a shard for another number of its episode, unless it is damaged."""
+    try:
+        table = pq.read_table(path)
+        numbers = pa.array(np.full(len(table), episode))
+        table = table.set_column(0, SCHEMA.field("episode_index"), numbers)
+    except (OSError, pa.ArrowException):
+        return False
+    pq.write_table(table, copy)
+    sync(copy)
+    return True
 
 
 def _describe(segments: Sequence[Segment]) -> list[list[Any]]:
@@ -252,8 +362,8 @@ def _scores(segment: Segment, control: str, columns: Mapping[str, np.ndarray]) -
     )
 
 
-def open_store(output: Path, key: ScoreKey) -> Store:
-    """Find or begin the store of a key.
+def open_store(output: Path, key: ScoreKey, *, fps: float) -> Store:
+    """Find or begin the store of a key, for a dataset of a frame rate in Hz.
 
     Raises:
         UserError: a link is in its place.
@@ -262,7 +372,7 @@ def open_store(output: Path, key: ScoreKey) -> Store:
     if folder.is_symlink():
         raise UserError(f"{folder} must be a folder, not a link; remove it and run again")
     folder.mkdir(parents=True, exist_ok=True)
-    return Store(folder)
+    return Store(folder, key, fps)
 
 
 def lineage(dataset: str, fingerprint: str, recordings: Sequence[str]) -> dict[str, Any]:
@@ -326,7 +436,7 @@ def write_run(store: Store, key: ScoreKey, *, run: Mapping[str, Any]) -> Path:
     """Write ``run.json`` beside the shards, whole or not at all."""
     path = store.folder / "run.json"
     partial = path.with_name(".run.json.partial")
-    scoring = {field.name: getattr(key, field.name) for field in fields(key)}
+    scoring = {item.name: getattr(key, item.name) for item in fields(key)}
     write_file(partial, json.dumps({**run, "scoring": scoring}, indent=2, sort_keys=True))
     os.replace(partial, path)
     return path

@@ -134,14 +134,14 @@ def test_an_unlabelled_dataset(recorded: Path, write_labels: WriteLabels) -> Non
 
 
 def test_columns_are_read_where_the_sidecar_is_stale(
-    recorded: Path, write_labels: WriteLabels, caplog: pytest.LogCaptureFixture
+    recorded: Path, write_labels: WriteLabels, capfd: pytest.CaptureFixture[str]
 ) -> None:
     root = write_labels(recorded, progress=PROGRESS)
     replace_column(root, "action", np.zeros((FRAMES, 6)))
     with pytest.raises(UserError, match=r"is stale: .* Or use --weighting.source=columns"):
         read(root, source="sidecar")
     np.testing.assert_allclose(read(root).progress, PROGRESS, atol=1e-6)
-    [said] = caplog.messages
+    [said] = capfd.readouterr().err.splitlines()
     assert "was edited since it was labelled" in said
     assert "Its columns topreward.* are read" in said
 

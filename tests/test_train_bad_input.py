@@ -1,6 +1,8 @@
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -82,10 +84,6 @@ def refused(
             ["--policy.discover_packages_path=lerobot_topreward.policies"],
             "is for lerobot-train; leave it out",
         ),
-        (
-            ["--weighting.scheme=top-awr", "--weighting.span=prefix"],
-            "--weighting.span=prefix must know",
-        ),
         (["--dry-run", "--output_dir=/proc/run"], "/proc/run_weights.png cannot be written"),
         (["--config_path=/nowhere.json"], "No such file or directory: '/nowhere.json'"),
         (["--resume=true"], "A config_path is expected when resuming"),
@@ -131,10 +129,24 @@ def test_a_stale_sidecar(
 ) -> None:
     root = write_labels(recorded)
     rewrite(root, "action", np.zeros((FRAMES, 6)))
-    said = refused(root)
+    said = refused(root, "--weighting.source=sidecar")
     assert "topreward_progress.parquet is stale" in said
-    assert f"lerobot-topreward label --root {root}" in said
+    assert "record that into local/dataset and label local/dataset again" in said
     assert "--weighting.source=columns" in said
+
+
+def test_columns_of_an_earlier_version(
+    refused: Callable[..., str], recorded: Path, write_labels: WriteLabels
+) -> None:
+    root = write_labels(recorded, sidecar=False)
+    path = root / "meta/info.json"
+    info = json.loads(path.read_text())
+    del info["features"]["topreward.scored"]
+    path.write_text(json.dumps(info))
+    (path,) = root.glob("data/*/*.parquet")
+    pq.write_table(pq.read_table(path).drop_columns(["topreward.scored"]), path)
+    options = ("--weighting.scheme=top-awr", "--weighting.span=prefix")
+    assert "--weighting.span=prefix must know" in refused(root, *options)
 
 
 def test_columns_and_sidecar_that_disagree(
@@ -244,3 +256,22 @@ def test_training_that_cannot_go_on(
     printed = capfd.readouterr()
     assert "training stopped: step 1: the loss of these frames is NaN or infinite" in printed.out
     assert "Traceback" not in printed.err
+
+
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_a_video_that_is_missing(
+    record_dataset: RecordDataset, write_labels: WriteLabels, refused: Callable[..., str], dry: Any
+) -> None:
+    recorded = record_dataset(lengths=(6, 5, 4), cameras=("front", "wrist"), file_per_episode=True)
+    root = write_labels(recorded)
+    [lost] = (root / "videos/observation.images.wrist").glob("*/file-001.mp4")
+    lost.unlink()
+    said = refused(root, *dry)
+    assert (
+        f"the dataset is incomplete: {lost} is missing. Restore it, or leave its episodes" in said
+    )
+    assert str(lost) in refused(root, *dry, "--dataset.episodes=[1,2]")
+    dataset = ("--dataset.repo_id=local/x", f"--dataset.root={root}")
+    with pytest.raises(SystemExit) as done:
+        main(["train", *dataset, *ACT, *CPU, "--dataset.episodes=[0,2]", "--dry-run"])
+    assert done.value.code == 0

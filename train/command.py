@@ -97,7 +97,7 @@ def make_plan(split: Arguments) -> Plan:
     try:
         # Imported here: LeRobot and torch take seconds, which --help need not wait for.
         from lerobot_topreward.policies.choice import per_sample_policy
-        from lerobot_topreward.source import frame_table
+        from lerobot_topreward.source import frame_table, require_files
         from lerobot_topreward.train.labels import read_labels
         from lerobot_topreward.train.trainer_config import (
             open_dataset,
@@ -116,6 +116,12 @@ def make_plan(split: Arguments) -> Plan:
         raise UserError(f"training needs more than is installed ({error}): {_INSTALL}") from error
     horizon = horizon_frames(policy, weighting)
     source = open_dataset(config.dataset)
+    if source.revision is None:  # else LeRobot fetches what it needs
+        require_files(
+            source,
+            config.dataset.episodes,
+            advice="leave its episodes out with --dataset.episodes",
+        )
     labels = read_labels(
         source,
         frame_table(source),

@@ -1,11 +1,11 @@
 """The labels of the frames that are trained on, from wherever a dataset keeps them."""
 
-import logging
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Int64
 
+from lerobot_topreward.console import warn
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.labelled import find_sidecar, label_command
 from lerobot_topreward.sidecar import SIDECAR_NAME
@@ -22,7 +22,6 @@ from lerobot_topreward.train.label_sources import (
 )
 from lerobot_topreward.train.records import FrameLabels
 
-_LOGGER = logging.getLogger(__name__)
 _AGREE_TO = 1e-6  # both copies are written from the same float32 values
 
 
@@ -121,7 +120,7 @@ def _automatic(source: Source, table: FrameTable, config: WeightingConfig) -> St
             f"it: --weighting.sidecar={path}"
         )
     if config.source == "auto" and has_columns(source) and not fits(path, source, table):
-        _LOGGER.warning(columns_instead(source, path))
+        warn(columns_instead(source, path))
         return read_stored_columns(source, table)
     sidecar = read_own_sidecar(path, source, table)
     if config.source == "auto" and has_columns(source):

@@ -89,7 +89,7 @@ def _train(run: Run, output: Path) -> None:
 
 
 def _evaluate(run: Run, checkpoint: Path) -> list[bool]:
-    config = PickPlaceEnvConfig(spread=SPREAD)
+    config = PickPlaceEnvConfig(spread=SPREAD, obs_type="agent_pos")
     policy = get_policy_class(run.policy).from_pretrained(checkpoint)
     policy.eval()
     before, after = make_pre_post_processors(policy.config, str(checkpoint))

@@ -1,20 +1,18 @@
 """The curate command: labels -> metrics -> verdicts -> a list of episodes, or a dataset."""
 
 import json
-import os
-from pathlib import Path
 
 from rich.console import Console
 
 from lerobot_topreward.curate.config import CurateConfig
-from lerobot_topreward.curate.make import write_curated
+from lerobot_topreward.curate.make import require_kept, write_curated
 from lerobot_topreward.curate.output import check_output
 from lerobot_topreward.curate.plan import Plan, make_plan
 from lerobot_topreward.curate.publish import check_push_curated, push_curated
 from lerobot_topreward.curate.record import curation_record
 from lerobot_topreward.curate.table import print_plan
+from lerobot_topreward.drafts import drafted
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.transaction import write_file
 
 __all__ = ["CurateConfig", "curate"]
 
@@ -30,6 +28,8 @@ def curate(config: CurateConfig, *, console: Console) -> int:
     earlier = None if output is None else check_output(output.resolve(), plan.dataset)
     print_plan(plan, console)
     _require_some(plan)
+    if output is not None and plan.dataset.source.revision is None:  # else they are yet to come
+        require_kept(plan)
     if config.dry_run:
         console.print("nothing was written, as --dry-run asks")
         return 0
@@ -37,7 +37,8 @@ def curate(config: CurateConfig, *, console: Console) -> int:
         check_push_curated(config, plan)
     if config.episodes_file is not None:
         path = config.episodes_file.expanduser().absolute()
-        _write_episodes(path, plan)
+        with drafted(path, option="--episodes-file") as draft, draft.writing() as place:
+            place.write_text(json.dumps(plan.kept) + "\n", encoding="utf-8")
         console.print(
             f'{len(plan.kept)} episodes are listed in {path}; --dataset.episodes="$(cat {path})"'
         )
@@ -76,16 +77,3 @@ def _same(record: dict, plan: Plan) -> bool:
     """Whether an earlier curation did just this; which version did it does not matter."""
     wanted = curation_record(plan)
     return all(record.get(name) == wanted[name] for name in wanted if name != "version")
-
-
-def _write_episodes(path: Path, plan: Plan) -> None:
-    draft = path.with_name(f".{path.name}.tmp")
-    try:
-        write_file(draft, json.dumps(plan.kept) + "\n")
-        os.replace(draft, path)
-    except OSError as error:
-        raise UserError(
-            f"--episodes-file {path} cannot be written: {error.strerror}. Name another"
-        ) from error
-    finally:
-        draft.unlink(missing_ok=True)

@@ -25,7 +25,7 @@ class CurateConfig:
     rules: RulesConfig = field(default_factory=RulesConfig)
     auto: bool = False  # choose --min-success by the episodes whose success is known
     success_file: Path | None = None  # CSV episode_index,success; else what the dataset says
-    unlabelled: Literal["keep", "drop"] = "keep"  # episodes that were not labelled
+    unlabelled: Literal["keep", "drop"] | None = None  # what becomes of episodes without labels
 
     episodes_file: Path | None = None  # write the kept episodes, for --dataset.episodes
     output: Path | None = None  # folder of a new dataset without the dropped episodes

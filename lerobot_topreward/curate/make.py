@@ -20,7 +20,6 @@ from lerobot_topreward.curate.record import curated_provenance, curation_record
 from lerobot_topreward.curate.trimming import rewrite, trim_dataset
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.fingerprints import dataset_fingerprint
-from lerobot_topreward.metadata import find_file
 from lerobot_topreward.records import FrameRewards
 from lerobot_topreward.sidecar import SIDECAR_NAME, write_sidecar
 from lerobot_topreward.source import (
@@ -30,6 +29,7 @@ from lerobot_topreward.source import (
     fetch_all_videos,
     frame_table,
     open_source,
+    require_files,
 )
 from lerobot_topreward.transaction import FileOps, place, write_file
 
@@ -45,7 +45,7 @@ def write_curated(plan: Plan, output: Path) -> None:
         UserError: it cannot be written, or LeRobot cannot cut its videos.
     """
     fetch_all_videos(plan.dataset.source)
-    _require_videos(plan.dataset.source, plan.kept)
+    require_kept(plan)
     with made_beside(output, needed=dataset_bytes(plan.dataset)) as folder:
         _keep_episodes(plan, folder, name=f"local/{output.name}")
         if plan.spans:
@@ -64,16 +64,15 @@ def write_curated(plan: Plan, output: Path) -> None:
         write_file(folder / CURATION_FILE, json.dumps(record, indent=1))
 
 
-def _require_videos(source: Source, episodes: list[int]) -> None:
-    # LeRobot answers a missing file by asking the Hub, even about a folder: look first.
-    for key in source.meta.video_keys:
-        for episode in episodes:
-            name = source.meta.get_video_file_path(episode, key)
-            if find_file(source.root, name) is None:
-                raise UserError(
-                    f"the dataset is incomplete: {source.root / name} is missing. Restore it, or use "
-                    "--episodes-file, which needs no videos"
-                )
+def require_kept(plan: Plan) -> None:
+    """Check that all files of the kept episodes are here.
+
+    Raises:
+        UserError: one is missing.
+    """
+    require_files(
+        plan.dataset.source, plan.kept, advice="use --episodes-file, which needs no videos"
+    )
 
 
 def _keep_episodes(plan: Plan, folder: Path, *, name: str) -> None:

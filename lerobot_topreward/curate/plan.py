@@ -20,6 +20,7 @@ from lerobot_topreward.source import episode_rows
 from lerobot_topreward.success import read_success
 from lerobot_topreward.thresholds import Threshold, suggest_threshold
 
+_LISTED = 8  # episodes named in an error
 CURATED = "curated"  # in the provenance of a sidecar: what was done to the dataset, step by step
 
 
@@ -160,7 +161,7 @@ def _pick_threshold(
     return PickedThreshold(threshold, known.origin, len(judged))
 
 
-def _verdicts(plan: Plan, *, unlabelled: str) -> list[Verdict]:
+def _verdicts(plan: Plan, *, unlabelled: str | None) -> list[Verdict]:
     total = plan.dataset.source.meta.total_episodes
     if plan.again:
         return [Verdict(episode, ()) for episode in range(total)]
@@ -168,6 +169,14 @@ def _verdicts(plan: Plan, *, unlabelled: str) -> list[Verdict]:
         verdict.episode_index: verdict
         for verdict in judge(plan.metrics, plan.rules, decisions=plan.decisions)
     }
+    unjudged = [e for e in plan.unlabelled if e not in plan.decisions and plan.seconds(e) > 0]
+    if unjudged and unlabelled is None:
+        more = ", ..." if len(unjudged) > _LISTED else ""
+        raise UserError(
+            f"{len(unjudged)} of {total} episodes are not labelled, so no rule can judge them "
+            f"({', '.join(map(str, unjudged[:_LISTED]))}{more}): --unlabelled keep or "
+            "--unlabelled drop says what becomes of them"
+        )
     for episode in plan.unlabelled:
         reasons = ("not labelled",) if unlabelled == "drop" else ()
         if episode in plan.decisions:

@@ -45,8 +45,8 @@ def print_plan(plan: Plan, console: Console) -> None:
         gone = sum(not plan.verdicts[episode].keep for episode in plan.unlabelled)
         kept = len(plan.unlabelled) - gone
         console.print(
-            f"not labelled, so no rule can judge them: {len(plan.unlabelled)} episodes, {kept} stay"
-            + (" (--unlabelled drop leaves them out)" if kept else "")
+            f"not labelled, so no rule can judge them: {len(plan.unlabelled)} episodes, of which "
+            f"{kept} stay and {gone} go"
         )
     if plan.dropped:
         _print_dropped(plan, console)

@@ -42,7 +42,7 @@ def trim_dataset(root: Path, spans: Mapping[int, Span]) -> None:
     stats: dict[int, Stats] = {}
     first = 0
     for path in sorted((root / DATA_DIR).glob("*/*.parquet")):
-        table = rewrite(path, lambda table, at=first: _cut(table, spans, first=at))
+        table = rewrite(path, lambda table, at=first: _cut(table, spans, first=at, fps=info["fps"]))
         first += len(table)
         stats.update(_episode_stats(table, numbers))
     videos = [name for name, feature in info["features"].items() if feature["dtype"] == "video"]
@@ -66,7 +66,7 @@ def rewrite(path: Path, change: Callable[[pa.Table], pa.Table]) -> pa.Table:
     return table
 
 
-def _cut(table: pa.Table, spans: Mapping[int, Span], *, first: int) -> pa.Table:
+def _cut(table: pa.Table, spans: Mapping[int, Span], *, first: int, fps: float) -> pa.Table:
     episode, frame = table["episode_index"].to_numpy(), table["frame_index"].to_numpy()
     start, stop = np.zeros_like(frame), np.full_like(frame, np.iinfo(np.int64).max)
     for one, span in spans.items():
@@ -78,12 +78,12 @@ def _cut(table: pa.Table, spans: Mapping[int, Span], *, first: int) -> pa.Table:
         frame[stays],
         start[stays],
     )
-    # The first row left of an episode is its new beginning.
-    timestamp = table["timestamp"].to_numpy()
-    begins = np.searchsorted(episode, episode)
+    # Not the difference of two float32: after half an hour that is 1e-4 s off, more than LeRobot
+    # tolerates.
+    frame = frame - start
     columns = {
-        "timestamp": timestamp - np.where(start > 0, timestamp[begins], 0),
-        "frame_index": frame - start,
+        "timestamp": np.where(start > 0, frame / fps, table["timestamp"].to_numpy()),
+        "frame_index": frame,
         "index": np.arange(first, first + len(table)),
     }
     for name, values in columns.items():

@@ -16,7 +16,6 @@ from lerobot_topreward.errors import EpisodeError, UserError
 from lerobot_topreward.job import Job, open_job, stored_scores
 from lerobot_topreward.label import label
 from lerobot_topreward.records import PrefixScores
-from lerobot_topreward.store import Store
 from lerobot_topreward.vlm.identity import BUILTIN, VlmConfig
 
 SUCCESS_FILE = "success.csv"  # the truth, for evaluate --success-file
@@ -46,7 +45,7 @@ def demo(config: DemoConfig, *, console: Console) -> int:
     )
     console.print("labelling the bundled episodes: SO-101 pick-and-place, simulated")
     result = label(options, console=console)
-    job, store = open_job(options), Store(result.store)
+    job, store = open_job(options), result.store
     real = stored_scores(job, store)
     truth = read_truth(DATASET)
     found = evaluate(real, stored_scores(job, store, control="static"), truth)

@@ -140,7 +140,7 @@ def stores_of(dataset: LabelledDataset, output: Path) -> list[Store]:
     """Where scores of the labels' key may be: the labels' own store, then that of the output."""
     digest = dataset.key.digest()
     folders = dict.fromkeys([dataset.labels, output])
-    return [Store(folder / WORK_FOLDER / digest) for folder in folders]
+    return [Store(folder / WORK_FOLDER / digest, dataset.key, dataset.fps) for folder in folders]
 
 
 def writable_store(dataset: LabelledDataset, output: Path) -> Store:
@@ -157,4 +157,4 @@ def writable_store(dataset: LabelledDataset, output: Path) -> Store:
         fingerprint=dataset.fingerprint,
         recordings=dataset.fingerprints.recordings,
     )
-    return open_store(output, dataset.key)
+    return open_store(output, dataset.key, fps=dataset.fps)

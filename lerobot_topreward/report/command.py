@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from lerobot_topreward import __version__
 from lerobot_topreward.curate.decisions import check_decisions, read_decisions
 from lerobot_topreward.curate.rules import RulesConfig, judge
+from lerobot_topreward.drafts import drafted
 from lerobot_topreward.episode_metrics import episode_metrics
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.evaluate.control_scores import stored_controls
@@ -25,7 +26,6 @@ from lerobot_topreward.report.content import (
     success_auc,
     unlabelled,
 )
-from lerobot_topreward.report.drafts import drafted
 from lerobot_topreward.report.media import EpisodeMedia, Footage, NoPictures, read_strips
 from lerobot_topreward.report.page import Page, render
 from lerobot_topreward.report.recording import check_rerun, write_recording

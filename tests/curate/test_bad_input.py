@@ -111,9 +111,12 @@ def test_a_dataset_that_lacks_a_video(run: Run, dataset: Path, tmp_path: Path):
     root = tmp_path / "cups"
     shutil.copytree(dataset, root)
     shutil.rmtree(root / "videos")
-    said = run("--root", root, "--output", tmp_path / "good", code=2)
-    assert "file-000.mp4 is missing. Restore it, or use --episodes-file" in said
+    outputs = ("--output", tmp_path / "good", "--episodes-file", tmp_path / "no.json")
+    for options in (outputs, (*outputs, "--dry-run")):
+        said = run("--root", root, *options, code=2)
+        assert "file-000.mp4 is missing. Restore it, or use --episodes-file" in said
     assert not (tmp_path / "good").exists()
+    assert not (tmp_path / "no.json").exists()
     run("--root", root, "--episodes-file", tmp_path / "kept.json")
 
 

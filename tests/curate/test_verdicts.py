@@ -51,17 +51,24 @@ def test_a_threshold_learnt_from_success(run: Run, dataset: Path, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_episodes_without_labels_stay_unless_told_otherwise(
-    run: Run, recorded: Path, tmp_path: Path
-):
+def test_what_becomes_of_episodes_without_labels_is_asked(run: Run, recorded: Path, tmp_path: Path):
     source = write_labels(recorded, tmp_path / "cups", unlabelled=(3, 4))
-    assert "2 episodes, 2 stay (--unlabelled drop" in run("--root", source)
+    outputs = ("--output", tmp_path / "no", "--episodes-file", tmp_path / "no.json")
+    said = run("--root", source, *outputs, code=2)
+    assert "2 of 5 episodes are not labelled, so no rule can judge them (3, 4)" in said
+    assert "--unlabelled keep or --unlabelled drop" in said
+    assert not list(tmp_path.glob("no*"))
+    said = run("--root", source, "--unlabelled", "keep")
+    assert "2 episodes, of which 2 stay and 0 go" in said
+    path = decisions(tmp_path / "decisions.json", source, {"3": "drop", "4": "keep"})
+    said = run("--root", source, "--decisions", path)
+    assert "2 episodes, of which 1 stay and 1 go" in said
     said = run("--root", source, "--unlabelled", "drop", "--output", tmp_path / "good")
-    assert "2 episodes, 0 stay" in said
+    assert "2 episodes, of which 0 stay and 2 go" in said
     record = json.loads((tmp_path / "good/curation.json").read_text())
     assert record["dropped"]["3"] == ["not labelled"]
     assert list(record["kept"]) == ["0", "1"]
-    run("--root", source, "--output", tmp_path / "more")
+    run("--root", source, "--unlabelled", "keep", "--output", tmp_path / "more")
     assert labelled(tmp_path / "more").episodes == [0, 1]
     assert LeRobotDataset("local/more", root=tmp_path / "more").num_episodes == 4
 

@@ -504,8 +504,8 @@ def test_name_in_other_letters_is_the_source_all_the_same(hub: Hub, push: Client
         ({"scoped": ["repo.write"]}, "alice/new", None),
         ({"scoped": None}, "alice/new", None),
         ({}, "bob/cubes", "the Hub forbade it (403)"),
-        ({}, "", "--hub-repo-id must look like owner/name; got ''"),
-        ({}, "cubes", "--hub-repo-id must look like owner/name; got 'cubes'"),
+        ({}, "", "--hub-repo-id must look like OWNER/NAME"),
+        ({}, "cubes", "--hub-repo-id must look like OWNER/NAME"),
     ],
 )
 def test_right_to_write_is_known_before_the_vlm_is_loaded(

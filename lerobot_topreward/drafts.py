@@ -48,6 +48,8 @@ def drafted(target: Path, *, option: str) -> Iterator[Draft]:
     with draft.writing():
         if target.is_dir():
             raise IsADirectoryError(None, "it is a folder")
+        if target.exists() and not target.is_file():  # /dev/null would become a file
+            raise OSError(None, "it is a device or a pipe, and must be a file")
         remove(draft.path)
         draft.path.touch()
     try:
