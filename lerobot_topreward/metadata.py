@@ -7,7 +7,6 @@ the package can rely on it.
 import math
 import os
 import re
-import stat
 import string
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
@@ -21,16 +20,10 @@ from lerobot.utils.constants import HF_LEROBOT_HUB_CACHE
 
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.plain import read_json_object
+from lerobot_topreward.transaction import check_file
 
 _MAX_FPS = 10_000
 _AGAIN = "copy or download the dataset again"
-_KINDS = {
-    stat.S_IFDIR: "a folder",
-    stat.S_IFIFO: "a named pipe",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
 
 
 def find_file(root: Path, name: str | Path) -> Path | None:
@@ -48,25 +41,10 @@ def find_file(root: Path, name: str | Path) -> Path | None:
     Raises:
         UserError: It leads out of the folder or nowhere, or is no regular file.
     """
-    path, base = root / name, Path(os.path.realpath(root))
-    try:
-        real = Path(os.path.realpath(path, strict=True))
-        kind = stat.S_IFMT(real.stat().st_mode)
-    except (OSError, ValueError):
-        if not os.path.islink(path):
-            return None
-        raise UserError(f"{path} is a link that leads to no file; {_AGAIN}") from None
-    of_the_hub = base.parent.name == "snapshots" and base.parents[1].name.startswith("datasets--")
-    blobs = base.parents[1] / "blobs" if of_the_hub else base
-    if not (real.is_relative_to(base) or real.is_relative_to(blobs)):
-        raise UserError(
-            f"{path} must lie within the dataset {root}; it leads to {real}. Put the file itself "
-            "there"
-        )
-    if kind != stat.S_IFREG:
-        raise UserError(
-            f"{path} must be a regular file; it is {_KINDS.get(kind, 'something else')}. {_AGAIN}"
-        )
+    path = root / name
+    if not os.path.lexists(path):
+        return None
+    check_file(path, root.resolve())
     return path
 
 

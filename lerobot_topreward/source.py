@@ -244,8 +244,8 @@ def find_video(source: Source, camera: str, episode: int) -> tuple[Path, float, 
         raise EpisodeError(
             f"its {kind}/from_timestamp in meta/episodes must be seconds >= 0; got {start}"
         )
-    follows = next_name == [name] and next_start[0] is not None and next_start[0] > start
-    return path, float(start), float(next_start[0]) if follows else math.inf
+    end = next_start[0] if next_name == [name] else None
+    return path, float(start), float(end) if end is not None and end > start else math.inf
 
 
 def image_bytes(cell: Any, *, root: Path) -> bytes:

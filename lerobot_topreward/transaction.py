@@ -291,12 +291,21 @@ def dataset_files(root: Path, *, parts: Collection[str] | None = None) -> list[P
             )
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
-            _check_copyable(folder / name, root)
+            check_file(folder / name, root)
             found.append((folder / name).relative_to(root))
     return found
 
 
-def _check_copyable(path: Path, root: Path) -> None:
+def check_file(path: Path, root: Path) -> None:
+    """Refuse a file that does not lie within a dataset, its links followed, or is no regular file.
+
+    Args:
+        path: the file; something is there.
+        root: the dataset's folder, resolved. A snapshot in the Hub's cache may lead to its blobs.
+
+    Raises:
+        UserError: says which and why.
+    """
     try:
         target = path.resolve(strict=True)
         mode = target.stat().st_mode
@@ -309,12 +318,11 @@ def _check_copyable(path: Path, root: Path) -> None:
         allowed.append(root.parents[1] / "blobs")
     if not any(target.is_relative_to(folder) for folder in allowed):
         raise UserError(
-            f"{path} is a link out of the dataset, to {target}; remove it, or put the file itself "
-            "there"
+            f"{path} leads out of the dataset, to {target}; remove it, or put the file itself there"
         )
     if not stat.S_ISREG(mode):
-        what = "a link to a folder" if stat.S_ISDIR(mode) else "not a regular file"
-        raise UserError(f"{path} must be a file that can be copied; it is {what}. Remove it")
+        what = "a folder" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
+        raise UserError(f"{path} must be a regular file; it is {what}. Remove it")
 
 
 def place(source: Path, target: Path, *, link: bool, ops: FileOps) -> None:

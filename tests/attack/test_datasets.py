@@ -25,8 +25,8 @@ EPISODES = "meta/episodes/chunk-000/file-000.parquet"
 DATA = "data/chunk-000/file-000.parquet"
 CAMERA = "observation.images.front"
 VIDEO = f"videos/{CAMERA}/chunk-000/file-000.mp4"
-NOWHERE = "is a link that leads to no file"
-OUTSIDE = "must lie within the dataset"
+NOWHERE = "is a link to nothing"
+OUTSIDE = "leads out of the dataset"
 IRREGULAR = "must be a regular file"
 
 Break = Callable[[Path], object]
@@ -146,7 +146,7 @@ def oddities(name: str) -> list[Case]:
     """What may stand in the place of any file that is read."""
     return [
         Case(f"{name} is a folder", replaced(name, Path.mkdir), IRREGULAR),
-        Case(f"{name} is a pipe", replaced(name, os.mkfifo), f"{IRREGULAR}; it is a named pipe"),
+        Case(f"{name} is a pipe", replaced(name, os.mkfifo), f"{IRREGULAR}; it is a pipe"),
         Case(f"{name} leads outside", linked(name), OUTSIDE),
         Case(f"{name} leads to /dev/zero", linked(name, "/dev/zero"), OUTSIDE),
         Case(f"{name} leads nowhere", linked(name, "/nowhere/at/all"), NOWHERE),
