@@ -72,9 +72,11 @@ far completes the task. The log-probability of its answer *True* is the reward
 {curation}| Column | Meaning |
 |---|---|
 | `topreward.log_prob` | log-probability of *True*, in nats, <= 0, interpolated between scored moments |
+| `topreward.log_prob_false` | the same of *False* |
 | `topreward.progress` | {what} scaled to 0..1, {scaled} |
 | `topreward.advantage` | progress gained over the next {horizon} frames ({seconds:.2g} s), -1..1 |
 | `topreward.labelled` | whether the frame has a reward at all; where not, the others are 0 |
+| `topreward.scored` | whether a scored moment is just here: there the log-probabilities are raw |
 
 `topreward_progress.parquet` holds the same values, one row per frame, in the form that LeRobot's
 reward-aligned behavior cloning (RA-BC) reads.
