@@ -45,7 +45,9 @@ class RulesConfig:
                 raise UserError(f"{_option(name)} must be {_range(low, high)}; got {value}")
         for name in ("keep_top", "outliers"):
             if getattr(self, name) == 0:
-                raise UserError(f"{_option(name)} must be more than 0; got 0, which drops everything")
+                raise UserError(
+                    f"{_option(name)} must be more than 0; got 0, which drops everything"
+                )
 
     @property
     def named(self) -> dict[str, float]:
