@@ -82,7 +82,6 @@ def quiet_libraries(*, verbose: bool) -> None:
         return
     _DECODER_FILTER.said = False
     logger.addFilter(_DECODER_FILTER)
-    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # read when it is imported
     os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder's own log: errors only
 
 
