@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -83,6 +84,8 @@ def quiet_libraries(*, verbose: bool) -> None:
     _DECODER_FILTER.said = False
     logger.addFilter(_DECODER_FILTER)
     os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder's own log: errors only
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # bars that would fill a file
 
 
 class EpisodeProgress:
