@@ -14,7 +14,7 @@ from lerobot_topreward.config import (
     take_config,
     with_options,
 )
-from lerobot_topreward.console import make_console
+from lerobot_topreward.console import make_console, quiet_libraries
 from lerobot_topreward.errors import UserError
 
 INTERRUPTED = 130  # as shells report Ctrl-C
@@ -33,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``lerobot-topreward`` and exit: 0 done, 1 some episodes failed, 2 a user's mistake."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     errors = make_console(stderr=True)
+    quiet_libraries(verbose="--verbose" in arguments)
+    arguments = [argument for argument in arguments if argument != "--verbose"]
     try:
         code = _dispatch(arguments)
     except UserError as error:
@@ -84,7 +86,9 @@ def _dispatch(arguments: list[str]) -> int:
         out.print("usage: lerobot-topreward COMMAND [OPTIONS]\n")
         for name, what in _COMMANDS.items():
             out.print(f"  {name:<8} {what}")
-        out.print("\nlerobot-topreward COMMAND --help shows the options of a command")
+        out.print(
+            "\nlerobot-topreward COMMAND --help shows the options of a command;\n--verbose shows what other libraries say, too"
+        )
         return 0
     if arguments[0] == "--version":
         from lerobot_topreward import __version__

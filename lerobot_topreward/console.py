@@ -1,6 +1,9 @@
 """What a run says while it works: a bar on a terminal, plain lines elsewhere; and Ctrl-C."""
 
+import logging
+import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,7 +56,41 @@ def make_console(*, stderr: bool = False) -> Console:
 
 def warn(text: str) -> None:
     """Say something on the error stream, in one line, beside what a command prints."""
-    Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(text, style="yellow")
+    make_console(stderr=True).print(text, style="yellow")
+
+
+class _DecoderFilter(logging.Filter):
+    """Says once, in a line, what LeRobot says of its decoder in a hundred at every turn."""
+
+    said = False
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let the first record through, shortened, and whatever is about something else."""
+        if "torchcodec" not in record.getMessage():
+            return True
+        record.msg, record.args = (
+            "videos are decoded by PyAV, as torchcodec finds no FFmpeg; faster with it: "
+            "apt-get install ffmpeg (--verbose shows why)",
+            (),
+        )
+        said, self.said = self.said, True
+        return not said
+
+
+_DECODER_FILTER = _DecoderFilter()
+
+
+def quiet_libraries(*, verbose: bool) -> None:
+    """Leave out what other libraries print that no one needs; all of it is shown with `verbose`."""
+    logger = logging.getLogger("lerobot.utils.import_utils")
+    logger.removeFilter(_DECODER_FILTER)
+    if verbose:
+        return
+    _DECODER_FILTER.said = False
+    logger.addFilter(_DECODER_FILTER)
+    os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder's own log: errors only
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # bars that would fill a file
 
 
 class EpisodeProgress:

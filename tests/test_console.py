@@ -1,6 +1,7 @@
 """What the tool prints never drives the terminal, whatever a dataset or a file is named."""
 
 import io
+import logging
 import re
 
 import pytest
@@ -8,7 +9,7 @@ from rich.progress import Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from lerobot_topreward.console import SafeConsole, make_console
+from lerobot_topreward.console import SafeConsole, make_console, quiet_libraries
 
 TITLE = "\x1b]0;owned\x07"  # sets a terminal's title
 HOSTILE = (
@@ -69,3 +70,20 @@ def test_progress_bars_survive_on_a_terminal() -> None:
     assert "\x1b[?25h" in said
     assert "\\x1b]0;owned" in said
     assert TITLE[:4] not in said
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_a_missing_decoder_is_one_line(caplog: pytest.LogCaptureFixture, verbose: bool) -> None:
+    quiet_libraries(verbose=verbose)
+    logger = logging.getLogger("lerobot.utils.import_utils")
+    long = "Traceback\n" * 80 + "'torchcodec' is installed but cannot be loaded"
+    for message in (long, "something else", long):
+        logger.warning(message)
+    said = [record.getMessage() for record in caplog.records]
+    if verbose:
+        assert said == [long, "something else", long]
+        return
+    assert said[1:] == ["something else"]
+    assert "decoded by PyAV" in said[0]
+    assert "apt-get install ffmpeg" in said[0]
+    assert len(said[0].splitlines()) == 1

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from reprlib import repr as shorten
 from typing import Any
 
 from lerobot_topreward.config import check_options, load_preset, take_config
@@ -104,7 +105,7 @@ def _preset_arguments(options: Mapping[str, Any], given: Sequence[str]) -> list[
     if "--policy.path" in names:
         names.add("--policy.type")
     return [
-        f"--{name}={_text(value)}"
+        f"--{name}={_text(name, value)}"
         for name, value in flat_options(options)
         if name.partition(".")[0] != "weighting" and f"--{name}" not in names
     ]
@@ -124,5 +125,13 @@ def flat_options(options: Mapping[str, Any], prefix: str = "") -> Iterator[tuple
             yield f"{prefix}{name}", value
 
 
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)  # null, true and lists, too
+def _text(name: str, value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    try:
+        return json.dumps(value, allow_nan=False)  # null, true and lists, too
+    except (TypeError, ValueError):
+        raise UserError(
+            f"--config: {name} must be text, a finite number, true, false or a list; "
+            f"got {shorten(value)}"
+        ) from None
