@@ -45,6 +45,7 @@ from lerobot_topreward.sidecar import (
 )
 from lerobot_topreward.store import check_lineage, lineage
 from lerobot_topreward.transaction import (
+    DATASET_PARTS,
     MANIFEST,
     WORK_FOLDER,
     FileOps,
@@ -78,7 +79,6 @@ DESCRIBED = "topreward.log_prob"  # the feature whose info says how all of them 
 # Nothing of one dataset alone: LeRobot merges only datasets whose features are equal.
 _DESCRIPTION = ("scoring", "normalize", "scale", "debias", "horizon_frames")
 
-_PARTS = ("data", "meta", "videos", "images")  # of a dataset; beside them a person may keep more
 _LINKED = ("videos", "images")  # where the bytes are
 _SAID_FROM_BYTES = 5_000_000
 _ENDS_BYTES = 2**20  # of a long video, hashed at its head and at its tail
@@ -197,7 +197,7 @@ def _check_unchanged(output: Path) -> None:
 
 
 def _visible(output: Path) -> list[Path]:
-    files = dataset_files(output, parts=_PARTS)
+    files = dataset_files(output, parts=DATASET_PARTS)
     return [path for path in files if not path.name.startswith(".")]
 
 
@@ -300,7 +300,7 @@ def write_columns(
                     path.as_posix(): _print(folder / path, path)
                     for folder, paths in ((staging, moves), (output, plan.current))
                     for path in paths
-                    if path.parts[0] in _PARTS and not path.name.startswith(".")
+                    if path.parts[0] in DATASET_PARTS and not path.name.startswith(".")
                 }
                 manifest = {**lineage(dataset, fingerprint, recordings), "files": files}
                 write_file(staging / MANIFEST, json.dumps(manifest, indent=1))
@@ -338,7 +338,7 @@ def _plan(source_root: Path, output: Path, *, link_videos: bool, overwrite: bool
     copied, linked, current, stale = [], [], [], set()
     if output != source_root:
         for path in dataset_files(source_root):
-            ours = path.parts[0] in _PARTS
+            ours = path.parts[0] in DATASET_PARTS
             link = link_videos and path.parts[0] in _LINKED
             if path in rewritten:
                 continue
@@ -374,7 +374,7 @@ def _is_current(path: Path, source_root: Path, output: Path, *, link: bool) -> b
     ours, theirs = (output / path).stat(), (source_root / path).stat()
     if os.path.samestat(ours, theirs):
         return link
-    if path.parts[0] in _PARTS:
+    if path.parts[0] in DATASET_PARTS:
         return (ours.st_size, ours.st_mtime_ns) == (theirs.st_size, theirs.st_mtime_ns)
     return ours.st_mtime_ns >= theirs.st_mtime_ns
 

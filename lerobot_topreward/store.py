@@ -187,6 +187,8 @@ class Store:
         remove(partial)
         pq.write_table(table.replace_schema_metadata({"topreward": json.dumps(header)}), partial)
         sync(partial)
+        if path.is_dir():  # put there by nobody's run
+            remove(path)
         os.replace(partial, path)
 
     def renumber(self, fingerprints: Sequence[str], videos: Mapping[int, str]) -> None:

@@ -33,6 +33,7 @@ if sys.platform == "linux":
 
 WORK_FOLDER = "topreward"  # of the output: ours alone, raw scores included
 MANIFEST = Path(WORK_FOLDER, "written.json")  # the only file in there that a commit may move
+DATASET_PARTS = ("data", "meta", "videos", "images")  # beside them a person may keep more
 _STAGING_PREFIX = ".staging-"
 _JOURNAL = "commit.json"
 

@@ -1,10 +1,8 @@
 """The curated dataset: LeRobot's own deletion, and what it leaves behind carried over."""
 
 import json
-from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from shutil import copytree
 from typing import Any
 
 import numpy as np
@@ -31,7 +29,13 @@ from lerobot_topreward.source import (
     open_source,
     require_files,
 )
-from lerobot_topreward.transaction import FileOps, place, write_file
+from lerobot_topreward.transaction import (
+    DATASET_PARTS,
+    FileOps,
+    dataset_files,
+    place,
+    write_file,
+)
 
 
 def write_curated(plan: Plan, output: Path) -> None:
@@ -91,18 +95,10 @@ def _keep_episodes(plan: Plan, folder: Path, *, name: str) -> None:
         _carry_columns(source, folder, plan.kept)
     else:
         folder.mkdir()
-        for part in ("meta", "data", "videos", "images"):
-            if (source.root / part).is_dir():
-                copytree(source.root / part, folder / part, copy_function=_placer(part))
+        for path in dataset_files(source.root, parts=DATASET_PARTS):
+            place(source.root / path, folder / path, link=False, ops=FileOps())
     if (source.root / CARD).is_file():
         place(source.root / CARD, folder / CARD, link=False, ops=FileOps())
-
-
-def _placer(part: str) -> Callable[[str, str], None]:
-    def copy(origin: str, target: str) -> None:
-        place(Path(origin), Path(target), link=part == "videos", ops=FileOps())
-
-    return copy
 
 
 def _carry_columns(source: Source, folder: Path, kept: list[int]) -> None:

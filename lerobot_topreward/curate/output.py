@@ -13,13 +13,21 @@ from lerobot_topreward.errors import UserError
 from lerobot_topreward.labelled import LabelledDataset
 from lerobot_topreward.sidecar import SIDECAR_NAME
 from lerobot_topreward.store import output_lock
-from lerobot_topreward.transaction import WORK_FOLDER, FileOps, space_reported, sync
+from lerobot_topreward.transaction import (
+    DATASET_PARTS,
+    FileOps,
+    dataset_files,
+    space_reported,
+    sync,
+)
 
-_OURS = {"data", "meta", "videos", "images", CARD, CURATION_FILE, SIDECAR_NAME}
+_OURS = {*DATASET_PARTS, CARD, CURATION_FILE, SIDECAR_NAME}
 
 
 def check_output(output: Path, dataset: LabelledDataset) -> dict[str, Any] | None:
-    """Refuse a folder that cannot be written, or holds what is not ours; changes nothing.
+    """Refuse a folder that cannot be written, or holds what is not ours.
+
+    What a run that was killed has left is put back or removed first; nothing else is changed.
 
     Args:
         output: where the curated dataset goes.
@@ -41,6 +49,7 @@ def check_output(output: Path, dataset: LabelledDataset) -> dict[str, Any] | Non
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         state = "not writable" if parent.is_dir() else "not a folder"
         raise UserError(f"--output {output} cannot be written: {parent} is {state}")
+    _finish_interrupted(output)
     if output.exists() and not output.is_dir():
         raise UserError(f"--output {output} must be a folder; it is a file")
     if not output.is_dir() or not any(output.iterdir()):
@@ -67,6 +76,25 @@ def _earlier(output: Path, dataset: LabelledDataset) -> dict[str, Any]:
     return record
 
 
+def _beside(output: Path) -> Path:
+    return output.with_name(f".{output.name}.curate")
+
+
+def _finish_interrupted(output: Path) -> None:
+    """Put back what a run was about to replace when it was killed, and remove what it had made."""
+    beside = _beside(output)
+    if not os.path.lexists(beside):
+        return
+    if beside.is_symlink() or not beside.is_dir():
+        raise UserError(f"{beside} must be a folder that curate made; remove it and run again")
+    with output_lock(beside):
+        old = beside / "old"
+        if old.is_dir() and not old.is_symlink() and not os.path.lexists(output):
+            old.rename(output)
+            sync(output.parent)
+        shutil.rmtree(beside, ignore_errors=True)
+
+
 @contextmanager
 def made_beside(output: Path, *, needed: int) -> Iterator[Path]:
     """Make a folder beside its place, and move it there when all of it is written.
@@ -81,12 +109,10 @@ def made_beside(output: Path, *, needed: int) -> Iterator[Path]:
     Raises:
         UserError: another run makes the same folder, or there is no room on the disk.
     """
-    beside = output.with_name(f".{output.name}.curate")
+    beside = _beside(output)
     draft, old = beside / "draft", beside / "old"
     with output_lock(beside):
         try:
-            for leftover in (draft, old):
-                shutil.rmtree(leftover, ignore_errors=True)  # of a run that was killed
             with space_reported(beside, needed=needed, ops=FileOps()):
                 yield draft
             for folder, _, names in draft.walk():
@@ -113,11 +139,12 @@ def _swap(draft: Path, output: Path, *, old: Path) -> None:
 
 
 def dataset_bytes(dataset: LabelledDataset) -> int:
-    """How much a dataset takes on the disk, without its raw scores."""
+    """How much a dataset takes on the disk, without its raw scores.
+
+    Raises:
+        UserError: a link leaves the dataset, or a file is not a regular one.
+    """
     root = dataset.source.root
     return sum(
-        path.stat().st_size
-        for part in ("data", "meta", "videos", "images")
-        for path in (root / part).rglob("*")
-        if path.is_file() and WORK_FOLDER not in path.relative_to(root).parts
+        (root / path).stat().st_size for path in dataset_files(root, parts={*DATASET_PARTS, CARD})
     )

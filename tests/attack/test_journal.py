@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from lerobot_topreward.cli import main
@@ -184,3 +186,134 @@ def test_a_journal_of_garbage_is_one_sentence(
     assert f"{folder / 'commit.json'}" in said
     assert "Delete" in said
     assert {name: hashes(root)[name] for name in before} == before
+
+
+SHARD_DAMAGE: dict[str, Callable[[Path], object]] = {
+    "first-row": lambda path: pq.write_table(pq.read_table(path).slice(0, 1), path),
+    "no-rows": lambda path: pq.write_table(pq.read_table(path).slice(0, 0), path),
+    "not-finite": lambda path: put(path, "log_prob_true", float("nan")),
+    "infinite": lambda path: put(path, "log_prob_false", float("-inf")),
+    "positive": lambda path: put(path, "log_prob_true", 0.5),
+    "other-prefix": lambda path: put(path, "prefix_length", 2),
+    "other-frame": lambda path: put(path, "frame_index", 99),
+    "other-control": lambda path: put(path, "control", "static"),
+    "cut": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "empty": lambda path: path.write_bytes(b""),
+    "pipe": lambda path: (path.unlink(), os.mkfifo(path)),
+    "folder": lambda path: (path.unlink(), path.mkdir()),
+    "no-header": lambda path: pq.write_table(
+        pq.read_table(path).replace_schema_metadata(None), path
+    ),
+    "header-list": lambda path: head(path, b"[1]"),
+    "header-deep": lambda path: head(path, DEEP.encode()),
+    "header-garbage": lambda path: head(path, b"\xff{"),
+}
+
+
+def put(path: Path, column: str, value: object) -> None:
+    table = pq.read_table(path)
+    values = [value, *table[column].to_pylist()[1:]]
+    number, field = table.schema.get_field_index(column), table.schema.field(column)
+    pq.write_table(table.set_column(number, field, pa.array(values, field.type)), path)
+
+
+def head(path: Path, header: bytes) -> None:
+    pq.write_table(pq.read_table(path).replace_schema_metadata({b"topreward": header}), path)
+
+
+@pytest.mark.parametrize("damage", SHARD_DAMAGE)
+def test_a_damaged_shard_is_scored_again_and_named(
+    damage: str,
+    dataset: Path,
+    tmp_path: Path,
+    tiny_vlm: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    command = list(map(str, label(dataset, tmp_path / "out", tiny_vlm)))
+    with pytest.raises(SystemExit, match="0"):
+        main(command)
+    (first, second) = sorted((tmp_path / "out").glob("topreward/*/episode_*.parquet"))
+    whole, kept = first.read_bytes(), second.stat().st_mtime_ns
+    SHARD_DAMAGE[damage](first)
+    capfd.readouterr()
+    with pytest.raises(SystemExit, match="0"):
+        main(command)
+    said = capfd.readouterr().out
+    assert "the stored scores of episode 0 are damaged: scored again" in said
+    assert first.read_bytes() == whole
+    assert second.stat().st_mtime_ns == kept
+
+
+def to_victim(path: Path, victim: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.symlink_to(victim)
+
+
+def moved(path: Path, victim: Path) -> None:
+    path.rename(victim.parent / "moved")
+    path.symlink_to(victim.parent / "moved")
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A link or garbage where the next run writes or reads; `*` in a path is the store's name."""
+
+    name: str
+    path: str
+    plant: Callable[[Path, Path], object] = to_victim
+    expected: str | None = None  # None: the run goes on, and writes elsewhere
+
+
+PLANTED = [
+    Planted("lock", "topreward/.lock", expected=".lock must not be a link"),
+    Planted("run-draft", "topreward/*/.run.json.partial"),
+    Planted("shard-draft", "topreward/*/.episode_000000.parquet.partial"),
+    Planted("sidecar-draft", ".topreward_progress.parquet.tmp"),
+    Planted("work-folder", "topreward", moved, "must be a folder, not a link"),
+    Planted("store", "topreward/*", moved, "must be a folder, not a link"),
+    *(
+        Planted(
+            f"run-{name}",
+            "topreward/*/run.json",
+            lambda path, _, text=text: path.write_text(text),
+            "run.json must hold a JSON object",
+        )
+        for name, text in (("list", "[]"), ("null", "null"), ("cut", "{"), ("deep", DEEP))
+    ),
+    Planted(
+        "run-pipe",
+        "topreward/*/run.json",
+        lambda path, _: (path.unlink(), os.mkfifo(path)),
+        "run.json must be a file",
+    ),
+    Planted(
+        "run-of-nobody",
+        "topreward/*/run.json",
+        lambda path, _: path.write_text(
+            '{"dataset": [], "fingerprint": {}, "recordings": {"a": 1}}'
+        ),
+        "no recording in common",
+    ),
+]
+
+
+@pytest.mark.parametrize("case", PLANTED, ids=lambda case: case.name)
+def test_nothing_is_written_through_a_planted_link(
+    case: Planted,
+    dataset: Path,
+    home: Path,
+    tmp_path: Path,
+    tiny_vlm: Path,
+    hashes: Hashes,
+    refused: Callable[..., str],
+) -> None:
+    out = tmp_path / "out"
+    command = label(dataset, out, tiny_vlm)
+    refused(*command, code=0)
+    (store,) = (path for path in (out / "topreward").iterdir() if path.is_dir())
+    (store / "episode_000000.parquet").unlink()
+    case.plant(out / case.path.replace("*", store.name), home / "bashrc")
+    before = hashes(home)
+    said = refused(*command, code=0 if case.expected is None else 2)
+    assert case.expected is None or case.expected in said
+    assert hashes(home) == before

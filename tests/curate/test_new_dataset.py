@@ -1,3 +1,4 @@
+import filecmp
 import json
 import os
 import shutil
@@ -120,10 +121,11 @@ def test_an_interruption_leaves_nothing_half_made(
     assert [path.name for path in tmp_path.iterdir()] == ["good"]
 
 
-def test_videos_are_shared_where_nothing_is_dropped(run: Run, dataset: Path, tmp_path: Path):
+def test_videos_are_copied_where_nothing_is_dropped(run: Run, dataset: Path, tmp_path: Path):
     run("--root", dataset, "--output", tmp_path / "all", "--min-voc", "-1")
     video = "videos/observation.images.front/chunk-000/file-000.mp4"
-    assert os.path.samefile(tmp_path / "all" / video, dataset / video)
+    assert not os.path.samefile(tmp_path / "all" / video, dataset / video)
+    assert filecmp.cmp(tmp_path / "all" / video, dataset / video, shallow=False)
     assert LeRobotDataset("local/all", root=tmp_path / "all").num_episodes == 5
 
 
