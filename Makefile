@@ -3,6 +3,8 @@
 
 bin := .venv/bin
 all_extras := dev sim train viz
+# The tests of one file stay in one process: they share what is slow to make.
+parallel := -n 2 --dist loadfile
 
 .PHONY: help demo test test-slow test-all attack lint style types format smoke constraints clean
 
@@ -24,19 +26,19 @@ demo:
 
 test:
 	@scripts/setup.sh dev train
-	$(bin)/python -m pytest -m "not slow"
+	$(bin)/python -m pytest $(parallel) -m "not slow"
 
 test-slow:
 	@scripts/setup.sh $(all_extras)
-	$(bin)/python -m pytest -m slow -rs
+	$(bin)/python -m pytest $(parallel) -m slow -rs
 
 test-all:
 	@scripts/setup.sh $(all_extras)
-	$(bin)/python -m pytest -rs
+	$(bin)/python -m pytest $(parallel) -rs
 
 attack:
 	@scripts/setup.sh $(all_extras)
-	$(bin)/python -m pytest -q -rs tests/attack
+	$(bin)/python -m pytest $(parallel) -q -rs tests/attack
 
 lint: style types
 

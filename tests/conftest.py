@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,34 @@ sys.path.append(str(Path(__file__).parent))
 
 RecordDataset = Callable[..., Path]
 WriteLabels = Callable[..., Path]
+
+# The modules of tests/attack name a KIND of attack: how many of each were tried and survived is
+# printed at the end of a run.
+_TRIED: Counter[str] = Counter()
+_SURVIVED: Counter[str] = Counter()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    report: Any = yield
+    report.user_properties.append(("kind", getattr(getattr(item, "module", None), "KIND", None)))
+    return report
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    kind = dict(report.user_properties).get("kind")
+    if isinstance(kind, str) and report.when == "call" and not report.skipped:
+        _TRIED[kind] += 1
+        _SURVIVED[kind] += report.passed
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _TRIED:
+        terminalreporter.section("attacks")
+        total, survived = _TRIED.total(), _SURVIVED.total()
+        for kind, tried in [*sorted(_TRIED.items()), ("all", total)]:
+            lived = survived if kind == "all" else _SURVIVED[kind]
+            terminalreporter.write_line(f"{kind:<28} {tried:>5} tried {lived:>5} survived")
 
 
 def _draw(rng: np.random.Generator, *, frame: int, height: int, width: int) -> np.ndarray:
