@@ -33,12 +33,13 @@ class Draft:
 
 
 @contextmanager
-def drafted(target: Path, *, option: str) -> Iterator[Draft]:
+def drafted(target: Path, *, option: str, make_folder: bool = False) -> Iterator[Draft]:
     """Begin a file that takes its place at the end, when all went well.
 
     Args:
-        target: the file, in a folder that exists.
+        target: the file.
         option: that named it.
+        make_folder: make its folder where that is missing.
 
     Raises:
         UserError: it cannot be written.
@@ -46,6 +47,8 @@ def drafted(target: Path, *, option: str) -> Iterator[Draft]:
     target = target.expanduser().absolute()
     draft = Draft(option, target, target.with_name(f".{target.name}.partial"))
     with draft.writing():
+        if make_folder:
+            target.parent.mkdir(parents=True, exist_ok=True)
         if target.is_dir():
             raise IsADirectoryError(None, "it is a folder")
         if target.exists() and not target.is_file():  # /dev/null would become a file

@@ -46,7 +46,8 @@ from lerobot_topreward.report.media import (
 from lerobot_topreward.report.page import Page, render
 from lerobot_topreward.report.video import encode, read_videos
 from lerobot_topreward.rewards import label_rewards
-from lerobot_topreward.source import frame_table, open_source
+from lerobot_topreward.scoring import sample_frames
+from lerobot_topreward.source import frame_table, open_source, segments
 from lerobot_topreward.store import ScoreKey
 
 RecordDataset = Callable[..., Path]
@@ -353,8 +354,12 @@ def label(root: Path, output: Path, *, unlabelled: Sequence[int] = ()) -> Path:
     table = frame_table(source)
     rises = np.where(table.episode_index == 3, -4, -8 + 0.2 * table.frame_index)
     labelled = ~np.isin(table.episode_index, unlabelled)
-    lengths = np.bincount(table.episode_index)[table.episode_index]
-    scored = (table.frame_index % 5 == 0) | (table.frame_index == lengths - 1)  # at 10 Hz
+    scored = np.zeros(len(table.index), dtype=bool)
+    for parts in segments(source, table, range(4), instruction=None).values():
+        assert isinstance(parts, list)
+        for part in parts:
+            first = table.rows(part.episode_index).start + part.start
+            scored[first + sample_frames(part.length, fps=10)] = True
     values = np.where(labelled, rises, 0).astype(np.float32)
     rewards = FrameRewards(
         index=table.index,

@@ -6,8 +6,22 @@ import numpy as np
 import pytest
 
 from lerobot_topreward.records import PrefixScores, Segment
-from lerobot_topreward.store import Store
+from lerobot_topreward.store import ScoreKey, Store
 
+KEY = ScoreKey(
+    vlm="tiny",
+    vlm_revision="1",
+    dtype="float32",
+    quantize=None,
+    engine="one-pass",
+    prompt="done?",
+    camera="front",
+    instruction=None,
+    sample_fps=2,
+    final_frame=True,
+    prefixes=None,
+    max_pixels=None,
+)
 FINGERPRINTS = ("a" * 64, "b" * 64, "c" * 64)
 
 
@@ -25,7 +39,7 @@ def write(store: Store, episode: int, *, fingerprint: str, control: str = "none"
         log_prob_true=np.full(2, -value, dtype=np.float32),
         log_prob_false=np.full(2, -1, dtype=np.float32),
     )
-    store.write([score], fingerprint=fingerprint, video=f"video {fingerprint[0]}", fps=10)
+    store.write([score], fingerprint=fingerprint, video=f"video {fingerprint[0]}")
 
 
 def read(store: Store, episode: int, fingerprint: str, control: str = "none") -> float | None:
@@ -35,7 +49,7 @@ def read(store: Store, episode: int, fingerprint: str, control: str = "none") ->
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    store = Store(tmp_path / "key")
+    store = Store(tmp_path / "key", KEY, fps=10)
     for episode, fingerprint in enumerate(FINGERPRINTS):
         write(store, episode, fingerprint=fingerprint)
     return store

@@ -37,7 +37,10 @@ def curate(config: CurateConfig, *, console: Console) -> int:
         check_push_curated(config, plan)
     if config.episodes_file is not None:
         path = config.episodes_file.expanduser().absolute()
-        with drafted(path, option="--episodes-file") as draft, draft.writing() as place:
+        with (
+            drafted(path, option="--episodes-file", make_folder=True) as draft,
+            draft.writing() as place,
+        ):
             place.write_text(json.dumps(plan.kept) + "\n", encoding="utf-8")
         console.print(
             f'{len(plan.kept)} episodes are listed in {path}; --dataset.episodes="$(cat {path})"'

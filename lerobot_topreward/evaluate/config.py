@@ -49,5 +49,5 @@ class EvaluateConfig:
     @property
     def vlm_config(self) -> VlmConfig:
         """Where the labels' VLM lies and runs; everything else is as the labels say."""
-        vlm = VlmConfig.vlm if self.vlm is None else self.vlm
+        vlm = VlmConfig().vlm if self.vlm is None else self.vlm
         return VlmConfig(vlm=vlm, device=self.device, device_map=self.device_map)
