@@ -1,7 +1,6 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -41,13 +40,9 @@ def path(tmp_path: Path, rewards: FrameRewards) -> Path:
 
 def test_the_file_is_what_is_promised(path: Path, rewards: FrameRewards) -> None:
     table = pq.read_table(path)
-    expected: dict[str, Any] = dict.fromkeys(
-        ("index", "episode_index", "frame_index"), pa.int64()
-    ) | dict.fromkeys(
-        ("progress_sparse", "log_prob_true", "log_prob_false", "progress", "advantage"),
-        pa.float32(),
-    )
-    expected["scored"] = pa.bool_()
+    kinds = {"index": pa.int64(), "episode_index": pa.int64(), "frame_index": pa.int64()}
+    values = ("progress_sparse", "log_prob_true", "log_prob_false", "progress", "advantage")
+    expected = {**kinds, **{name: pa.float32() for name in values}, "scored": pa.bool_()}
     assert dict(zip(table.schema.names, table.schema.types, strict=True)) == expected
     assert table["index"].to_pylist() == [0, 1, 2, 5, 6, 7]
     assert table["progress_sparse"].equals(table["progress"])
