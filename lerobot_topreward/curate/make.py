@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from datasets import Dataset
+from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot.datasets.dataset_tools import delete_episodes
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.datasets.utils import EPISODES_DIR
@@ -85,6 +87,7 @@ def _keep_episodes(plan: Plan, folder: Path, *, name: str) -> None:
         dropped = [verdict.episode_index for verdict in plan.dropped]
         # Of the others LeRobot would miss the frames, if they have none.
         whole = LeRobotDataset(source.repo_id, root=source.root, episodes=plan.kept)
+        whole.meta.episodes = _with_ends(whole.meta)
         try:
             delete_episodes(whole, dropped, output_dir=folder, repo_id=name)
         except AssertionError as error:  # LeRobot's own check of the videos
@@ -99,6 +102,21 @@ def _keep_episodes(plan: Plan, folder: Path, *, name: str) -> None:
             place(source.root / path, folder / path, link=False, ops=FileOps())
     if (source.root / CARD).is_file():
         place(source.root / CARD, folder / CARD, link=False, ops=FileOps())
+
+
+def _with_ends(meta: LeRobotDatasetMetadata) -> Dataset:
+    """The table of episodes with the ends that LeRobot's deletion asks for.
+
+    LeRobot decodes without ``to_timestamp``, which some recorders set to the time of the last frame
+    instead of the end of it; its deletion refuses those.
+    """
+    episodes = episode_rows(meta)
+    for key in meta.video_keys:
+        name = f"videos/{key}/to_timestamp"
+        starts = np.array(episodes[f"videos/{key}/from_timestamp"])
+        ends = starts + np.array(episodes["length"]) / meta.fps
+        episodes = episodes.remove_columns(name).add_column(name, ends.tolist())  # pyright: ignore[reportCallIssue]
+    return episodes
 
 
 def _carry_columns(source: Source, folder: Path, kept: list[int]) -> None:

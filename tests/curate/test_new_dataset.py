@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from cups import GOOD, contents, frame, labelled, write_labels
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
@@ -68,6 +70,21 @@ def test_the_new_dataset_is_one_for_lerobot_and_for_training(
     assert record["source"]["fingerprint"] == labelled(dataset).fingerprint
     assert record["fingerprint"] == fingerprint
     assert record["rules"]["limits"] == {"min_final_progress": 0.8}
+
+
+def test_a_recording_that_ends_with_the_time_of_its_last_frame(
+    run: Run, dataset: Path, tmp_path: Path, hashes: Callable[[Path], dict[str, str]]
+):
+    other = shutil.copytree(dataset, tmp_path / "other")
+    path = other / "meta/episodes/chunk-000/file-000.parquet"
+    table = pq.read_table(path)
+    name = "videos/observation.images.front/to_timestamp"
+    earlier = pc.subtract(table[name], 0.1)
+    pq.write_table(table.set_column(table.schema.get_field_index(name), name, earlier), path)
+    run("--root", dataset, "--output", tmp_path / "good")
+    run("--root", other, "--output", tmp_path / "same")
+    for part in ("videos", "data"):
+        assert hashes(tmp_path / "same" / part) == hashes(tmp_path / "good" / part)
 
 
 @pytest.mark.slow
