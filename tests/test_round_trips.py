@@ -251,12 +251,12 @@ EDITS = [
     Edit("remove advantage", _removed("topreward.advantage"), (ALL,), ("topreward.advantage",)),
     Edit("reencode videos", _reencoded, (ALL,)),
 ]
-SLOW = {"delete twice", "split and merge", "merge with its own part", "remove another's feature"}
+QUICK = {"delete", "split", "recompute statistics"}
 
 
 @pytest.mark.parametrize(
     "edit",
-    [pytest.param(e, id=e.name, marks=[pytest.mark.slow] * (e.name in SLOW)) for e in EDITS],
+    [pytest.param(e, id=e.name, marks=[pytest.mark.slow] * (e.name not in QUICK)) for e in EDITS],
 )
 def test_labels_outlive(edit: Edit, copy: Path, labelled: Path, tmp_path: Path, run: Run) -> None:
     before, judged = rows_of(labelled), evaluated(run, labelled)
@@ -267,6 +267,7 @@ def test_labels_outlive(edit: Edit, copy: Path, labelled: Path, tmp_path: Path, 
         assert evaluated(run, made.root) == [judged[old] for old in kept]
 
 
+@pytest.mark.slow
 def test_columns_that_were_removed_are_made_of_the_raw_scores(
     labelled: Path, tmp_path: Path
 ) -> None:
@@ -277,6 +278,7 @@ def test_columns_that_were_removed_are_made_of_the_raw_scores(
     np.testing.assert_array_equal(found.stored.advantage, whole.stored.advantage)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["topreward.log_prob", "topreward.scored"])
 def test_what_cannot_be_made_again_is_named(
     labelled: Path, tmp_path: Path, run: Run, name: str
@@ -288,6 +290,7 @@ def test_what_cannot_be_made_again_is_named(
     assert "label again, which takes seconds where the raw scores are kept" in err
 
 
+@pytest.mark.slow
 def test_datasets_labelled_alike_are_merged(
     labelled: Path, others: Path, tmp_path: Path, run: Run
 ) -> None:
@@ -297,6 +300,7 @@ def test_datasets_labelled_alike_are_merged(
     assert evaluated(run, made.root) == evaluated(run, others) + evaluated(run, labelled)
 
 
+@pytest.mark.slow
 def test_tasks_that_were_corrected_keep_their_old_scores(
     copy: Path, labelled: Path, run: Run
 ) -> None:
@@ -327,6 +331,7 @@ def test_images_become_videos(
     assert evaluated(run, made.root) == evaluated(run, root)
 
 
+@pytest.mark.slow
 def test_lerobots_command_in_place(
     copy: Path, labelled: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -359,6 +364,7 @@ def test_curated_then_deleted(labelled: Path, tmp_path: Path, run: Run) -> None:
     assert evaluated(run, made.root) == [judged[old] for old in kept[1:]]
 
 
+@pytest.mark.slow
 def test_what_was_edited_is_curated(labelled: Path, tmp_path: Path, run: Run) -> None:
     made = delete(labelled, [1], tmp_path / "fewer")
     rules = ("--min-voc", "-1", "--output", tmp_path / "again")
@@ -483,6 +489,7 @@ def test_labelled_again_in_another_order(
     assert shards(output) == {f"episode_{number:06d}.parquet" for number in range(5)}
 
 
+@pytest.mark.slow
 def test_labelled_again_after_pictures_were_encoded_anew(
     record_dataset: RecordDataset, tmp_path: Path, label: Label
 ) -> None:
@@ -510,6 +517,7 @@ def record_one(root: Path, **values: np.ndarray) -> None:
     dataset.finalize()
 
 
+@pytest.mark.slow
 def test_recorded_into_the_source(
     source: Path, tmp_path: Path, label: Label, labelled: Path
 ) -> None:
@@ -555,6 +563,7 @@ def test_recorded_into_the_labelled_copy(
 # Used
 
 
+@pytest.mark.slow
 def test_training_reads_what_is_left(labelled: Path, tmp_path: Path) -> None:
     made = delete(labelled, [1], tmp_path / "fewer")
     labels = {}
