@@ -303,7 +303,7 @@ def write_columns(
                     if path.parts[0] in DATASET_PARTS and not path.name.startswith(".")
                 }
                 manifest = {**lineage(dataset, fingerprint, recordings), "files": files}
-                write_file(staging / MANIFEST, json.dumps(manifest, indent=1))
+                write_file(staging / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True))
                 moves.insert(-1, MANIFEST)
             commit(output, staging, moves, stale=stale, ops=ops)
 

@@ -275,7 +275,11 @@ def _connection(error: BaseException, *, repo_id: str) -> str | None:
 
 
 def _disk(error: BaseException, *, repo_id: str) -> str | None:
-    if not isinstance(error, OSError) or error.errno not in _NO_DISK:
+    if not isinstance(error, OSError):
+        return None
+    # Only a home that can never be made, as below /proc, leaves a folder of its own missing.
+    homeless = error.errno == errno.ENOENT and str(error.filename).startswith(constants.HF_HOME)
+    if error.errno not in _NO_DISK and not homeless:
         return None
     return (
         f"{repo_id!r} cannot be stored in the cache: {error.filename or constants.HF_HOME}: "

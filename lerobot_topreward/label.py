@@ -3,7 +3,7 @@
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -97,11 +97,21 @@ def label(config: LabelConfig, *, console: Console) -> Labelled:
         failed = unusable(job) | without_video(job, todo)
         todo = {episode: controls for episode, controls in todo.items() if episode not in failed}
         shown = _shown_before(store)
-        write_run(store, key, run=_run(job, failed=failed, state="running", shown=shown))
+
+        def write_running() -> None:
+            write_run(store, key, run=_run(job, failed=failed, state="running", shown=shown))
+
+        write_running()
         scored, interrupted = 0, False
         if todo:
             scored, new, interrupted = _score(
-                job, todo, identity, store, shown=shown, console=console
+                job,
+                todo,
+                identity,
+                store,
+                shown=shown,
+                write_shown=write_running,
+                console=console,
             )
             failed |= new
         scores, static = stored_scores(job, store), stored_scores(job, store, control="static")
@@ -181,6 +191,7 @@ def _score(
     store: Store,
     *,
     shown: set[str],
+    write_shown: Callable[[], object],
     console: Console,
 ) -> tuple[int, dict[int, str], bool]:
     scorer = load_scorer(job.config, identity)
@@ -192,6 +203,7 @@ def _score(
         size = f"{width}x{height} of {of_width}x{of_height}"
         if size not in shown:
             shown.add(size)
+            write_shown()  # before any score that it belongs to
             console.print(f"images are shown at {size}")
         shrunk = height < of_height and (2 * height < of_height or min(height, width) < 128)
         if shrunk and not warned:

@@ -201,7 +201,6 @@ def _check_episodes(meta: LeRobotDatasetMetadata, *, option: str) -> None:
                 f"{option}: column videos/{key}/from_timestamp of {EPISODES_DIR} must hold seconds;"
                 f" it holds {column.type}. {_AGAIN.capitalize()}"
             )
-    _column(table, "tasks", option=option)
     if table["episode_index"].to_pylist() != list(range(listed)):
         raise UserError(
             f"{option}: {EPISODES_DIR} must list the episodes 0, 1, 2, ... in this order; {_AGAIN}"

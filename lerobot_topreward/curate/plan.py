@@ -64,7 +64,9 @@ class Plan:
     def tasks(self) -> list[str]:
         """The task of every episode."""
         named = {one.episode_index: one.task for one in self.metrics}
-        own = episode_rows(self.dataset.source.meta)["tasks"]
+        rows = episode_rows(self.dataset.source.meta)
+        # LeRobot's conversion of images to videos leaves the column out.
+        own = rows["tasks"] if "tasks" in rows.column_names else [[]] * len(rows)
         return [named.get(episode, " / ".join(texts)) for episode, texts in enumerate(own)]
 
     def seconds(self, episode: int) -> float:

@@ -180,6 +180,16 @@ QUICK = {
 }
 
 
+SAID = (
+    "rate limit",
+    "Somebody",
+    "someone else",
+    "the Hub refused yours",
+    "front matter",
+    "not the Hub's",
+)
+
+
 def status_cases(requests: Mapping[str, tuple[str, str]], *, what: str = "") -> list[Case]:
     """Every status at a commit and where files are listed, and some at every other request."""
     return [
@@ -187,7 +197,8 @@ def status_cases(requests: Mapping[str, tuple[str, str]], *, what: str = "") -> 
             f"{where}{what} {status}",
             request,
             {"status": status},
-            said=(str(status), "rate limit", "Somebody", "someone else", "the Hub refused yours"),
+            # A tag that is there already is what was wanted.
+            said=() if (where, status) == ("tag", 409) else (str(status), *SAID),
         )
         for where, request in requests.items()
         for status in (STATUSES if where in ("commit", "tree") else SOME)
@@ -298,7 +309,8 @@ def test_push_survives(hub: Hub, client: Client, labelled: Path, case: Case) -> 
         assert first["uploaded"], first
     hub.reset_faults()
     second = client("push", **push)
-    assert second["branch"] == "main", second
+    assert isinstance(second, dict), second
+    assert second["branch"] == "main"
     files = hub.dataset("alice/labels").resolve("main").files
     held = {path: hashlib.sha256(blob.data).hexdigest() for path, blob in files.items()}
     for path in ("data/chunk-000/file-000.parquet", "topreward_progress.parquet"):
