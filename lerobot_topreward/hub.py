@@ -7,6 +7,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal
 
 import httpx
@@ -277,8 +278,10 @@ def _connection(error: BaseException, *, repo_id: str) -> str | None:
 def _disk(error: BaseException, *, repo_id: str) -> str | None:
     if not isinstance(error, OSError):
         return None
-    # Only a home that can never be made, as below /proc, leaves a folder of its own missing.
-    homeless = error.errno == errno.ENOENT and str(error.filename).startswith(constants.HF_HOME)
+    # What cannot be made below /proc is missing, and so is what was only looked for in the cache:
+    # the first is the home itself, or a folder around it.
+    missing = error.filename if error.errno == errno.ENOENT else None
+    homeless = missing is not None and Path(constants.HF_HOME).is_relative_to(missing)
     if error.errno not in _NO_DISK and not homeless:
         return None
     return (

@@ -28,7 +28,7 @@ RecordDataset = Callable[..., Path]
 WriteLabels = Callable[..., Path]
 
 # The modules of tests/attack name a KIND of attack: how many of each were tried and survived is
-# printed at the end of a run.
+# printed at the end of a run. A test is one case, or as many as it records as "tried".
 _TRIED: Counter[str] = Counter()
 _SURVIVED: Counter[str] = Counter()
 
@@ -41,10 +41,11 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    kind = dict(report.user_properties).get("kind")
-    if isinstance(kind, str) and report.when == "call" and not report.skipped:
-        _TRIED[kind] += 1
-        _SURVIVED[kind] += report.passed
+    properties = dict(report.user_properties)
+    kind, cases = properties.get("kind"), properties.get("tried", 1)
+    if isinstance(kind, str) and isinstance(cases, int) and report.when == "call":
+        _TRIED[kind] += 0 if report.skipped else cases
+        _SURVIVED[kind] += cases if report.passed else 0
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

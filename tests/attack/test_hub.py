@@ -389,6 +389,7 @@ def test_output_that_no_file_can_be(
     more = {"curate": ["--keep-top", "0.5"], "label": ["--vlm", str(tiny_vlm)], "report": []}
     root = source if command == "label" else labelled
     if option == "--rerun":
+        pytest.importorskip("rerun")
         more["report"] = ["--output", str(tmp_path / "report.html")]
     arguments = [command, "--root", str(root), option, str(tmp_path / place), *more[command]]
     ran = client("command", arguments=arguments)

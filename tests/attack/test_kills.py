@@ -137,7 +137,12 @@ def chosen(operations: list[str]) -> list[int]:
 
 @pytest.mark.parametrize("case", COMMANDS, ids=lambda case: case.name)
 def test_a_killed_command_is_completed_by_the_next_run(
-    case: Killed, recorded: Path, run: Command, kill_hub: Hub, tmp_path: Path
+    case: Killed,
+    recorded: Path,
+    run: Command,
+    kill_hub: Hub,
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
 ) -> None:
     folder, template = tmp_path / "case", tmp_path / "template"
     shutil.copytree(recorded, folder / "demo")
@@ -149,7 +154,9 @@ def test_a_killed_command_is_completed_by_the_next_run(
     operations = json.loads(folder.with_suffix(".operations").read_text())
     undisturbed, on_hub = contents(folder), pushed(kill_hub)
     assert operations
-    for kill_at in chosen(operations):
+    kills = chosen(operations)
+    record_property("tried", len(kills))
+    for kill_at in kills:
         shutil.rmtree(folder)
         shutil.copytree(template, folder)
         kill_hub.reset()
