@@ -27,6 +27,7 @@ from lerobot_topreward.store import ScoreKey
 __all__ = ["client", "client_process", "hub", "hub_server"]
 
 KIND = "Hub answers and cuts"
+pytestmark = pytest.mark.slow
 Client = Callable[..., Any]
 
 # Every request of a push to a repository that is new, or that holds an earlier push (again).
@@ -170,16 +171,6 @@ FACTS = CardFacts(
 
 
 # A case takes a second of the processor: these, which differ most, run always.
-QUICK = {
-    "commit 400",
-    "commit 412",
-    "upload 503 once",
-    "commit cut after 20 bytes once",
-    "preupload cut after 50 bytes always",
-    "tree answers b'[3]'",
-}
-
-
 SAID = (
     "rate limit",
     "Somebody",
@@ -281,10 +272,7 @@ NONSENSE = [
 
 
 def params(cases: list[Case]) -> list[Any]:
-    return [
-        pytest.param(case, id=case.name, marks=() if case.name in QUICK else pytest.mark.slow)
-        for case in cases
-    ]
+    return [pytest.param(case, id=case.name) for case in cases]
 
 
 def check_said(said: Any, case: Case) -> None:

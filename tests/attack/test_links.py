@@ -14,6 +14,7 @@ import pytest
 from lerobot_topreward.cli import main
 
 KIND = "links out of the dataset"
+pytestmark = pytest.mark.slow
 
 RecordDataset = Callable[..., Path]
 Hashes = Callable[[Path], dict[str, str]]
