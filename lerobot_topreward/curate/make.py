@@ -115,7 +115,9 @@ def _with_ends(meta: LeRobotDatasetMetadata) -> Dataset:
         name = f"videos/{key}/to_timestamp"
         starts = np.array(episodes[f"videos/{key}/from_timestamp"])
         ends = starts + np.array(episodes["length"]) / meta.fps
-        episodes = episodes.remove_columns(name).add_column(name, ends.tolist())  # pyright: ignore[reportCallIssue]
+        if name in episodes.column_names:
+            episodes = episodes.remove_columns(name)
+        episodes = episodes.add_column(name, ends.tolist())  # pyright: ignore[reportCallIssue]
     return episodes
 
 

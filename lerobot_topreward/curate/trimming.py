@@ -124,7 +124,8 @@ def _move(
         for row, episode in enumerate(episodes):
             if episode in spans:
                 rows[begin][row] += spans[episode].start / fps
-                rows[end][row] = rows[begin][row] + spans[episode].length / fps
+                if end in rows:
+                    rows[end][row] = rows[begin][row] + spans[episode].length / fps
     for name in table.column_names:
         if name.startswith("stats/") and name.split("/")[1] in stats[episodes[0]]:
             _, feature, key = name.split("/")

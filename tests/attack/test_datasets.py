@@ -261,7 +261,6 @@ REFUSED = [
             f"videos/{CAMERA}/chunk_index",
             f"videos/{CAMERA}/file_index",
             f"videos/{CAMERA}/from_timestamp",
-            "tasks",
         )
     ),
     Case(
@@ -364,6 +363,7 @@ LABELLED = [
     Case("a robot that is a number", info(robot_type=5), ""),
     Case("fps is a fraction", info(fps=10.0), ""),
     Case("a note among the data", lambda root: (root / "data/notes.txt").write_text("mine"), ""),
+    Case("episodes lack tasks", column(EPISODES, "tasks", None), ""),
     Case("no to_timestamp", column(EPISODES, f"videos/{CAMERA}/to_timestamp", None), ""),
     Case(
         "to_timestamp is the last frame's own",
