@@ -114,7 +114,7 @@ def _asked_wait(response: httpx.Response) -> int:
     if response.status_code == 429 and limit is not None and limit.remaining == 0:
         return limit.reset_in_seconds + 1  # the Hub rounds down
     asked = response.headers.get("Retry-After", "").strip()
-    return int(asked) if asked.isdecimal() else 0
+    return int(asked[:9]) if asked.isdecimal() else 0  # Python refuses thousands of digits
 
 
 def limit_waiting(*, limit_s: float = 60) -> None:

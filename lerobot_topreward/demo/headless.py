@@ -47,7 +47,7 @@ def opengl_errors() -> Iterator[None]:
         ) from None
     except Exception as error:
         backend = os.environ.get("MUJOCO_GL", "")
-        cure = (
+        fix = (
             f"apt-get install {_PACKAGES[backend]}"
             if backend in _PACKAGES
             else f"MUJOCO_GL=egl (apt-get install {_PACKAGES['egl']})"
@@ -55,6 +55,6 @@ def opengl_errors() -> Iterator[None]:
         other = "egl" if backend == "osmesa" else "osmesa"
         raise UserError(
             f"no images: OpenGL does not work here with MUJOCO_GL={backend!r} "
-            f"({str(error).partition('. ')[0]}). Try {cure}, or MUJOCO_GL={other} "
+            f"({str(error).partition('. ')[0]}). Try {fix}, or MUJOCO_GL={other} "
             f"(apt-get install {_PACKAGES[other]})"
         ) from None
