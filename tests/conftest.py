@@ -57,6 +57,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.write_line(f"{kind:<28} {tried:>5} tried {lived:>5} survived")
 
 
+@pytest.fixture(autouse=True)
+def root_logger() -> Iterator[None]:
+    # LeRobot's scripts give it a handler that writes to the stderr of their own test: closed later.
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
 def _draw(rng: np.random.Generator, *, frame: int, height: int, width: int) -> np.ndarray:
     image = np.full((height, width, 3), 40, dtype=np.uint8)
     image[:, : 1 + (3 * frame) % width, 0] = 200
