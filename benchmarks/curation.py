@@ -20,15 +20,15 @@ import tyro
 from jaxtyping import Bool
 from rich.console import Console
 
-from lerobot_topreward.config import LabelConfig
 from lerobot_topreward.curate.config import CurateConfig
 from lerobot_topreward.curate.plan import make_plan
 from lerobot_topreward.curate.table import describe_rules
 from lerobot_topreward.demo.evaluation import TRUTH_FILE
-from lerobot_topreward.demo.tasks import KINDS, SUCCEEDING
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.label import label
-from lerobot_topreward.thresholds import precision_recall
+from lerobot_topreward.judging.thresholds import precision_recall
+from lerobot_topreward.label.command import label
+from lerobot_topreward.label.config import LabelConfig
+from lerobot_topreward.simulation.tasks import KINDS, SUCCEEDING
 from lerobot_topreward.vlm.identity import BUILTIN, VlmConfig
 
 # The VLM was taught below 100,000 and judged on seeds from there; 200,000 are the bundled episodes,
@@ -57,7 +57,7 @@ def recorded(config: Config) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
         seeds = f"{_FIRST_SEED}:{_FIRST_SEED + config.episodes}"
         # A process of its own: how to render is decided when MuJoCo is imported.
-        command = (sys.executable, "-m", "lerobot_topreward.demo.simulate")
+        command = (sys.executable, "-m", "lerobot_topreward.simulation.simulate")
         subprocess.run([*command, "--output", str(folder), "--seeds", seeds], check=True)
     return folder
 

@@ -18,11 +18,15 @@ import numpy as np
 import torch
 import tyro
 
-from lerobot_topreward.clips import read_clips
+from lerobot_topreward.data.dataset import episode_rows, open_source
+from lerobot_topreward.data.video import read_clips
 from lerobot_topreward.demo.evaluation import Truth, evaluate, read_truth
-from lerobot_topreward.demo.lessons import FPS, Lesson, prepare_lessons
-from lerobot_topreward.demo.simulate import CAMERA
-from lerobot_topreward.demo.tasks import (
+from lerobot_topreward.errors import EpisodeError, UserError
+from lerobot_topreward.judging.metrics import rise, success_score, voc
+from lerobot_topreward.records import Clip, Segment
+from lerobot_topreward.scoring.scorer import score_clip
+from lerobot_topreward.simulation.simulate import CAMERA
+from lerobot_topreward.simulation.tasks import (
     EVALUATION_SEEDS,
     FIRST_HELD_OUT_SEED,
     KINDS,
@@ -30,11 +34,7 @@ from lerobot_topreward.demo.tasks import (
     instruction,
     parse_seeds,
 )
-from lerobot_topreward.errors import EpisodeError, UserError
-from lerobot_topreward.metrics import rise, success_score, voc
-from lerobot_topreward.records import Clip, Segment
-from lerobot_topreward.scoring import score_clip
-from lerobot_topreward.source import episode_rows, open_source
+from lerobot_topreward.simulation.training_data import FPS, Lesson, prepare_lessons
 from lerobot_topreward.vlm.identity import VlmConfig
 from lerobot_topreward.vlm.loading import load_vlm
 from lerobot_topreward.vlm.one_pass import OnePassScorer

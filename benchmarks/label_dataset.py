@@ -19,7 +19,7 @@ import numpy as np
 import tyro
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-from lerobot_topreward.vlm.tiny import TinyConfig, build_tiny_vlm
+from lerobot_topreward.simulation.tiny_vlm import TinyConfig, build_tiny_vlm
 
 TASKS = ("put the red block in the box", "open the drawer", "stack the cups")
 CAMERAS = ("front", "wrist")

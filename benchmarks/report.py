@@ -21,13 +21,13 @@ from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
-from lerobot_topreward.clips import read_clip
-from lerobot_topreward.dataset import write_columns
+from lerobot_topreward.data.dataset import episode_rows, frame_table, open_source
+from lerobot_topreward.data.fingerprints import dataset_fingerprint
+from lerobot_topreward.data.video import read_clip
 from lerobot_topreward.demo.command import DATASET
-from lerobot_topreward.fingerprints import dataset_fingerprint
 from lerobot_topreward.records import FrameRewards, Segment
-from lerobot_topreward.source import episode_rows, frame_table, open_source
-from lerobot_topreward.store import ScoreKey
+from lerobot_topreward.storage.columns import write_columns
+from lerobot_topreward.storage.store import ScoreKey
 
 CAMERA = "observation.images.front"
 TASKS = ("put the red block in the box", "open the drawer", "stack the cups")

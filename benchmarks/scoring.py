@@ -27,12 +27,12 @@ from lerobot.rewards.topreward.processor_topreward import (
 )
 from transformers import AutoProcessor
 
+from lerobot_topreward.data.schedule import images_shown, prefix_lengths
 from lerobot_topreward.records import Clip, Segment
-from lerobot_topreward.scoring import images_shown, prefix_lengths
+from lerobot_topreward.simulation.tiny_vlm import TinyConfig, build_model, build_tiny_vlm
 from lerobot_topreward.vlm.images import LinearPatches, resize, resolution
 from lerobot_topreward.vlm.loading import Vlm, check_processor
 from lerobot_topreward.vlm.one_pass import OnePassScorer
-from lerobot_topreward.vlm.tiny import TinyConfig, build_model, build_tiny_vlm
 
 INSTRUCTION = "pick up the red cube and put it on the goal"
 _REAL: dict[str, Any] = {

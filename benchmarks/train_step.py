@@ -37,8 +37,8 @@ from lerobot.utils import sample_weighting
 from lerobot.utils.logging_utils import AverageMeter, MetricsTracker
 from lerobot.utils.sample_weighting import SampleWeightingConfig
 
-from lerobot_topreward.train.seam import SCHEME_TYPE, installed
-from lerobot_topreward.train.weighter import make_weighter
+from lerobot_topreward.train.lerobot_patch import SCHEME_TYPE, installed
+from lerobot_topreward.train.sample_weighter import make_weighter
 
 CAMERAS = ("front", "wrist")
 EPISODES, LENGTH, FPS = 3, 150, 30

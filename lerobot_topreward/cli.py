@@ -6,7 +6,6 @@ from difflib import get_close_matches
 from typing import Any
 
 from lerobot_topreward.config import (
-    LabelConfig,
     check_options,
     load_preset,
     option_types,
@@ -16,6 +15,7 @@ from lerobot_topreward.config import (
 )
 from lerobot_topreward.console import make_console, quiet_libraries
 from lerobot_topreward.errors import UserError
+from lerobot_topreward.label.config import LabelConfig
 
 INTERRUPTED = 130  # as shells report Ctrl-C
 
@@ -156,8 +156,8 @@ def _split(config_class: type, arguments: Sequence[str]) -> dict[str, str]:
 
 
 def _label(config: LabelConfig) -> int:
-    from lerobot_topreward.label import failure_lines, label
-    from lerobot_topreward.metrics import rise_in_words
+    from lerobot_topreward.judging.metrics import rise_in_words
+    from lerobot_topreward.label.command import failure_lines, label
 
     out = make_console()
     result = label(config, console=out)

@@ -4,7 +4,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from datetime import date
 from difflib import get_close_matches
 from importlib.resources import files
@@ -17,8 +17,6 @@ import yaml
 from pydantic import ConfigDict, TypeAdapter
 
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.push_options import check_push
-from lerobot_topreward.vlm.identity import VlmConfig
 
 _SECTIONS = ("label", "evaluate", "report", "curate", "train", "demo")  # of a preset, by command
 _WORDS = {
@@ -28,97 +26,6 @@ _WORDS = {
     str: "text",
     Path: "a path",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabelConfig:
-    """Label a LeRobot dataset with per-frame task progress and advantage, judged by a video VLM.
-
-    --config FILE takes options from a YAML file, or from a preset: paper.
-    """
-
-    repo_id: str | None = None  # dataset on the Hub, or recorded under $HF_LEROBOT_HOME
-    root: Path | None = None  # dataset in a local folder
-    revision: str | None = None  # branch, tag or commit on the Hub
-    episodes: str | None = None  # which ones, as 0:10,15 for 0..9 and 15; all if not given
-    max_episodes: int | None = None  # at most this many of them
-    camera: str | None = None  # feature key or its last part; by default the third-person one
-    instruction: str | None = None  # overrides the dataset's own tasks
-
-    vlm: VlmConfig = field(default_factory=VlmConfig)
-
-    sample_fps: float = 2.0  # images shown per second of the dataset's clock, Hz
-    prefixes: Literal["every"] | int = "every"  # one per shown image, or K per segment (paper: 15)
-    final_frame: bool = True  # also show the last frame, which the paper's schedule can miss
-    max_images: int | None = None  # per segment, evenly thinned: long videos are shown larger
-    max_pixels: int | None = None  # per image; the checkpoint's own budget if not given
-    control: Literal["none", "static"] = "none"  # static: also score the first frame repeated
-    engine: Literal["one-pass", "per-prefix"] = "one-pass"  # per-prefix: one slow forward each
-    chunk_tokens: int | None = None  # tokens per forward: bounds memory, halved when it runs out
-
-    normalize: Literal["episode", "task"] = "episode"  # task: episodes of one task compare
-    scale: Literal["log-prob", "prob"] = "log-prob"  # what progress is made of; the paper: log-prob
-    debias: Literal["none", "static"] = "none"  # static: progress beyond what time alone earns
-    horizon: float = 1.0  # span of the advantage, seconds
-
-    output: Path | None = None  # folder of the labelled dataset; <dataset>_topreward if not given
-    in_place: bool = False  # write into --root itself
-    link_videos: bool = False  # share videos with the source: tools that edit them change both
-    overwrite: bool = False  # discard changes made in the labelled copy since it was written
-    write: Literal["sidecar", "columns", "both"] = "both"  # what is made from the raw scores
-    other_cameras: bool = True  # fetch from the Hub the videos that were not scored, too
-    force: bool = False  # score anew what is already scored
-
-    push_to_hub: bool = False  # upload data, meta, sidecar and dataset card
-    hub_repo_id: str | None = None  # where to; the source itself, on --branch, if not given
-    branch: str | None = None  # to push to; `topreward` in the source, main in another repository
-    private: bool = False  # if the repository has to be made
-    create_pr: bool = False  # open a pull request instead
-
-    def __post_init__(self) -> None:
-        """Check what can be known to be wrong before anything is opened."""
-        for name in ("sample_fps", "horizon", "chunk_tokens", "max_pixels", "max_episodes"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise UserError(f"--{name.replace('_', '-')} must be > 0; got {value}")
-        if self.max_images is not None and self.max_images < 2:
-            raise UserError(
-                f"--max-images must be at least 2, the first and the last; got {self.max_images}"
-            )
-        if isinstance(self.prefixes, int) and self.prefixes < 1:
-            raise UserError(f"--prefixes must be 'every' or a number >= 1; got {self.prefixes}")
-        if self.debias == "static" and self.scale == "prob":
-            raise UserError(
-                "--debias static subtracts log-probs, which --scale prob does not use; leave out "
-                "one of them"
-            )
-        if self.in_place and (self.root is None or self.output is not None):
-            raise UserError(
-                "--in-place writes into the local --root, without --output; give --root"
-            )
-        if self.push_to_hub and self.write != "both":
-            raise UserError(
-                f"--push-to-hub uploads columns and sidecar; leave out --write {self.write}"
-            )
-        check_push(
-            push_to_hub=self.push_to_hub,
-            repo_id=self.repo_id,
-            hub_repo_id=self.hub_repo_id,
-            branch=self.branch,
-            private=self.private,
-            create_pr=self.create_pr,
-        )
-
-    @property
-    def controls(self) -> tuple[str, ...]:
-        """What is scored."""
-        still = "static" in (self.control, self.debias)
-        return ("none", "static") if still else ("none",)
-
-    @property
-    def prefix_count(self) -> int | None:
-        """K, or None for every shown image."""
-        return None if self.prefixes == "every" else int(self.prefixes)
 
 
 def take_config(arguments: Sequence[str]) -> tuple[list[str], str | None]:

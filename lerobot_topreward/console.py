@@ -1,6 +1,7 @@
 """What a run says while it works: a bar on a terminal, plain lines elsewhere; and Ctrl-C."""
 
 import logging
+import math
 import os
 import signal
 import sys
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -21,6 +23,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.segment import Segment
+from rich.table import Table
 from rich.text import Text
 
 _LINE_EVERY_S = 10.0
@@ -166,3 +169,27 @@ def stop_on_signal(console: Console) -> Iterator[StopRequest]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def text_table(title: str) -> Table:
+    """A table in the style of all of them."""
+    return Table(
+        box=box.SIMPLE_HEAD,
+        title=title,
+        title_style="bold",
+        title_justify="left",
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+
+
+def number(value: float, decimals: int = 2) -> str:
+    """A number in few digits; a dash where undefined."""
+    # Zero is added because a rounded -0.0 would keep its sign.
+    return "-" if math.isnan(value) else f"{round(value, decimals) + 0.0:.{decimals}f}"
+
+
+def shorten(text: str, width: int) -> str:
+    """Cut a text that is longer than so many characters, but never below twelve."""
+    width = max(width, 12)
+    return text if len(text) <= width else f"{text[: width - 3]}..."

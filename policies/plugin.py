@@ -13,7 +13,7 @@ from lerobot.datasets import LeRobotDataset
 from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.utils.sample_weighting import SampleWeighter
 
-from lerobot_topreward.train.seam import install
+from lerobot_topreward.train.lerobot_patch import install
 
 
 def _make_weighter(
@@ -23,7 +23,7 @@ def _make_weighter(
     device: torch.device,
     dataset: LeRobotDataset,
 ) -> SampleWeighter:
-    from lerobot_topreward.train.weighter import make_weighter  # only where it is asked for
+    from lerobot_topreward.train.sample_weighter import make_weighter  # only where it is asked for
 
     return make_weighter(params, policy=policy, device=device, dataset=dataset)
 

@@ -193,7 +193,7 @@ def hashes() -> Callable[[Path], dict[str, str]]:
 @pytest.fixture(scope="session")
 def tiny_vlm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random tiny Qwen3-VL checkpoint whose curves are not flat."""
-    from lerobot_topreward.vlm.tiny import TinyConfig, build_tiny_vlm
+    from lerobot_topreward.simulation.tiny_vlm import TinyConfig, build_tiny_vlm
 
     folder = tmp_path_factory.mktemp("vlm") / "tiny"
     return build_tiny_vlm(folder, config=TinyConfig(spread=0.2))
@@ -213,10 +213,10 @@ def kept_process() -> Iterator[None]:
 @pytest.fixture
 def write_labels(tmp_path_factory: pytest.TempPathFactory) -> WriteLabels:
     """Label a copy of a dataset with known rewards, in place of a VLM's, and return its root."""
-    from lerobot_topreward.dataset import write_columns
-    from lerobot_topreward.fingerprints import dataset_fingerprint
+    from lerobot_topreward.data.dataset import frame_table, open_source
+    from lerobot_topreward.data.fingerprints import dataset_fingerprint
     from lerobot_topreward.records import FrameRewards
-    from lerobot_topreward.source import frame_table, open_source
+    from lerobot_topreward.storage.columns import write_columns
 
     def write(
         root: Path,
@@ -329,6 +329,6 @@ def robot_dataset(record_dataset: RecordDataset) -> Path:
 @pytest.fixture
 def runs(robot_dataset: Path, tmp_path: Path, kept_process: None) -> Any:
     """Short runs of LeRobot's trainer on `robot_dataset`."""
-    from seam_runs import Runs
+    from patched_runs import Runs
 
     return Runs(robot_dataset, tmp_path)

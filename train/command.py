@@ -12,11 +12,11 @@ from rich.console import Console
 from lerobot_topreward.errors import TrainingError, UserError
 from lerobot_topreward.train.arguments import Arguments, split_arguments
 from lerobot_topreward.train.config import WeightingConfig, as_params, from_params
+from lerobot_topreward.train.frame_weights import weigh
 from lerobot_topreward.train.histogram import save_histogram
 from lerobot_topreward.train.records import FrameLabels, FrameWeights
 from lerobot_topreward.train.summary import summarize
 from lerobot_topreward.train.summary_table import summary_table
-from lerobot_topreward.train.weigh import weigh
 
 if TYPE_CHECKING:
     from lerobot.configs.policies import PreTrainedConfig
@@ -96,16 +96,16 @@ def make_plan(split: Arguments) -> Plan:
     """
     try:
         # Imported here: LeRobot and torch take seconds, which --help need not wait for.
-        from lerobot_topreward.policies.choice import per_sample_policy
-        from lerobot_topreward.source import frame_table, require_files
+        from lerobot_topreward.data.dataset import frame_table, require_files
+        from lerobot_topreward.train.choice import per_sample_policy
         from lerobot_topreward.train.labels import read_labels
+        from lerobot_topreward.train.sample_weighter import horizon_frames
         from lerobot_topreward.train.trainer_config import (
             open_dataset,
             read_trainer_config,
             resolve_policy,
             training_episodes,
         )
-        from lerobot_topreward.train.weighter import horizon_frames
 
         config = read_trainer_config(split.lerobot)
         weighting, changed = choose_weighting(config, split.weighting)
@@ -213,9 +213,9 @@ def _run(plan: Plan, split: Arguments, console: Console) -> int:
     from lerobot.scripts import lerobot_train
     from lerobot.utils.sample_weighting import SampleWeightingConfig
 
-    from lerobot_topreward.train.seam import SCHEME_TYPE, installed
+    from lerobot_topreward.train.lerobot_patch import SCHEME_TYPE, installed
+    from lerobot_topreward.train.sample_weighter import make_weighter
     from lerobot_topreward.train.trainer_config import trainer_arguments
-    from lerobot_topreward.train.weighter import make_weighter
 
     config = plan.config
     config.sample_weighting = SampleWeightingConfig(
@@ -241,6 +241,6 @@ def _how_to_resume(output: Path | None) -> str:
 
 
 def _help() -> int:
-    from lerobot_topreward.train.help import print_help
+    from lerobot_topreward.train.arguments import print_help
 
     return print_help()

@@ -6,13 +6,12 @@ import numpy as np
 from jaxtyping import Int64
 
 from lerobot_topreward.console import warn
+from lerobot_topreward.data.dataset import FrameTable, Source, task_names
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.labelled import find_sidecar, label_command
-from lerobot_topreward.sidecar import SIDECAR_NAME
-from lerobot_topreward.source import FrameTable, Source, task_names
-from lerobot_topreward.stored_labels import columns_instead, has_columns, place
-from lerobot_topreward.train.config import WeightingConfig
-from lerobot_topreward.train.label_sources import (
+from lerobot_topreward.storage.label_columns import columns_instead, has_columns, place
+from lerobot_topreward.storage.reader import find_sidecar, label_command
+from lerobot_topreward.storage.sidecar import SIDECAR_NAME
+from lerobot_topreward.storage.sources import (
     StoredLabels,
     fits,
     is_own,
@@ -20,6 +19,7 @@ from lerobot_topreward.train.label_sources import (
     read_own_sidecar,
     read_stored_columns,
 )
+from lerobot_topreward.train.config import WeightingConfig
 from lerobot_topreward.train.records import FrameLabels
 
 _AGREE_TO = 1e-6  # both copies are written from the same float32 values

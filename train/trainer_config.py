@@ -19,10 +19,10 @@ from lerobot.configs.train import TrainPipelineConfig
 from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot.utils.import_utils import register_third_party_plugins
 
+from lerobot_topreward.data.dataset import Source, episode_rows, source_of
+from lerobot_topreward.data.validate import load_metadata
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.hub import translate_errors
-from lerobot_topreward.metadata import load_metadata
-from lerobot_topreward.source import Source, episode_rows, source_of
+from lerobot_topreward.hub_errors import translate_errors
 
 PROGRAM = "lerobot-train"
 

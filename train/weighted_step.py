@@ -10,8 +10,7 @@ from jaxtyping import Float
 from lerobot.utils.sample_weighting import SampleWeighter
 from torch import Tensor
 
-from lerobot_topreward.train.batch_scale import BATCH_SCALE
-from lerobot_topreward.train.rescue import TrainingState, stop_unless_finite
+from lerobot_topreward.train.nonfinite import TrainingState, stop_unless_finite
 
 
 class WeightedStep(SampleWeighter):
@@ -72,3 +71,17 @@ class WeightedStep(SampleWeighter):
         stop_unless_finite(
             losses, self._weights, batch, state=self._state, accelerator=self._accelerator
         )
+
+
+BATCH_SCALE = "topreward.batch_scale"  # key in the batch; without it, LeRobot's quotient stays
+
+
+LEROBOT_EPSILON = 1e-6  # in the denominator of update_policy
+
+
+def batch_scale(weights: Float[Tensor, " batch"]) -> Float[Tensor, ""]:
+    """Return the factor that turns LeRobot's quotient into the mean of the weighted losses.
+
+    Exact for all-zero weights too: the loss is then 0.
+    """
+    return (weights.sum() + LEROBOT_EPSILON) / len(weights)

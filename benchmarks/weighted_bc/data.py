@@ -14,9 +14,9 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from lerobot_topreward.cli import main as lerobot_topreward
 from lerobot_topreward.demo.evaluation import TRUTH_FILE
-from lerobot_topreward.demo.simulate import CAMERA
-from lerobot_topreward.demo.tasks import FAILING, KINDS
-from lerobot_topreward.sidecar import SIDECAR_NAME
+from lerobot_topreward.simulation.simulate import CAMERA
+from lerobot_topreward.simulation.tasks import FAILING, KINDS
+from lerobot_topreward.storage.sidecar import SIDECAR_NAME
 
 SPREAD = 0.3  # of the table, see PickPlaceEnv: the simplest variant that is still pick-and-place
 # The VLM was taught on seeds below 100,000 and judged on others; these are nobody's.
@@ -65,7 +65,7 @@ def _simulated(folder: Path, first: int, of_each: int, kinds: Sequence[str]) -> 
         # A process of its own: how to render is decided when MuJoCo is imported.
         subprocess.run(
             [
-                *(sys.executable, "-m", "lerobot_topreward.demo.simulate"),
+                *(sys.executable, "-m", "lerobot_topreward.simulation.simulate"),
                 *("--output", str(folder), "--repo-id", f"local/{folder.name}"),
                 *("--seeds", f"{first}:{first + of_each * len(KINDS)}", "--kinds", *kinds),
                 *("--spread", str(SPREAD)),

@@ -7,18 +7,18 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool
 
-from lerobot_topreward.curate.rules import RulesConfig, judge
+from lerobot_topreward.data.dataset import frame_table, open_source
 from lerobot_topreward.demo.evaluation import TRUTH_FILE
-from lerobot_topreward.episode_metrics import episode_metrics
-from lerobot_topreward.labelled import open_labelled
-from lerobot_topreward.metrics import roc_auc
+from lerobot_topreward.judging.episode_metrics import episode_metrics
+from lerobot_topreward.judging.metrics import roc_auc
+from lerobot_topreward.judging.rules import RulesConfig, judge
 from lerobot_topreward.rewards import normalize_task
-from lerobot_topreward.source import frame_table, open_source
+from lerobot_topreward.storage.reader import open_labelled
 from lerobot_topreward.train.config import WeightingConfig
+from lerobot_topreward.train.frame_weights import episode_bounds, weigh
 from lerobot_topreward.train.labels import read_labels
 from lerobot_topreward.train.records import FrameLabels
-from lerobot_topreward.train.weigh import episode_bounds, weigh
-from lerobot_topreward.train.weights import success_score
+from lerobot_topreward.train.schemes import success_score
 
 CHUNK = 16  # frames, ACT's
 

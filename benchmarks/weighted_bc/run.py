@@ -23,7 +23,7 @@ from lerobot.utils.random_utils import set_seed
 from torch import Tensor
 
 from lerobot_topreward.cli import main as lerobot_topreward
-from lerobot_topreward.demo.environment import PickPlaceEnvConfig
+from lerobot_topreward.simulation.environment import PickPlaceEnvConfig
 from weighted_bc.data import SPREAD
 
 

@@ -5,14 +5,14 @@ import json
 from rich.console import Console
 
 from lerobot_topreward.curate.config import CurateConfig
-from lerobot_topreward.curate.make import require_kept, write_curated
 from lerobot_topreward.curate.output import check_output
 from lerobot_topreward.curate.plan import Plan, make_plan
 from lerobot_topreward.curate.publish import check_push_curated, push_curated
 from lerobot_topreward.curate.record import curation_record
 from lerobot_topreward.curate.table import print_plan
-from lerobot_topreward.drafts import drafted
+from lerobot_topreward.curate.write import require_kept, write_curated
 from lerobot_topreward.errors import UserError
+from lerobot_topreward.files.atomic import drafted
 
 __all__ = ["CurateConfig", "curate"]
 

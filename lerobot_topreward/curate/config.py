@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from lerobot_topreward.curate.rules import RulesConfig
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.push_options import check_push
+from lerobot_topreward.judging.rules import RulesConfig
+from lerobot_topreward.publish.options import check_push
 
 
 @dataclass(frozen=True, kw_only=True)

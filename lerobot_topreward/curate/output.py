@@ -7,19 +7,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lerobot_topreward.changes import CARD, CURATION_FILE
 from lerobot_topreward.curate.record import read_record
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.labelled import LabelledDataset
-from lerobot_topreward.sidecar import SIDECAR_NAME
-from lerobot_topreward.store import output_lock
-from lerobot_topreward.transaction import (
+from lerobot_topreward.files.atomic import output_lock
+from lerobot_topreward.files.transaction import (
     DATASET_PARTS,
     FileOps,
     dataset_files,
     space_reported,
     sync,
 )
+from lerobot_topreward.publish.changes import CARD, CURATION_FILE
+from lerobot_topreward.storage.reader import LabelledDataset
+from lerobot_topreward.storage.sidecar import SIDECAR_NAME
 
 _OURS = {*DATASET_PARTS, CARD, CURATION_FILE, SIDECAR_NAME}
 

@@ -7,18 +7,17 @@ from typing import Any
 import numpy as np
 
 from lerobot_topreward.curate.config import CurateConfig
-from lerobot_topreward.curate.decisions import Decisions, check_decisions, read_decisions
-from lerobot_topreward.curate.idle import Span
-from lerobot_topreward.curate.rules import PERSON, Drops, RulesConfig, broken_rules, judge
-from lerobot_topreward.curate.standing import moving_spans
-from lerobot_topreward.episode_metrics import episode_metrics
+from lerobot_topreward.curate.idle import Span, moving_spans
+from lerobot_topreward.data.dataset import episode_rows
+from lerobot_topreward.data.success import read_success
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.labelled import LabelledDataset, open_labelled
-from lerobot_topreward.plain import plain
+from lerobot_topreward.files.jsonable import plain
+from lerobot_topreward.judging.decisions import Decisions, check_decisions, read_decisions
+from lerobot_topreward.judging.episode_metrics import episode_metrics
+from lerobot_topreward.judging.rules import PERSON, Drops, RulesConfig, broken_rules, judge
+from lerobot_topreward.judging.thresholds import Threshold, suggest_threshold
 from lerobot_topreward.records import EpisodeMetrics, Verdict
-from lerobot_topreward.source import episode_rows
-from lerobot_topreward.success import read_success
-from lerobot_topreward.thresholds import Threshold, suggest_threshold
+from lerobot_topreward.storage.reader import LabelledDataset, open_labelled
 
 _LISTED = 8  # episodes named in an error
 CURATED = "curated"  # in the provenance of a sidecar: what was done to the dataset, step by step

@@ -4,13 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from lerobot_topreward import __version__
-from lerobot_topreward.card import CardFacts, Curation
 from lerobot_topreward.curate.config import CurateConfig
 from lerobot_topreward.curate.plan import Plan
 from lerobot_topreward.curate.table import describe_rules
-from lerobot_topreward.hub_lineage import lineage_of
-from lerobot_topreward.prompts import question
-from lerobot_topreward.push import CURATED_TITLE, Destination, PushResult, check_push, push
+from lerobot_topreward.publish.card import CardFacts, Curation
+from lerobot_topreward.publish.lineage import lineage_of
+from lerobot_topreward.publish.push import CURATED_TITLE, Destination, PushResult, check_push, push
+from lerobot_topreward.vlm.prompts import question
 
 _BRANCH = "curated"  # of the dataset that was curated
 

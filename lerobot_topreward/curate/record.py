@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from lerobot_topreward import __version__
-from lerobot_topreward.changes import CURATION_FILE
 from lerobot_topreward.curate.plan import CURATED, Plan
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.plain import plain, read_json_object
+from lerobot_topreward.files.jsonable import plain, read_json_object
+from lerobot_topreward.publish.changes import CURATION_FILE
 
 _FORMAT = 1
 _ANOTHER = "Choose another --output"

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import numpy as np
 from rich.console import Console
 
+from lerobot_topreward.console import number, shorten, text_table
 from lerobot_topreward.curate.plan import Plan
-from lerobot_topreward.curate.rules import by_task
-from lerobot_topreward.evaluate.table import number, shorten, text_table
+from lerobot_topreward.judging.rules import by_task
 
 WORST = 20  # episodes listed
 _OTHER_COLUMNS = 28  # characters beside a task

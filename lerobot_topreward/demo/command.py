@@ -7,15 +7,15 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from lerobot_topreward.clips import read_clip
-from lerobot_topreward.config import LabelConfig
+from lerobot_topreward.data.video import read_clip
 from lerobot_topreward.demo.config import DemoConfig
 from lerobot_topreward.demo.evaluation import Evaluation, Truth, evaluate, read_truth
 from lerobot_topreward.demo.figure import Panel, draw_figure, strip_indices
 from lerobot_topreward.errors import EpisodeError, UserError
-from lerobot_topreward.job import Job, open_job, stored_scores
-from lerobot_topreward.label import label
+from lerobot_topreward.label.command import label
+from lerobot_topreward.label.config import LabelConfig
 from lerobot_topreward.records import PrefixScores
+from lerobot_topreward.scoring.job import Job, open_job, stored_scores
 from lerobot_topreward.vlm.identity import BUILTIN, VlmConfig
 
 SUCCESS_FILE = "success.csv"  # the truth, for evaluate --success-file

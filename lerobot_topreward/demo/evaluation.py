@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Float32
 
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.metrics import mean_defined, rise, roc_auc, success_score, voc
+from lerobot_topreward.judging.metrics import mean_defined, rise, roc_auc, success_score, voc
 from lerobot_topreward.records import PrefixScores
 
 TRUTH_FILE = "truth.parquet"
@@ -50,7 +50,7 @@ def read_truth(folder: Path) -> dict[int, Truth]:
     if not path.is_file():
         raise UserError(
             f"{path} is missing: only simulated datasets say what truly happened; record one "
-            "with python -m lerobot_topreward.demo.simulate"
+            "with python -m lerobot_topreward.simulation.simulate"
         )
     table = pq.read_table(path)
     missing = [name for name in _COLUMNS if name not in table.column_names]

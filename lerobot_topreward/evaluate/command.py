@@ -9,16 +9,8 @@ from rich.console import Console
 
 from lerobot_topreward import __version__
 from lerobot_topreward.console import make_console
-from lerobot_topreward.episode_metrics import episode_metrics
+from lerobot_topreward.data.success import Success, read_success
 from lerobot_topreward.evaluate.config import EvaluateConfig
-from lerobot_topreward.evaluate.control_scores import (
-    ControlScores,
-    sample_episodes,
-    score_controls,
-    stored_controls,
-)
-from lerobot_topreward.evaluate.control_table import print_controls, print_debias, print_gvl
-from lerobot_topreward.evaluate.controls import ControlSummary, compare_controls, verdict
 from lerobot_topreward.evaluate.gvl import gvl_baseline
 from lerobot_topreward.evaluate.gvl_question import GvlResult
 from lerobot_topreward.evaluate.summary import (
@@ -31,12 +23,26 @@ from lerobot_topreward.evaluate.summary import (
     summarise_gvl,
     summarise_success,
 )
-from lerobot_topreward.evaluate.table import print_groups, print_success, print_worst
-from lerobot_topreward.labelled import LabelledDataset, open_labelled
-from lerobot_topreward.plain import plain
+from lerobot_topreward.evaluate.table import (
+    print_controls,
+    print_debias,
+    print_groups,
+    print_gvl,
+    print_success,
+    print_worst,
+)
+from lerobot_topreward.files.jsonable import plain
+from lerobot_topreward.judging.controls import ControlSummary, compare_controls, verdict
+from lerobot_topreward.judging.episode_metrics import episode_metrics
 from lerobot_topreward.records import EpisodeMetrics
-from lerobot_topreward.scoring import CONTROLS
-from lerobot_topreward.success import Success, read_success
+from lerobot_topreward.scoring.control_scores import (
+    ControlScores,
+    sample_episodes,
+    score_controls,
+    stored_controls,
+)
+from lerobot_topreward.scoring.scorer import CONTROLS
+from lerobot_topreward.storage.reader import LabelledDataset, open_labelled
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.scoring import check_controls
+from lerobot_topreward.scoring.scorer import check_controls
 from lerobot_topreward.vlm.identity import VlmConfig
 
 

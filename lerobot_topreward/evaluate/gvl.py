@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from lerobot_topreward.clips import read_clips
 from lerobot_topreward.console import EpisodeProgress, stop_on_signal
+from lerobot_topreward.data.video import read_clips
 from lerobot_topreward.errors import EpisodeError, UserError
 from lerobot_topreward.evaluate.gvl_question import (
     FRAMES,
@@ -38,7 +38,11 @@ from lerobot_topreward.evaluate.gvl_question import (
     prompt,
     read_answer,
 )
-from lerobot_topreward.evaluate.same_vlm import (
+from lerobot_topreward.files.atomic import full_disk_reported, output_lock
+from lerobot_topreward.files.transaction import write_file
+from lerobot_topreward.records import Clip, Segment
+from lerobot_topreward.scoring.job import Job
+from lerobot_topreward.scoring.rescoring import (
     identify_same,
     output_of,
     same_vlm,
@@ -46,11 +50,7 @@ from lerobot_topreward.evaluate.same_vlm import (
     stores_of,
     writable_store,
 )
-from lerobot_topreward.job import Job
-from lerobot_topreward.labelled import LabelledDataset
-from lerobot_topreward.records import Clip, Segment
-from lerobot_topreward.store import full_disk_reported, output_lock
-from lerobot_topreward.transaction import write_file
+from lerobot_topreward.storage.reader import LabelledDataset
 from lerobot_topreward.vlm.identity import VlmConfig
 
 

@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Float, Int64, UInt8
 
-from lerobot_topreward.metrics import mean_defined, voc
+from lerobot_topreward.judging.metrics import mean_defined, voc
 from lerobot_topreward.records import Clip, Segment
 
 FRAMES = 30  # images per segment, as in the paper

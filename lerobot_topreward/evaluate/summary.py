@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lerobot_topreward.data.success import Success
 from lerobot_topreward.evaluate.gvl_question import GvlResult
-from lerobot_topreward.evaluate.intervals import Estimate, auc_estimate, mean_estimate
-from lerobot_topreward.metrics import mean_defined, success_score, voc
+from lerobot_topreward.judging.intervals import Estimate, auc_estimate, mean_estimate
+from lerobot_topreward.judging.metrics import mean_defined, success_score, voc
+from lerobot_topreward.judging.thresholds import Threshold, suggest_threshold
 from lerobot_topreward.records import EpisodeMetrics, PrefixScores
 from lerobot_topreward.rewards import debias_static
-from lerobot_topreward.success import Success
-from lerobot_topreward.thresholds import Threshold, suggest_threshold
 
 EVERYTHING = "all tasks"
 

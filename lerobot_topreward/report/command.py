@@ -9,14 +9,15 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lerobot_topreward import __version__
-from lerobot_topreward.curate.decisions import check_decisions, read_decisions
-from lerobot_topreward.curate.rules import RulesConfig, judge
-from lerobot_topreward.drafts import drafted
-from lerobot_topreward.episode_metrics import episode_metrics
+from lerobot_topreward.data.dataset import fetch_videos
+from lerobot_topreward.data.selection import resolve_camera
+from lerobot_topreward.data.success import Success, read_success
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.evaluate.control_scores import stored_controls
-from lerobot_topreward.labelled import LabelledDataset, open_labelled
-from lerobot_topreward.plain import read_index
+from lerobot_topreward.files.atomic import drafted
+from lerobot_topreward.files.jsonable import read_index
+from lerobot_topreward.judging.decisions import check_decisions, read_decisions
+from lerobot_topreward.judging.episode_metrics import episode_metrics
+from lerobot_topreward.judging.rules import RulesConfig, judge
 from lerobot_topreward.records import Segment
 from lerobot_topreward.report.config import ReportConfig
 from lerobot_topreward.report.content import (
@@ -30,11 +31,10 @@ from lerobot_topreward.report.media import EpisodeMedia, Footage, NoPictures, re
 from lerobot_topreward.report.page import Page, render
 from lerobot_topreward.report.recording import check_rerun, write_recording
 from lerobot_topreward.report.video import read_videos
-from lerobot_topreward.scoring import CONTROLS
-from lerobot_topreward.selection import resolve_camera
-from lerobot_topreward.source import fetch_videos
-from lerobot_topreward.store import read_run
-from lerobot_topreward.success import Success, read_success
+from lerobot_topreward.scoring.control_scores import stored_controls
+from lerobot_topreward.scoring.scorer import CONTROLS
+from lerobot_topreward.storage.reader import LabelledDataset, open_labelled
+from lerobot_topreward.storage.store import read_run
 
 _NAMED = 5  # episodes without pictures that the terminal lists
 _BASE64 = 3 / 4  # bytes of pictures in a byte of text

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from lerobot_topreward.curate.rules import RulesConfig
 from lerobot_topreward.errors import UserError
+from lerobot_topreward.judging.rules import RulesConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 from jaxtyping import Float, Int64
 
-from lerobot_topreward.evaluate.controls import compare_controls, verdict
-from lerobot_topreward.metrics import mean_defined, roc_auc, voc
+from lerobot_topreward.judging.controls import compare_controls, verdict
+from lerobot_topreward.judging.metrics import mean_defined, roc_auc, voc
 from lerobot_topreward.records import (
     EpisodeMetrics,
     EpisodeReward,

@@ -8,10 +8,11 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 from PIL import Image
 
-from lerobot_topreward.clips import read_clip, work_ahead
+from lerobot_topreward.data.dataset import Source, episode_rows
+from lerobot_topreward.data.prefetch import work_ahead
+from lerobot_topreward.data.video import read_clip
 from lerobot_topreward.errors import EpisodeError
 from lerobot_topreward.records import Segment
-from lerobot_topreward.source import Source, episode_rows
 
 MAX_PICTURES = 120  # of a strip
 _FEWEST_PICTURES = 4

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
-from lerobot_topreward.plain import plain
+from lerobot_topreward.files.jsonable import plain
 from lerobot_topreward.report.content import ControlContent, EpisodeContent, Unlabelled
 from lerobot_topreward.report.media import EpisodeMedia, NoPictures, Strip
 

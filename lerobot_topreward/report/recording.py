@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from lerobot_topreward.data.dataset import find_video
 from lerobot_topreward.errors import EpisodeError, UserError
 from lerobot_topreward.records import EpisodeReward
 from lerobot_topreward.report.media import Footage
-from lerobot_topreward.source import find_video
 
 _CLOCK = "episode_time"  # s since the episode began
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from lerobot_topreward.clips import work_ahead
+from lerobot_topreward.data.prefetch import work_ahead
 from lerobot_topreward.errors import EpisodeError
 from lerobot_topreward.records import Segment
 from lerobot_topreward.report.media import (

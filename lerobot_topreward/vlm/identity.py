@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.plain import read_json_object
+from lerobot_topreward.files.jsonable import read_json_object
 
 if TYPE_CHECKING:
     import torch
@@ -97,7 +97,7 @@ def identify(config: VlmConfig) -> VlmIdentity:
     else:
         from huggingface_hub import hf_hub_download
 
-        from lerobot_topreward.hub import translate_errors
+        from lerobot_topreward.hub_errors import translate_errors
 
         with translate_errors(repo_id=config.vlm, option="--vlm", repo_type="model"):
             found = Path(hf_hub_download(config.vlm, "config.json", revision=config.vlm_revision))

@@ -13,8 +13,7 @@ from transformers import (
 )
 
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.hub import translate_errors
-from lerobot_topreward.prompts import ANSWERS, PROMPT_PREFIX
+from lerobot_topreward.hub_errors import translate_errors
 from lerobot_topreward.vlm.identity import VlmConfig, VlmIdentity, identify, resolve_device
 from lerobot_topreward.vlm.images import LinearPatches
 from lerobot_topreward.vlm.memory import (
@@ -23,6 +22,7 @@ from lerobot_topreward.vlm.memory import (
     require_memory,
     stored_bytes,
 )
+from lerobot_topreward.vlm.prompts import ANSWERS, PROMPT_PREFIX
 
 _PLACEHOLDER = "<|vision_start|><|video_pad|><|vision_end|>"
 

@@ -6,7 +6,7 @@ import psutil
 import torch
 
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.hub import translate_errors
+from lerobot_topreward.hub_errors import translate_errors
 from lerobot_topreward.vlm.identity import VlmConfig, VlmIdentity
 
 # Bytes of the weights in bf16, from the files of the Hub's repositories.

@@ -17,7 +17,6 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from lerobot_topreward.errors import EpisodeError
-from lerobot_topreward.prompts import question
 from lerobot_topreward.records import Clip, LogProbs
 from lerobot_topreward.vlm.images import block_pixels, resize, resolution
 from lerobot_topreward.vlm.layout import (
@@ -32,6 +31,7 @@ from lerobot_topreward.vlm.layout import (
     tree_mask,
 )
 from lerobot_topreward.vlm.loading import Vlm
+from lerobot_topreward.vlm.prompts import question
 
 SMALLEST_CHUNK = 128
 

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 
 from lerobot_topreward.errors import EpisodeError
-from lerobot_topreward.prompts import question
 from lerobot_topreward.records import Clip, LogProbs
 from lerobot_topreward.vlm.images import resize, resolution
 from lerobot_topreward.vlm.loading import Vlm
 from lerobot_topreward.vlm.one_pass import is_out_of_memory
+from lerobot_topreward.vlm.prompts import question
 
 VIDEO = "<|vision_start|><|video_pad|><|vision_end|>"
 

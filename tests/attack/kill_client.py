@@ -19,7 +19,7 @@ for _name in (
     "transformers.models.qwen3_vl.modeling_qwen3_vl",
     "transformers.models.qwen3_vl.processing_qwen3_vl",
     "lerobot_topreward.curate.command",
-    "lerobot_topreward.label",
+    "lerobot_topreward.label.command",
     "lerobot_topreward.report.command",
     "lerobot_topreward.vlm.loading",
     "lerobot_topreward.vlm.one_pass",

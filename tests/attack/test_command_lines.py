@@ -8,10 +8,11 @@ from typing import Any, Literal, get_args, get_origin
 import pytest
 
 from lerobot_topreward.cli import main
-from lerobot_topreward.config import LabelConfig, option_types
+from lerobot_topreward.config import option_types
 from lerobot_topreward.curate.config import CurateConfig
 from lerobot_topreward.demo.config import DemoConfig
 from lerobot_topreward.evaluate.config import EvaluateConfig
+from lerobot_topreward.label.config import LabelConfig
 from lerobot_topreward.report.config import ReportConfig
 from lerobot_topreward.train.config import WeightingConfig
 

@@ -17,12 +17,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "hub"))
 from hub_fixtures import client, client_process, hub, hub_server
 from hub_state import Hub
 
-from lerobot_topreward.card import CardFacts
-from lerobot_topreward.dataset import write_columns
-from lerobot_topreward.fingerprints import dataset_fingerprint
+from lerobot_topreward.data.dataset import frame_table, open_source
+from lerobot_topreward.data.fingerprints import dataset_fingerprint
+from lerobot_topreward.publish.card import CardFacts
 from lerobot_topreward.records import FrameRewards
-from lerobot_topreward.source import frame_table, open_source
-from lerobot_topreward.store import ScoreKey
+from lerobot_topreward.storage.columns import write_columns
+from lerobot_topreward.storage.store import ScoreKey
 
 __all__ = ["client", "client_process", "hub", "hub_server"]
 

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-from lerobot_topreward.dataset import write_columns
-from lerobot_topreward.fingerprints import dataset_fingerprint
-from lerobot_topreward.labelled import LabelledDataset, open_labelled
+from lerobot_topreward.data.dataset import frame_table, open_source
+from lerobot_topreward.data.fingerprints import dataset_fingerprint
 from lerobot_topreward.records import FrameRewards
-from lerobot_topreward.source import frame_table, open_source
-from lerobot_topreward.store import ScoreKey
+from lerobot_topreward.storage.columns import write_columns
+from lerobot_topreward.storage.reader import LabelledDataset, open_labelled
+from lerobot_topreward.storage.store import ScoreKey
 
 KEY = ScoreKey(
     vlm="a/vlm",

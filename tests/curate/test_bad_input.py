@@ -13,8 +13,8 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from rich.console import Console
 
 from lerobot_topreward.curate.command import CurateConfig, curate
-from lerobot_topreward.curate.rules import RulesConfig
 from lerobot_topreward.errors import UserError
+from lerobot_topreward.judging.rules import RulesConfig
 
 RecordDataset = Callable[..., Path]
 Run = Callable[..., str]
@@ -139,7 +139,7 @@ def test_a_folder_that_cannot_be_written(run: Run, dataset: Path, tmp_path: Path
 
 
 def test_two_runs_do_not_make_the_same_folder(dataset: Path, tmp_path: Path):
-    from lerobot_topreward.store import output_lock
+    from lerobot_topreward.files.atomic import output_lock
 
     config = CurateConfig(root=dataset, output=tmp_path / "good", rules=RulesConfig())
     with (

@@ -11,10 +11,10 @@ import pytest
 from cups import GOOD, contents, frame, labelled, write_labels
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-import lerobot_topreward.curate.make
-from lerobot_topreward.fingerprints import dataset_fingerprint
-from lerobot_topreward.sidecar import SIDECAR_NAME, read_sidecar
-from lerobot_topreward.source import frame_table, open_source
+import lerobot_topreward.curate.write
+from lerobot_topreward.data.dataset import frame_table, open_source
+from lerobot_topreward.data.fingerprints import dataset_fingerprint
+from lerobot_topreward.storage.sidecar import SIDECAR_NAME, read_sidecar
 from lerobot_topreward.train.config import WeightingConfig
 from lerobot_topreward.train.labels import read_labels
 
@@ -127,7 +127,7 @@ def test_an_interruption_leaves_nothing_half_made(
 
     output = tmp_path / "good"
     with monkeypatch.context() as patched:
-        patched.setattr(lerobot_topreward.curate.make, "write_sidecar", stop)
+        patched.setattr(lerobot_topreward.curate.write, "write_sidecar", stop)
         run("--root", dataset, "--output", output, code=130)
     assert list(tmp_path.iterdir()) == []
     # One that was killed could not even clear up.

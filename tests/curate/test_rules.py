@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lerobot_topreward.curate.rules import PERSON, RulesConfig, broken_rules, judge, robust_z
 from lerobot_topreward.errors import UserError
+from lerobot_topreward.judging.rules import PERSON, RulesConfig, broken_rules, judge, robust_z
 from lerobot_topreward.records import EpisodeMetrics
 
 GOOD = EpisodeMetrics(

@@ -11,7 +11,7 @@ from cups import contents, decisions, frame, labelled
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from lerobot_topreward.curate.idle import Span
-from lerobot_topreward.curate.trimming import trim_dataset
+from lerobot_topreward.curate.trim import trim_dataset
 
 RecordDataset = Callable[..., Path]
 Run = Callable[..., str]

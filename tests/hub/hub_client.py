@@ -16,11 +16,11 @@ from typing import Any
 from huggingface_hub import HfApi, snapshot_download
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-from lerobot_topreward.card import CardFacts
 from lerobot_topreward.cli import main
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.hub import limit_waiting, translate_errors
-from lerobot_topreward.push import Destination, push
+from lerobot_topreward.hub_errors import limit_waiting, translate_errors
+from lerobot_topreward.publish.card import CardFacts
+from lerobot_topreward.publish.push import Destination, push
 
 WAITED_S: list[float] = []  # since the last request; nobody has waited so long
 
@@ -53,7 +53,7 @@ def run_labels(*, repo_id: str, revision: str | None = None, source: str = "auto
     """Read the labels that a training run on this dataset would be weighted by."""
     from lerobot.configs.default import DatasetConfig
 
-    from lerobot_topreward.source import frame_table
+    from lerobot_topreward.data.dataset import frame_table
     from lerobot_topreward.train.config import from_params
     from lerobot_topreward.train.labels import read_labels
     from lerobot_topreward.train.trainer_config import open_dataset

@@ -2,7 +2,7 @@ import pytest
 import yaml
 from lerobot.datasets.utils import DatasetInfo
 
-from lerobot_topreward.card import END, START, CardFacts, card_section, merge_card
+from lerobot_topreward.publish.card import END, START, CardFacts, card_section, merge_card
 
 FACTS = CardFacts(
     source_repo_id="alice/cubes",

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hub_state import Hub
 
-from lerobot_topreward.hub import translate_errors
+from lerobot_topreward.hub_errors import translate_errors
 
 Client = Callable[..., Any]
 

@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 from hub_state import Blob, Hub, Repo
 
-from lerobot_topreward.card import START, CardFacts
-from lerobot_topreward.dataset import write_columns
-from lerobot_topreward.fingerprints import dataset_fingerprint
+from lerobot_topreward.data.dataset import FrameTable, Source, frame_table, open_source
+from lerobot_topreward.data.fingerprints import dataset_fingerprint
+from lerobot_topreward.publish.card import START, CardFacts
 from lerobot_topreward.records import FrameRewards
-from lerobot_topreward.source import FrameTable, Source, frame_table, open_source
-from lerobot_topreward.store import ScoreKey
+from lerobot_topreward.storage.columns import write_columns
+from lerobot_topreward.storage.store import ScoreKey
 
 Client = Callable[..., Any]
 COLUMNS = {f"topreward.{name}" for name in ("log_prob", "progress", "advantage", "labelled")}

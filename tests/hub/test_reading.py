@@ -13,7 +13,7 @@ from hub_state import Hub
 PROGRAM = """if True:
     import json
     from lerobot_topreward.errors import UserError
-    from lerobot_topreward.source import fetch_all_videos, fetch_videos, frame_table, open_source
+    from lerobot_topreward.data.dataset import fetch_all_videos, fetch_videos, frame_table, open_source
 
     def here():
         files = [path for path in source.root.rglob("*") if path.is_file()]

@@ -1,0 +1,1 @@
+"""A LeRobot dataset as it is read: opening, checking, frames, images, fingerprints."""

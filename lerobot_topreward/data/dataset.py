@@ -1,0 +1,412 @@
+"""A LeRobot v3.0 dataset as it is read: opening, fetching, frames, instructions."""
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Dataset
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import OfflineModeIsEnabled
+from huggingface_hub.utils import validate_repo_id
+from jaxtyping import Float64, Int64
+from lerobot.datasets.dataset_metadata import CODEBASE_VERSION, LeRobotDatasetMetadata
+from lerobot.datasets.utils import (
+    DATA_DIR,
+    INFO_PATH,
+    get_safe_version,
+    has_legacy_hub_download_metadata,
+)
+from lerobot.utils.constants import HF_LEROBOT_HOME, HF_LEROBOT_HUB_CACHE
+
+from lerobot_topreward.data.validate import find_file, first_line, load_metadata
+from lerobot_topreward.errors import EpisodeError, UserError
+from lerobot_topreward.hub_errors import translate_errors
+from lerobot_topreward.records import Segment
+from lerobot_topreward.vlm.prompts import require_text
+
+_FRAME_SCHEMA = pa.schema(
+    [(name, pa.int64()) for name in ("index", "episode_index", "frame_index", "task_index")]
+    + [("timestamp", pa.float64())]
+)
+_LONGEST_S = 1e7  # of a video: more overflows libav's clock
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An opened dataset; its data and videos may still have to be fetched."""
+
+    meta: LeRobotDatasetMetadata
+    root: Path  # the folder with meta/, data/ and videos/
+    repo_id: str
+    revision: str | None  # commit on the Hub; None for a local folder
+
+
+@dataclass(frozen=True, slots=True)
+class FrameTable:
+    """Every frame of a dataset in the order of its global ``index``, episode after episode."""
+
+    index: Int64[np.ndarray, " frames"]
+    episode_index: Int64[np.ndarray, " frames"]
+    frame_index: Int64[np.ndarray, " frames"]  # within the episode
+    timestamp: Float64[np.ndarray, " frames"]  # s since the episode began
+    task_index: Int64[np.ndarray, " frames"]
+
+    def rows(self, episode: int) -> slice:
+        """Locate the frames of an episode; an empty slice when it has none."""
+        first, last = np.searchsorted(self.episode_index, [episode, episode + 1])
+        return slice(int(first), int(last))
+
+
+def open_source(*, repo_id: str | None, root: Path | None, revision: str | None) -> Source:
+    """Open a dataset as LeRobot does, fetching no more than its ``meta/`` files.
+
+    Args:
+        repo_id: Name on the Hub, or of a dataset recorded under ``$HF_LEROBOT_HOME``.
+        root: A local folder; ``repo_id`` is then only a name.
+        revision: Branch, tag or commit on the Hub; LeRobot's version tag when None.
+
+    Raises:
+        UserError: Nothing to open, not a (complete, non-empty) v3 dataset, or the Hub refuses.
+    """
+    if root is not None:
+        if revision is not None:
+            raise UserError(
+                f"--revision chooses among versions on the Hub, but --root {root} is read as it "
+                "is; leave one of them out"
+            )
+        root = root.expanduser().absolute()
+        return _open_folder(root, repo_id=repo_id or f"local/{root.name}", option=f"--root {root}")
+    if repo_id is None:
+        raise UserError("which dataset? Give --repo-id OWNER/NAME or --root FOLDER")
+    with translate_errors(repo_id=repo_id):
+        validate_repo_id(repo_id)
+    # LeRobot's own rule: what was recorded here comes before the Hub, old-style mirrors do not.
+    recorded = HF_LEROBOT_HOME / repo_id
+    if (
+        revision is None
+        and (recorded / INFO_PATH).is_file()
+        and not has_legacy_hub_download_metadata(recorded)
+    ):
+        return _open_folder(recorded, repo_id=repo_id, option=f"--repo-id {repo_id}: {recorded}")
+    snapshot = _fetch_meta(repo_id, revision)
+    return _open_folder(snapshot, repo_id=repo_id, option=f"--repo-id {repo_id}")
+
+
+def source_of(meta: LeRobotDatasetMetadata) -> Source:
+    """Describe a dataset that LeRobot has already opened."""
+    # The Hub's cache names folders so; any other folder is nobody's snapshot.
+    cached = f"datasets--{meta.repo_id.replace('/', '--')}/snapshots"
+    commit = meta.root.name if meta.root.parent.match(cached) else None
+    return Source(meta=meta, root=meta.root, repo_id=meta.repo_id, revision=commit)
+
+
+def _fetch_meta(repo_id: str, revision: str | None) -> Path:
+    with translate_errors(repo_id=repo_id, revision=revision):
+        if revision is None:
+            try:
+                revision = get_safe_version(repo_id, CODEBASE_VERSION)
+            except (OfflineModeIsEnabled, httpx.ConnectError, httpx.TimeoutException):
+                # Unlike LeRobot, open what is already in the cache: a run is often resumed on a
+                # machine without a network.
+                revision = CODEBASE_VERSION
+        return Path(
+            snapshot_download(
+                repo_id,
+                repo_type="dataset",
+                revision=revision,
+                cache_dir=HF_LEROBOT_HUB_CACHE,
+                allow_patterns="meta/",
+            )
+        )
+
+
+def _open_folder(root: Path, *, repo_id: str, option: str) -> Source:
+    return source_of(load_metadata(root, repo_id=repo_id, option=option))
+
+
+def frame_table(source: Source) -> FrameTable:
+    """Read the index columns of all frames, fetching ``data/`` from the Hub when it is not here.
+
+    Raises:
+        UserError: ``data/`` is missing, incomplete, unreadable or out of order, or holds more than
+            the metadata name.
+    """
+    _fetch(source, _files(source, camera=None))
+    owned = defaultdict(list)
+    for episode, place in enumerate(_places(source, episode_rows(source.meta), camera=None)):
+        owned[source.root / place].append(episode)
+    parts = [_read_frames(source, path, owned[path]) for path in data_files(source)]
+    table = pa.concat_tables(parts).combine_chunks()
+    columns = {name: table[name].to_numpy() for name in _FRAME_SCHEMA.names}
+    if len(table) != source.meta.total_frames:
+        raise UserError(
+            f"{source.root / 'data'} must hold the {source.meta.total_frames} frames that "
+            f"{INFO_PATH} promises; it holds {len(table)}. Copy or download the dataset again"
+        )
+    order = np.argsort(columns["index"], kind="stable")
+    frames = FrameTable(**{name: values[order] for name, values in columns.items()})
+    _check_numbering(frames, source.root / "data")
+    return frames
+
+
+def _read_frames(source: Source, path: Path, episodes: Sequence[int]) -> pa.Table:
+    stored = {key for key, feature in source.meta.features.items() if feature["dtype"] != "video"}
+    try:
+        schema = pq.read_schema(path)
+        if described := (schema.metadata or {}).get(b"huggingface"):
+            dict(json.loads(described)["info"]["features"])  # LeRobot takes the types from it
+        if lacking := sorted({*stored, *_FRAME_SCHEMA.names} - set(schema.names)):
+            raise ValueError(f"it lacks the columns {', '.join(lacking)}")
+        for field in _FRAME_SCHEMA:
+            found = schema.field(field.name).type
+            fits = pa.types.is_integer if pa.types.is_int64(field.type) else pa.types.is_floating
+            if not fits(found):
+                raise ValueError(f"its column {field.name} must be {field.type}; it is {found}")
+        table = pq.read_table(path, columns=_FRAME_SCHEMA.names)
+        table = table.select(_FRAME_SCHEMA.names).cast(_FRAME_SCHEMA)
+    except (pa.ArrowException, OSError, ValueError, LookupError, TypeError) as error:
+        raise UserError(f"{path} cannot be read: {first_line(error)}") from error
+    for name in _FRAME_SCHEMA.names:
+        if table[name].null_count:
+            raise UserError(f"{path}: column {name} must have a value in every row; some are null")
+    strays = np.setdiff1d(table["episode_index"].to_numpy(), episodes)
+    if len(strays):
+        raise UserError(
+            f"{path} holds frames of episode {strays[0]}, which the metadata do not place there; "
+            "copy or download the dataset again"
+        )
+    return table
+
+
+def _check_numbering(frames: FrameTable, folder: Path) -> None:
+    position = np.arange(len(frames.index))
+    first = np.searchsorted(frames.episode_index, frames.episode_index)
+    if (
+        np.any(frames.index != position)
+        or np.any(np.diff(frames.episode_index) < 0)
+        or np.any(frames.frame_index != position - first)
+    ):
+        raise UserError(
+            f"{folder} must number its frames 0, 1, 2, ... without a gap, both in index, episode "
+            "after episode, and in frame_index within each"
+        )
+
+
+def data_files(source: Source) -> list[Path]:
+    """List the parquet files of ``data/`` that the metadata name, in the order of their names.
+
+    Raises:
+        UserError: One is not here.
+    """
+    named = {
+        source.root / name: find_file(source.root, name) for name in _files(source, camera=None)
+    }
+    for path, found in named.items():
+        if found is None:
+            raise UserError(f"the dataset is incomplete: {path} is missing")
+    # The files that LeRobot's load_nested_dataset takes, whatever the metadata say.
+    if strays := sorted(set((source.root / DATA_DIR).glob("*/*.parquet")) ^ set(named)):
+        raise UserError(
+            f"{source.root / DATA_DIR} must hold the parquet files that the metadata name; "
+            f"{strays[0]} is not one of them. Move it away"
+        )
+    return list(named)
+
+
+def find_video(source: Source, camera: str, episode: int) -> tuple[Path, float, float]:
+    """Locate the video of an episode.
+
+    Returns:
+        The file, where in it the episode begins, and where the next one does, in seconds; inf when
+        none follows. LeRobot ignores ``to_timestamp``, which real datasets hold in two meanings.
+
+    Raises:
+        EpisodeError: The file is missing, or the metadata do not say where the episode begins.
+        UserError: The file leads out of the dataset or is no regular file.
+    """
+    kind = f"videos/{camera}"
+    rows: Any = episode_rows(source.meta)[episode : episode + 2]  # this one and the next
+    name, *next_name = _places(source, rows, camera=camera)
+    starts: list[Any] = rows[f"{kind}/from_timestamp"]
+    start, *next_start = starts
+    path = find_file(source.root, name)
+    if path is None:
+        raise EpisodeError(f"{name} is missing; copy or download the dataset again")
+    if start is None or not 0 <= start <= _LONGEST_S:
+        raise EpisodeError(
+            f"its {kind}/from_timestamp in meta/episodes must be seconds >= 0; got {start}"
+        )
+    end = next_start[0] if next_name == [name] else None
+    return path, float(start), float(end) if end is not None and end > start else math.inf
+
+
+def image_bytes(cell: Any, *, root: Path) -> bytes:
+    """Give the compressed picture that a cell of an image column holds, or names.
+
+    Raises:
+        EpisodeError: It holds none, or names a file that is not in the dataset.
+    """
+    held, name = (
+        (cell.get("bytes"), cell.get("path")) if isinstance(cell, Mapping) else (None, None)
+    )
+    if isinstance(held, bytes):
+        return held
+    try:
+        path = find_file(root, name) if isinstance(name, str) else None
+        if path is None:
+            raise EpisodeError(f"a cell holds no image: {cell!r:.60}")
+        return path.read_bytes()
+    except (UserError, OSError) as error:
+        raise EpisodeError(first_line(error)) from None
+
+
+def segments(
+    source: Source, table: FrameTable, episodes: Sequence[int], *, instruction: str | None
+) -> dict[int, list[Segment] | EpisodeError]:
+    """Cut episodes into runs of frames that follow one instruction.
+
+    Args:
+        source: The dataset.
+        table: Its frames.
+        episodes: Which episodes.
+        instruction: Used for every whole episode in place of the dataset's own tasks.
+
+    Returns:
+        The segments of each episode in order, or why it cannot be labelled (it has no frames).
+
+    Raises:
+        UserError: An episode has no task, the instruction is blank, or one holds control tokens.
+    """
+    if instruction is not None and not instruction.strip():
+        raise UserError("--instruction must say what the robot does; it is blank")
+    if instruction is not None:
+        require_text(instruction, what="--instruction", fix="Say it without")
+    tasks = task_names(source.meta)
+    found: dict[int, list[Segment] | EpisodeError] = {}
+    lacking: list[int] = []
+    for episode in episodes:
+        task_index = table.task_index[table.rows(episode)]
+        if len(task_index) == 0:
+            found[episode] = EpisodeError("it has no frames")
+            continue
+        if instruction is not None:
+            found[episode] = [Segment(episode, 0, len(task_index), instruction)]
+            continue
+        runs = [(start, n, tasks.get(task, "")) for start, n, task in task_runs(task_index)]
+        for text in {text for _, _, text in runs}:
+            fix = "Rename it with lerobot-edit-dataset, or give --instruction TEXT"
+            require_text(text, what=f"the task of episode {episode}", fix=fix)
+        found[episode] = [Segment(episode, start, n, text) for start, n, text in runs]
+        if not all(text.strip() for _, _, text in runs):
+            lacking.append(episode)
+    if lacking:
+        more = f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
+        raise UserError(
+            f"every episode needs a task; the dataset has none for episode "
+            f"{', '.join(map(str, lacking[:5]))}{more}. Say what the robot does: --instruction TEXT"
+        )
+    return found
+
+
+def task_names(meta: LeRobotDatasetMetadata) -> dict[int, str]:
+    """Map the dataset's ``task_index`` to its text."""
+    if meta.tasks is None:
+        return {}
+    return {int(i): text for text, i in meta.tasks["task_index"].items() if isinstance(text, str)}
+
+
+def task_runs(task_index: Int64[np.ndarray, " frames"]) -> list[tuple[int, int, int]]:
+    """Run-length encode: (first frame, frames, task_index) of each run."""
+    starts = np.flatnonzero(np.diff(task_index, prepend=task_index[:1] - 1))
+    lengths = np.diff(starts, append=len(task_index))
+    return list(zip(starts.tolist(), lengths.tolist(), task_index[starts].tolist(), strict=True))
+
+
+def fetch_videos(source: Source, camera: str, episodes: Sequence[int]) -> None:
+    """Fetch the one camera's video files that hold these episodes; local folders are left alone.
+
+    Raises:
+        UserError: The Hub refuses or is out of reach.
+    """
+    if camera in source.meta.video_keys:
+        _fetch(source, _files(source, camera=camera, episodes=set(episodes)))
+
+
+def fetch_all_videos(source: Source) -> None:
+    """Fetch the videos of all cameras, to complete a copy of the dataset.
+
+    Raises:
+        UserError: The Hub refuses or is out of reach.
+    """
+    _fetch(source, [name for key in source.meta.video_keys for name in _files(source, camera=key)])
+
+
+def require_files(source: Source, episodes: Container[int] | None, *, advice: str) -> None:
+    """Check that the data and all cameras' videos of these episodes, or of all, are here.
+
+    LeRobot answers a missing file by asking the Hub, even about a local folder.
+
+    Args:
+        source: A local dataset, or one whose files were fetched.
+        episodes: Which episodes.
+        advice: What else to do than to restore a missing file.
+
+    Raises:
+        UserError: Names the first file that is missing.
+    """
+    for camera in (None, *source.meta.video_keys):
+        for name in _files(source, camera=camera, episodes=episodes):
+            if find_file(source.root, name) is None:
+                raise UserError(
+                    f"the dataset is incomplete: {source.root / name} is missing. Restore it, or "
+                    f"{advice}"
+                )
+
+
+def episode_rows(meta: LeRobotDatasetMetadata) -> Dataset:
+    """Give the table of episodes, which LeRobot leaves out only when there are none."""
+    if meta.episodes is None:
+        raise ValueError(f"{meta.repo_id} has no episodes")
+    return meta.episodes
+
+
+def _files(
+    source: Source, *, camera: str | None, episodes: Container[int] | None = None
+) -> list[str]:
+    """Name the files of ``data/``, or of a camera's videos, that hold these episodes or all."""
+    places = enumerate(_places(source, episode_rows(source.meta), camera=camera))
+    return sorted({place for i, place in places if episodes is None or i in episodes})
+
+
+def _places(source: Source, rows: Any, *, camera: str | None) -> list[str]:
+    """Name the file in ``data/``, or the video, of each of these rows of the table of episodes."""
+    kind = "data" if camera is None else f"videos/{camera}"
+    template = str(source.meta.data_path if camera is None else source.meta.video_path)
+    return [
+        template.format(video_key=camera, chunk_index=chunk, file_index=file)
+        for chunk, file in zip(rows[f"{kind}/chunk_index"], rows[f"{kind}/file_index"], strict=True)
+    ]
+
+
+def _fetch(source: Source, names: list[str]) -> None:
+    """Bring files of a Hub dataset to where its ``meta/`` lies; nothing if it is local."""
+    # A snapshot never changes: what is here needs no network, nor the Hub's permission.
+    absent = [name for name in names if not (source.root / name).is_file()]
+    if source.revision is None or not absent:
+        return
+    with translate_errors(repo_id=source.repo_id, revision=source.revision):
+        snapshot_download(
+            source.repo_id,
+            repo_type="dataset",
+            revision=source.revision,
+            cache_dir=source.root.parents[2],  # CACHE/datasets--OWNER--NAME/snapshots/COMMIT
+            allow_patterns=absent,
+        )

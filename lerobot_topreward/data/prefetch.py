@@ -1,0 +1,28 @@
+"""Work done ahead of its use, in threads of its own."""
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+
+
+def work_ahead[A, T](
+    work: Callable[[A], T], todo: Iterable[A], *, ahead: int
+) -> Generator[tuple[A, T]]:
+    """Do the work of the next few items, each in its own thread, while the caller uses this one.
+
+    No more results than these and the caller's own are in memory, and no thread outlives the
+    generator, also when the caller stops early or is interrupted.
+    """
+    rest = iter(todo)
+    waiting: deque[tuple[A, Future[T]]] = deque()
+    pool = ThreadPoolExecutor(max_workers=ahead, thread_name_prefix="decode")
+    try:
+        waiting.extend((item, pool.submit(work, item)) for item in islice(rest, ahead))
+        while waiting:
+            item, future = waiting.popleft()
+            result = future.result()
+            waiting.extend((after, pool.submit(work, after)) for after in islice(rest, 1))
+            yield item, result
+    finally:
+        pool.shutdown(cancel_futures=True)

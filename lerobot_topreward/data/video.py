@@ -1,0 +1,240 @@
+"""Images in: the sampled frames of a segment, and only those, as uint8."""
+
+import io
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as pa_ds
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.video.reformatter import VideoReformatter
+from jaxtyping import Int64, UInt8
+from PIL import Image
+
+from lerobot_topreward.data.dataset import Source, find_video, image_bytes
+from lerobot_topreward.data.prefetch import work_ahead
+from lerobot_topreward.data.schedule import sample_frames
+from lerobot_topreward.data.validate import first_line
+from lerobot_topreward.errors import EpisodeError
+from lerobot_topreward.records import Clip, Segment
+
+# LeRobot's default: a frame belongs to a time when they are less than this apart, in seconds.
+TOLERANCE_S = 1e-4
+
+
+def read_clip(
+    source: Source,
+    *,
+    camera: str,
+    segment: Segment,
+    sample_fps: float,
+    final_frame: bool,
+    max_images: int | None = None,
+) -> Clip:
+    """Read the sampled frames of a segment.
+
+    Args:
+        source: The dataset, its videos at hand.
+        camera: Feature key of a colour camera.
+        segment: Which frames of which episode.
+        sample_fps: Frames shown per second, Hz.
+        final_frame: Also show the segment's last frame.
+        max_images: At most so many, see `sample_frames`.
+
+    Raises:
+        EpisodeError: A file is missing or damaged, or lacks a frame that the dataset promises.
+    """
+    indices = sample_frames(
+        segment.length,
+        fps=source.meta.fps,
+        sample_fps=sample_fps,
+        final_frame=final_frame,
+        max_images=max_images,
+    )
+    read = _read_video if camera in source.meta.video_keys else _read_images
+    return Clip(
+        segment=segment,
+        fps=source.meta.fps,
+        frames=read(source, camera, segment.episode_index, segment.start + indices),
+        shown=np.arange(len(indices), dtype=np.int64),
+        frame_indices=indices,
+    )
+
+
+def read_clips(
+    source: Source,
+    *,
+    camera: str,
+    segments: Sequence[Segment],
+    sample_fps: float,
+    final_frame: bool,
+    max_images: int | None = None,
+    ahead: int = 2,
+) -> Generator[tuple[Segment, Clip | EpisodeError]]:
+    """Read clips in order, decoding the next ones while the caller works on this one.
+
+    Args:
+        source: The dataset, its videos at hand.
+        camera: Feature key of a colour camera.
+        segments: Which segments.
+        sample_fps: Frames shown per second, Hz.
+        final_frame: Also show each segment's last frame.
+        max_images: At most so many of each, see `sample_frames`.
+        ahead: How many clips to decode ahead, >= 1, each in its own thread: no more than these
+            and the caller's own are in memory.
+
+    Yields:
+        Each segment with its clip, or with the reason why it has none.
+    """
+
+    def read(segment: Segment) -> Clip | EpisodeError:
+        try:
+            return read_clip(
+                source,
+                camera=camera,
+                segment=segment,
+                sample_fps=sample_fps,
+                final_frame=final_frame,
+                max_images=max_images,
+            )
+        except EpisodeError as error:
+            return error
+
+    yield from work_ahead(read, segments, ahead=ahead)
+
+
+def _read_video(
+    source: Source, camera: str, episode: int, frames: Int64[np.ndarray, " sampled"]
+) -> UInt8[np.ndarray, "sampled height width 3"]:
+    path, start, following = find_video(source, camera, episode)
+    name = path.relative_to(source.root)
+    # Episodes share files. Times are exact here, where LeRobot adds the float32 column timestamp.
+    fps = source.meta.fps
+    times = start + frames / fps
+    if times[-1] > following - 0.5 / fps:
+        raise EpisodeError(
+            f"{name} must show this episode until {times[-1]:.3f} s; another episode begins there "
+            f"at {following:.3f} s"
+        )
+    try:
+        return _decode(path, times.tolist(), name=name)
+    except (FFmpegError, ValueError) as error:
+        why = error.strerror if isinstance(error, FFmpegError) else first_line(error)
+        raise EpisodeError(
+            f"{name} cannot be decoded ({why}); copy or download the dataset again"
+        ) from error
+
+
+def _decode(
+    path: Path, times: list[float], *, name: Path
+) -> UInt8[np.ndarray, "sampled height width 3"]:
+    container = av.open(str(path))
+    try:
+        reformatter = VideoReformatter()
+        images = (
+            reformatter.reformat(frame, format="rgb24").to_ndarray()
+            for frame in _frames_at(container, times, name=name)
+        )
+        return _stack(images, count=len(times), name=name)
+    finally:
+        container.close()
+
+
+def _frames_at(
+    container: InputContainer, times: list[float], *, name: Path
+) -> Iterator[av.VideoFrame]:
+    """Decode the frames at ascending times, passing over groups of pictures that show none.
+
+    LeRobot's PyAV path keeps every frame between the first and the last time as a converted tensor:
+    half a gigabyte for 20 s of 640x480 at 30 fps. It also decodes all of them, while its encoder
+    sets a keyframe every second frame, so at 2 fps thirteen of fifteen need no decoding at all.
+    https://github.com/huggingface/lerobot/blob/main/src/lerobot/datasets/video_utils.py
+    """
+    if not container.streams.video:
+        raise EpisodeError(f"{name} cannot be decoded: it has no video stream")
+    stream = container.streams.video[0]
+    decoder = stream.codec_context
+    decoder.thread_count = 1  # the other cores are the model's
+    unit = stream.time_base
+    assert unit is not None  # libav sets it for every demuxed stream
+    container.seek(round(times[0] / unit) - 1, stream=stream)  # with LeRobot's margin
+    wanted = deque(times)
+    skipped: list[av.Packet] = []  # since the last keyframe, not decoded so far
+    for packet in container.demux(stream):
+        time = np.inf if packet.pts is None else float(packet.pts * unit)
+        if packet.is_keyframe and skipped and time < wanted[0] + TOLERANCE_S:
+            skipped.clear()
+            decoder.flush_buffers()
+        skipped.append(packet)
+        if time <= wanted[0] - TOLERANCE_S:
+            continue
+        for frame in (frame for skipped_one in skipped for frame in decoder.decode(skipped_one)):
+            time = -np.inf if frame.pts is None else float(frame.pts * unit)
+            if time <= wanted[0] - TOLERANCE_S:
+                continue
+            if time >= wanted[0] + TOLERANCE_S:
+                raise EpisodeError(
+                    f"{name} has no frame at {wanted[0]:.4f} s, the next one is at {time:.4f} s"
+                )
+            yield frame
+            wanted.popleft()
+            if not wanted:
+                return
+        skipped.clear()
+    raise EpisodeError(f"{name} is cut short: it has no frame at {wanted[0]:.4f} s or later")
+
+
+def _read_images(
+    source: Source, camera: str, episode: int, frames: Int64[np.ndarray, " sampled"]
+) -> UInt8[np.ndarray, "sampled height width 3"]:
+    name = source.meta.get_data_file_path(episode)
+    rows = (pa_ds.field("episode_index") == episode) & pa_ds.field("frame_index").isin(frames)
+    try:
+        batches = pa_ds.dataset(source.root / name).to_batches(
+            columns=[camera],
+            filter=rows,
+            batch_size=16,
+            batch_readahead=1,
+            use_threads=False,
+        )
+        cells = (cell for batch in batches for cell in batch.column(0).to_pylist())
+        images = (_decode_image(cell, root=source.root, name=name) for cell in cells)
+        return _stack(images, count=len(frames), name=name)
+    except (pa.ArrowException, OSError) as error:
+        raise EpisodeError(f"{name} cannot be read: {error}") from error
+
+
+def _decode_image(cell: Any, *, root: Path, name: Path) -> UInt8[np.ndarray, "height width 3"]:
+    try:
+        with Image.open(io.BytesIO(image_bytes(cell, root=root))) as image:
+            if image.mode[0] in "IF":  # 16 and 32 bits: PIL would clip them to white
+                raise EpisodeError(f"{name} must hold 8-bit colour images; got mode {image.mode}")
+            return np.asarray(image.convert("RGB"))
+    except EpisodeError:
+        raise
+    except Exception as error:  # PIL raises anything at a damaged or oversized picture
+        raise EpisodeError(f"{name} holds an unreadable image: {first_line(error)}") from error
+
+
+def _stack(
+    images: Iterator[UInt8[np.ndarray, "height width 3"]], *, count: int, name: Path
+) -> UInt8[np.ndarray, "count height width 3"]:
+    first = next(images, None)
+    if first is None:
+        raise EpisodeError(f"{name} must hold {count} frames of this episode; it has none")
+    stacked = np.empty((count, *first.shape), dtype=np.uint8)
+    stacked[0], found = first, 1
+    for image in images:
+        if image.shape != first.shape:
+            raise EpisodeError(
+                f"{name} must hold images of one size; got {first.shape} and {image.shape}"
+            )
+        stacked[found], found = image, found + 1
+    if found != count:
+        raise EpisodeError(f"{name} must hold {count} frames of this episode; it has {found}")
+    return stacked

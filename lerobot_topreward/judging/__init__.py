@@ -1,0 +1,1 @@
+"""What scores say of episodes: pure arithmetic."""

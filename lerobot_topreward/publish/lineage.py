@@ -1,0 +1,118 @@
+"""Whether a dataset may replace what lies on the Hub: only itself, or earlier labels of itself."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from huggingface_hub import HfApi
+from lerobot.datasets.utils import INFO_PATH
+
+from lerobot_topreward.data.dataset import Source, frame_table, open_source, task_names
+from lerobot_topreward.data.fingerprints import Fingerprints, read_fingerprints
+from lerobot_topreward.errors import UserError
+from lerobot_topreward.files.jsonable import read_json_object
+from lerobot_topreward.publish.changes import CURATION_FILE
+from lerobot_topreward.storage.sidecar import SIDECAR_NAME, fingerprint_of
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """What tells a dataset, in its earlier and later states, from another one."""
+
+    size: tuple[int, int]  # episodes, frames
+    features: Mapping[str, tuple[str, tuple[int, ...]]]  # type and shape, ours left out
+    tasks: Collection[str]
+    made_from: str | None  # fingerprint of the dataset that it is a selection of
+    fingerprint: str | None = None  # see `Fingerprints.dataset`; None while it is not made yet
+    recordings: Collection[str] | None = None  # see `Fingerprints`; None while they are not known
+
+
+def lineage_of(source: Source, fingerprints: Fingerprints | None = None) -> Lineage:
+    """Describe a dataset.
+
+    Args:
+        source: The dataset; its ``data/`` is fetched when it is not here.
+        fingerprints: Its fingerprints, where they are known already.
+
+    Raises:
+        UserError: It cannot be read.
+    """
+    found = fingerprints or read_fingerprints(source, frame_table(source))
+    recordings = frozenset(found.recordings)
+    return replace(_described(source), fingerprint=found.dataset, recordings=recordings)
+
+
+def _described(source: Source) -> Lineage:
+    made_from = None
+    if (source.root / CURATION_FILE).is_file():
+        record = read_json_object(source.root / CURATION_FILE, advice="curate again")
+        origin = record.get("source")
+        made_from = origin.get("fingerprint") if isinstance(origin, Mapping) else None
+    return Lineage(
+        size=(source.meta.total_episodes, source.meta.total_frames),
+        features={
+            name: (feature["dtype"], tuple(feature["shape"]))
+            for name, feature in source.meta.features.items()
+            if not name.startswith("topreward.")
+        },
+        tasks=frozenset(task_names(source.meta).values()),
+        made_from=made_from,
+    )
+
+
+def find_difference(
+    api: HfApi, repo_id: str, *, commit: str, ours: Lineage, for_labels: bool
+) -> str | None:
+    """Say why a commit on the Hub is neither a dataset nor earlier labels of it; None if it is.
+
+    Args:
+        api: The Hub's client.
+        repo_id: The repository.
+        commit: What would be replaced. Its videos are never fetched, its data only when needed.
+        ours: What would replace it.
+        for_labels: Whether labels of ``ours`` alone are put there, so that an earlier state of it
+            counts even where it has none.
+
+    Raises:
+        UserError: The ``meta/info.json`` there is damaged.
+    """
+    needed = ["meta/", SIDECAR_NAME, CURATION_FILE]
+    root = Path(
+        api.snapshot_download(repo_id, repo_type="dataset", revision=commit, allow_patterns=needed)
+    )
+    if not (root / INFO_PATH).is_file():
+        return None
+    info = read_json_object(root / INFO_PATH, advice="Name another repository")
+    episodes, frames = info.get("total_episodes"), info.get("total_frames")
+    if not episodes and not frames:
+        return None
+    try:
+        source = open_source(repo_id=repo_id, root=root, revision=None)
+        why = _compare(source, ours, for_labels=for_labels)
+    except UserError:
+        why = "it cannot be read"
+    return None if why is None else f"it has {episodes} episodes of {frames} frames in all, {why}"
+
+
+def _compare(source: Source, ours: Lineage, *, for_labels: bool) -> str | None:
+    theirs = _described(source)
+    if theirs.features != ours.features:
+        changed = theirs.features.items() ^ ours.features.items()
+        return f"its features differ in {', '.join(sorted({name for name, _ in changed})[:3])}"
+    if not for_labels and not set(theirs.tasks) & set(ours.tasks):
+        return "and none of your tasks"
+    if ours.made_from is not None and theirs.made_from == ours.made_from:
+        return None  # an earlier selection from the same dataset
+    labelled = fingerprint_of(source.root / SIDECAR_NAME)
+    if labelled is not None and labelled == ours.fingerprint and theirs.size == ours.size:
+        return None
+    is_earlier = for_labels or labelled is not None
+    if is_earlier and ours.recordings is None:
+        return None  # not to be known yet
+    theirs = lineage_of(source)
+    if theirs.fingerprint == ours.fingerprint:
+        return None
+    if not is_earlier:
+        return "without labels, and it is not the one that you labelled"
+    shared = set(theirs.recordings or ()) & set(ours.recordings or ())
+    return None if shared else "and none of your recordings"

@@ -1,0 +1,1 @@
+"""Run a scorer over the episodes of a dataset."""

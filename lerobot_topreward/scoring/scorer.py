@@ -1,0 +1,149 @@
+"""What to show a VLM and when to ask it: schedules, controls and the Scorer protocol."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from difflib import get_close_matches
+from typing import Protocol
+
+import numpy as np
+
+from lerobot_topreward.data.schedule import images_shown, prefix_lengths
+from lerobot_topreward.errors import EpisodeError, UserError
+from lerobot_topreward.records import Clip, LogProbs, PrefixScores
+
+CONTROLS = ("static", "reversed", "swapped")  # what a reward is compared with
+
+
+class Scorer(Protocol):
+    """Anything that can say how likely a growing video completes an instruction."""
+
+    def score(self, clip: Clip, prefixes: Sequence[int], instructions: Sequence[str]) -> LogProbs:
+        """Score prefixes of a clip.
+
+        Args:
+            clip: the images and their times.
+            prefixes: how many images of the clip each prefix shows, ascending, 1..sampled.
+            instructions: what may have been completed; each is scored against every prefix.
+
+        Returns:
+            Log-probabilities of " True" and " False", each (instructions, prefixes), nats.
+
+        Raises:
+            EpisodeError: this clip cannot be scored (not finite, out of memory); others may be.
+        """
+        ...
+
+
+class SizedScorer(Scorer, Protocol):
+    """A scorer that can say how large it shows a clip."""
+
+    def shown_size(self, clip: Clip) -> tuple[int, int]:
+        """Height and width of every image as the VLM gets it, pixels.
+
+        Raises:
+            EpisodeError: this clip cannot be shown.
+        """
+        ...
+
+
+def static_control(clip: Clip) -> Clip:
+    """Show the first frame at every time: whatever still rises is length, not progress."""
+    return replace(clip, shown=np.zeros_like(clip.shown))
+
+
+def reversed_control(clip: Clip) -> Clip:
+    """Play the clip backwards at the same times: a reward of progress has to fall."""
+    return replace(clip, shown=clip.shown[::-1].copy())
+
+
+def score_clip(
+    clip: Clip | EpisodeError, scorer: Scorer, control: str, count: int | None
+) -> PrefixScores:
+    """Score the prefixes of one clip under one control that asks its own instruction.
+
+    Args:
+        clip: what is shown, or why there is nothing to show.
+        scorer: who judges.
+        control: "none", "static" or "reversed".
+        count: prefixes to ask about, None for one per shown image.
+
+    Raises:
+        EpisodeError: there is no clip, or it cannot be scored.
+    """
+    return score_clip_controls(clip, scorer, [control], count)[0]
+
+
+def score_clip_controls(
+    clip: Clip | EpisodeError,
+    scorer: Scorer,
+    controls: Sequence[str],
+    count: int | None,
+    *,
+    swapped: Mapping[str, str] | None = None,
+) -> list[PrefixScores]:
+    """Score the prefixes of one clip under several controls, showing each video once.
+
+    "none" and "swapped" show the same video, so that both cost one pass.
+
+    Args:
+        clip: what is shown, or why there is nothing to show.
+        scorer: who judges.
+        controls: "none" or any of CONTROLS, each once.
+        count: prefixes to ask about, None for one per shown image.
+        swapped: the other instruction that "swapped" asks, by the clip's own.
+
+    Returns:
+        One record per control, in their order.
+
+    Raises:
+        EpisodeError: there is no clip, or it cannot be scored.
+    """
+    if isinstance(clip, EpisodeError):
+        raise clip
+    segment = clip.segment
+    lengths = prefix_lengths(segment.length, clip.frame_indices, count=count)
+    shown = images_shown(lengths, clip.frame_indices)
+    # Prefixes that show the same images have the same reward: ask once.
+    distinct, which = np.unique(shown, return_inverse=True)
+    found: dict[str, PrefixScores] = {}
+    for asked in _by_video(controls):
+        own = segment.instruction
+        texts = [(swapped or {})[own] if control == "swapped" else own for control in asked]
+        answers = scorer.score(_video(clip, asked[0]), distinct.tolist(), texts)
+        for row, control in enumerate(asked):
+            found[control] = PrefixScores(
+                segment=segment,
+                control=control,
+                prefix_length=lengths,
+                frame_index=segment.start + clip.frame_indices[shown - 1],
+                log_prob_true=answers.true[row][which].astype(np.float32),
+                log_prob_false=answers.false[row][which].astype(np.float32),
+            )
+    return [found[control] for control in controls]
+
+
+def _by_video(controls: Sequence[str]) -> list[list[str]]:
+    as_it_is = [control for control in controls if control in ("none", "swapped")]
+    others = [[control] for control in controls if control not in as_it_is]
+    return ([as_it_is] if as_it_is else []) + others
+
+
+def _video(clip: Clip, control: str) -> Clip:
+    if control == "static":
+        return static_control(clip)
+    return reversed_control(clip) if control == "reversed" else clip
+
+
+def check_controls(controls: Sequence[str]) -> None:
+    """Refuse a control that does not exist.
+
+    Raises:
+        UserError: names it and suggests another.
+    """
+    for control in controls:
+        if control not in CONTROLS:
+            close = get_close_matches(control, CONTROLS, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise UserError(
+                f"--controls '{control}' is not known; it takes: {', '.join(CONTROLS)}{hint}"
+            )

@@ -1,0 +1,1 @@
+"""What is kept: raw scores, columns, sidecar, and how labels are read."""

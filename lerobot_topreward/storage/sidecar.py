@@ -1,0 +1,202 @@
+"""The sidecar ``topreward_progress.parquet``: one row per labelled frame, sorted by ``index``.
+
+=============================  =======  =======================================================
+``index``                      int64    global index of the frame
+``episode_index``              int64
+``frame_index``                int64    within the episode
+``progress_sparse``            float32  equal to ``progress``; the name that LeRobot's RA-BC reads
+``log_prob_true``              float32  nats, <= 0
+``log_prob_false``             float32  nats, <= 0
+``progress``                   float32  0..1
+``advantage``                  float32  -1..1
+``scored``                     bool     the last frame of a scored prefix: its scores are raw
+=============================  =======  =======================================================
+
+The schema's metadata holds, under ``lerobot_topreward``, the JSON object ``{"format": 2,
+"fingerprint": the dataset's, "provenance": {...}}``.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Bool, Float32, Int64
+
+from lerobot_topreward.errors import UserError
+from lerobot_topreward.files.transaction import FileOps, remove, space_reported, sync
+from lerobot_topreward.records import FrameRewards
+
+SIDECAR_NAME = "topreward_progress.parquet"
+SIDECAR_ROW_BYTES = 45  # before compression
+LABEL_AGAIN = "label again, which takes seconds where the raw scores are kept"
+_METADATA_KEY = b"lerobot_topreward"
+_FORMAT = 2
+_SCHEMA = pa.schema(
+    [(name, pa.int64()) for name in ("index", "episode_index", "frame_index")]
+    + [
+        (name, pa.float32())
+        for name in (
+            "progress_sparse",
+            "log_prob_true",
+            "log_prob_false",
+            "progress",
+            "advantage",
+        )
+    ]
+    + [("scored", pa.bool_())]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sidecar:
+    """The labelled frames of a dataset in the order of their index, and where they come from."""
+
+    index: Int64[np.ndarray, " frames"]
+    episode_index: Int64[np.ndarray, " frames"]
+    frame_index: Int64[np.ndarray, " frames"]
+    log_prob_true: Float32[np.ndarray, " frames"]  # nats, <= 0
+    log_prob_false: Float32[np.ndarray, " frames"]  # nats, <= 0
+    progress: Float32[np.ndarray, " frames"]  # 0..1
+    advantage: Float32[np.ndarray, " frames"]  # -1..1
+    scored: Bool[np.ndarray, " frames"]
+    fingerprint: str  # of the dataset
+    provenance: Mapping[str, Any]
+
+
+def write_sidecar(
+    path: Path, rewards: FrameRewards, *, fingerprint: str, provenance: Mapping[str, Any]
+) -> None:
+    """Write the labelled frames, at once or not at all.
+
+    Args:
+        path: the file, replaced when it exists; its folder exists.
+        rewards: all frames of the dataset.
+        fingerprint: the dataset's.
+        provenance: how the rewards were made; anything that JSON can hold.
+
+    Raises:
+        UserError: there is no room on the disk.
+        ValueError: a value is NaN or infinite.
+    """
+    draft = path.with_name(f".{path.name}.tmp")
+    with space_reported(path.parent, needed=SIDECAR_ROW_BYTES * len(rewards.index), ops=FileOps()):
+        try:
+            stage_sidecar(draft, rewards, fingerprint=fingerprint, provenance=provenance)
+            os.replace(draft, path)
+        finally:
+            draft.unlink(missing_ok=True)
+        sync(path.parent)
+
+
+def stage_sidecar(
+    path: Path, rewards: FrameRewards, *, fingerprint: str, provenance: Mapping[str, Any]
+) -> None:
+    """Write a sidecar where nobody reads it yet; see `write_sidecar`.
+
+    Raises:
+        OSError: it cannot be written.
+        ValueError: a value is NaN or infinite.
+    """
+    check_finite(rewards)
+    remove(path)
+    rows = np.flatnonzero(rewards.labelled)
+    rows = rows[np.argsort(rewards.index[rows], kind="stable")]
+    columns = {name: getattr(rewards, _source(name))[rows] for name in _SCHEMA.names}
+    header = {"format": _FORMAT, "fingerprint": fingerprint, "provenance": dict(provenance)}
+    schema = _SCHEMA.with_metadata({_METADATA_KEY: json.dumps(header).encode()})
+    pq.write_table(pa.table(columns, schema=schema), path)
+    sync(path)
+
+
+def _source(column: str) -> str:
+    return "progress" if column == "progress_sparse" else column
+
+
+def check_finite(rewards: FrameRewards) -> None:
+    """Refuse rewards that would poison statistics and losses.
+
+    Raises:
+        ValueError: a value is NaN or infinite; says of which frame.
+    """
+    for name in ("log_prob_true", "log_prob_false", "progress", "advantage"):
+        bad = np.flatnonzero(~np.isfinite(getattr(rewards, name)))
+        if len(bad):
+            raise ValueError(
+                f"{name} must be finite on every frame; got {getattr(rewards, name)[bad[0]]} on "
+                f"frame {rewards.frame_index[bad[0]]} of episode {rewards.episode_index[bad[0]]}"
+                f"{f' and {len(bad) - 1} more' if len(bad) > 1 else ''}"
+            )
+
+
+def read_sidecar(path: Path, *, fingerprint: str | None) -> Sidecar:
+    """Read a sidecar, and refuse another dataset's.
+
+    Args:
+        path: the file.
+        fingerprint: of the dataset that it must belong to; None to take it as it is.
+
+    Raises:
+        UserError: missing, not a sidecar of this format, or of another dataset.
+    """
+    header = _read_header(path)
+    if fingerprint is not None and header["fingerprint"] != fingerprint:
+        raise UserError(
+            f"{path} must belong to this dataset (fingerprint {fingerprint[:12]}); it was made "
+            f"for {header['fingerprint'][:12]}. The dataset has changed or is another one: label "
+            "it again"
+        )
+    if header["format"] != _FORMAT:
+        raise UserError(
+            f"{path} has format {header['format']}, not {_FORMAT}; {LABEL_AGAIN}, or use the "
+            "version that wrote it"
+        )
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        said = " ".join(str(error).split())  # pyarrow says it in lines
+        raise UserError(f"{path} cannot be read: {said}; {LABEL_AGAIN}") from None
+    if not table.schema.equals(_SCHEMA) or any(column.null_count for column in table.columns):
+        raise UserError(f"{path} does not have the columns of a sidecar; {LABEL_AGAIN}")
+    arrays = {
+        field.name: table[field.name].to_numpy()
+        for field in fields(Sidecar)
+        if field.name in _SCHEMA.names
+    }
+    return Sidecar(**arrays, fingerprint=header["fingerprint"], provenance=header["provenance"])
+
+
+def fingerprint_of(path: Path) -> str | None:
+    """Read the fingerprint of the dataset that a sidecar belongs to; None if it is not one."""
+    try:
+        return _read_header(path)["fingerprint"]
+    except UserError:
+        return None
+
+
+def dataset_of(path: Path) -> str | None:
+    """Read the name of the dataset that a sidecar was made for; None if it does not say."""
+    try:
+        name = _read_header(path)["provenance"].get("dataset")
+    except UserError:
+        return None
+    return name if isinstance(name, str) else None
+
+
+def _read_header(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError(f"there is no sidecar {path}; label the dataset first")
+    kinds = {"format": int, "fingerprint": str, "provenance": dict}
+    try:
+        header = json.loads((pq.read_schema(path).metadata or {})[_METADATA_KEY])
+        fits = all(isinstance(header[name], kind) for name, kind in kinds.items())
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} was not written by lerobot-topreward; label again") from error
+    if not fits:
+        raise UserError(f"{path} does not say what it was made for; {LABEL_AGAIN}")
+    return header

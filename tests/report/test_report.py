@@ -1,0 +1,567 @@
+"""The report: what its page says, what its pictures show, and what the command refuses."""
+
+import base64
+import hashlib
+import html
+import io
+import json
+import math
+import re
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+import lerobot_topreward.report.recording
+from lerobot_topreward.cli import main
+from lerobot_topreward.data.dataset import frame_table, open_source, segments
+from lerobot_topreward.data.fingerprints import dataset_fingerprint, video_prints
+from lerobot_topreward.data.schedule import sample_frames
+from lerobot_topreward.judging.episode_metrics import episode_metrics
+from lerobot_topreward.records import EpisodeReward, FrameRewards, PrefixScores, Segment, Verdict
+from lerobot_topreward.report.content import (
+    Findings,
+    controls,
+    curve,
+    episode_contents,
+    unlabelled,
+)
+from lerobot_topreward.report.media import (
+    EpisodeMedia,
+    Footage,
+    NoPictures,
+    Strip,
+    Video,
+    fitted,
+    make_strip,
+    read_strips,
+)
+from lerobot_topreward.report.page import Page, render
+from lerobot_topreward.report.video import encode, read_videos
+from lerobot_topreward.rewards import label_rewards
+from lerobot_topreward.storage.columns import write_columns
+from lerobot_topreward.storage.reader import open_labelled
+from lerobot_topreward.storage.store import ScoreKey
+
+RecordDataset = Callable[..., Path]
+Report = Callable[..., tuple[int, str, str]]
+
+CAMERA = "observation.images.front"
+KEY = ScoreKey(
+    vlm="a/vlm",
+    vlm_revision="0" * 40,
+    dtype="float32",
+    quantize=None,
+    engine="one-pass",
+    prompt="",
+    camera=CAMERA,
+    instruction=None,
+    sample_fps=2.0,
+    final_frame=True,
+    prefixes=None,
+    max_pixels=None,
+)
+
+
+def scores(
+    log_prob: Sequence[float], *, episode: int = 0, start: int = 0, control: str = "none"
+) -> PrefixScores:
+    """Prefixes of three frames more each, and one frame after the last."""
+    lengths = 3 * np.arange(1, len(log_prob) + 1)
+    return PrefixScores(
+        segment=Segment(episode, start, int(lengths[-1]) + 1, f"part from {start}"),
+        control=control,
+        prefix_length=lengths,
+        frame_index=start + lengths - 1,
+        log_prob_true=np.array(log_prob, dtype=np.float32),
+        log_prob_false=np.full(len(log_prob), -1, dtype=np.float32),
+    )
+
+
+def findings(
+    parts: Sequence[PrefixScores], *, horizon: int = 4, static: Sequence[PrefixScores] = ()
+) -> Findings:
+    rewards = label_rewards(parts, horizon=horizon, normalize="task")
+    metrics = episode_metrics(parts, rewards, fps=10)
+    verdicts = [Verdict(one.episode_index, ()) for one in metrics]
+    return Findings(
+        scores=parts,
+        rewards=rewards,
+        metrics=metrics,
+        verdicts=[replace(verdicts[0], reasons=("too bad",)), *verdicts[1:]],
+        success={0: False},
+        controls={"static": static} if static else {},
+        horizon=horizon,
+        scale="log-prob",
+    )
+
+
+# What the page says
+
+
+@pytest.mark.parametrize("horizon", [1, 4, 100])
+def test_the_curve_of_a_page_has_every_bend_of_the_rewards(horizon: int) -> None:
+    parts = [scores([-9, -3, -4, -1]), scores([-2, -8, -1, -1, -3], start=13)]
+    [reward] = label_rewards(parts, horizon=horizon, normalize="task")
+    found = curve(parts, reward, horizon=horizon)
+    assert found.frame[0] == 0
+    assert found.frame[-1] == 28
+    for start, stop in ((0, 13), (13, 29)):  # nothing is interpolated across the border
+        inside = (found.frame >= start) & (found.frame < stop)
+        frames = np.arange(start, stop)
+        for name, dense in (
+            ("log_prob", reward.log_prob_true),
+            ("progress", reward.progress),
+            ("advantage", reward.advantage),
+        ):
+            drawn = np.interp(frames, found.frame[inside], getattr(found, name)[inside])
+            np.testing.assert_allclose(drawn, dense[start:stop], atol=1e-4)
+
+
+def test_an_episode_is_described_with_its_verdict_and_the_truth() -> None:
+    parts = [scores([-9, -3]), scores([-5, -1], start=7), scores([-9, -2], episode=4)]
+    still = [replace(one, control="static") for one in parts[:2]]
+    first, second = episode_contents(findings(parts, static=still))
+    assert (first.episode, first.frames, first.keep, first.success) == (0, 14, False, False)
+    assert first.reasons == ("too bad",)
+    assert [(part.start, part.length) for part in first.parts] == [(0, 7), (7, 7)]
+    assert first.prefixes.tolist() == [2, 5, 9, 12]
+    assert first.static is not None
+    assert first.static.tolist() == [-9, -3, -5, -1]
+    assert first.metrics["static_voc"] == 1
+    assert (second.episode, second.keep, second.success, second.static) == (4, True, None, None)
+    assert "static_voc" not in second.metrics
+
+
+def test_a_reversed_control_is_judged_as_evaluate_does() -> None:
+    real = [scores([-9, -5, -3, -3, -3], episode=e) for e in range(6)]
+    falls = [scores([-3, -5, -9, -9, -9], episode=e, control="reversed") for e in range(3)]
+    # Three failures that were undone: backwards they rise.
+    rises = [scores([-9, -5, -3, -3, -3], episode=e, control="reversed") for e in range(3, 6)]
+    known = {e: e < 3 for e in range(6)}
+    found = replace(findings(real), controls={"reversed": [*falls, *rises]}, success=known)
+    [control] = controls(found)
+    assert control.episodes == 3
+    assert control.sentence.startswith("Played backwards the curve falls, by 100%")
+    [unknown] = controls(replace(found, success={}))
+    assert unknown.episodes == 6
+
+
+def test_an_episode_of_one_frame_has_a_curve_and_no_voc() -> None:
+    one = PrefixScores(
+        segment=Segment(0, 0, 1, "blink"),
+        control="none",
+        prefix_length=np.array([1]),
+        frame_index=np.array([0]),
+        log_prob_true=np.array([-1], dtype=np.float32),
+        log_prob_false=np.array([-2], dtype=np.float32),
+    )
+    [found] = episode_contents(findings([one]))
+    assert found.curve.frame.tolist() == [0]
+    assert found.curve.advantage.tolist() == [0]
+    assert math.isnan(found.metrics["voc"])
+
+
+def test_unlabelled_episodes_come_with_the_reason_of_the_labelling() -> None:
+    found = unlabelled([0, 2], total=4, failed={3: "it has no frames"})
+    assert [(one.episode, one.reason) for one in found] == [(1, None), (3, "it has no frames")]
+
+
+# The page
+
+
+def page(parts: Sequence[PrefixScores] = (scores([-9, -3]),), **changes: Any) -> Page:
+    values: dict[str, Any] = {
+        "title": "a/dataset",
+        "dataset": "a/dataset",
+        "fingerprint": "f" * 64,
+        "version": "0",
+        "made": "today",
+        "vlm": "a/vlm",
+        "camera": CAMERA,
+        "scored_camera": CAMERA,
+        "fps": 10.0,
+        "horizon": 0.4,
+        "scale": "log-prob",
+        "debiased": False,
+        "columns": None,
+        "rules": {"min_final_progress": 0.8},
+        "success_origin": None,
+        "success_auc": math.nan,
+        "controls": [],
+        "episodes": episode_contents(findings(parts)),
+        "unlabelled": [],
+        "decisions": {},
+    }
+    return Page(**(values | changes))
+
+
+def embedded(text: str) -> dict[str, Any]:
+    """The data of a page, as its script reads them."""
+    [found] = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text)
+    return json.loads(found)
+
+
+def test_a_page_holds_its_data_with_null_for_what_is_undefined() -> None:
+    found = embedded(render(page(decisions={3: "drop"}), {}))
+    assert found["episodes"][0]["curve"]["frame"] == [0, 1, 2, 5, 6]
+    assert found["success_auc"] is None
+    assert found["decisions"] == {"3": "drop"}
+
+
+def test_text_of_a_dataset_cannot_leave_its_place_in_the_page() -> None:
+    evil = "</script><script>alert(1)</script><!-- {{script}} ]]>\u2028\ud800"
+    text = render(page(title=evil, dataset=evil, vlm=evil), {})
+    assert embedded(text)["title"] == evil
+    assert embedded(text)["vlm"] == evil
+    assert "alert(1)</script>" not in text
+    assert f"<title>{html.escape(evil)}</title>" in text
+    assert text.count("<script") == 2  # the data and the one that runs
+
+
+def test_a_page_allows_its_own_script_and_nothing_from_elsewhere() -> None:
+    text = render(page(), {})
+    policy = html.unescape(re.findall(r'Content-Security-Policy" content="(.*?)"', text)[0])
+    rules = dict(part.strip().split(" ", 1) for part in policy.split(";"))
+    for rule, tag in (("script-src", "script"), ("style-src", "style")):
+        [inside] = re.findall(rf"<{tag}>(.*?)</{tag}>", text, flags=re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(inside.encode()).digest()).decode()
+        assert rules[rule] == f"'sha256-{digest}'"
+    assert rules["default-src"] == "'none'"
+    assert rules["img-src"] == rules["media-src"] == "data:"
+    assert set(re.findall(r"https?://[^\"' )]+", text)) == {"http://www.w3.org/2000/svg"}
+    assert not re.search(r"@import|url\((?!\"?#)|\bimport\(|fetch\(|XMLHttpRequest", text)
+
+
+def test_pictures_lie_in_blocks_of_their_own() -> None:
+    strip = Strip(b"sheet", np.array([0, 5]), columns=2, width=32, height=24)
+    media = {0: EpisodeMedia(strip, b"small"), 1: EpisodeMedia(NoPictures("<gone>"))}
+    text = render(page(), media)
+    assert f'<script type="text/plain" id="media-0">{base64.b64encode(b"sheet").decode()}<' in text
+    assert "media-1" not in text
+    assert embedded(text)["media"]["0"] == {
+        "kind": "strip",
+        "frames": [0, 5],
+        "columns": 2,
+        "width": 32,
+        "height": 24,
+        "thumbnail": base64.b64encode(b"small").decode(),
+    }
+    assert embedded(text)["media"]["1"]["reason"] == "<gone>"
+
+
+# Pictures
+
+
+def test_pictures_are_laid_out_row_after_row() -> None:
+    shades = [20 * i for i in range(12)]
+    pictures = [Image.new("RGB", (64, 48), (shade, shade, shade)) for shade in shades]
+    strip = make_strip(range(12), pictures, longer=32, quality=80)
+    assert (strip.width, strip.height, strip.columns) == (32, 24, 10)
+    sheet = np.asarray(Image.open(io.BytesIO(strip.data)).convert("L")).astype(int)
+    assert sheet.shape == (48, 320)
+    found = [sheet[24 * (i // 10) + 12, 32 * (i % 10) + 16] for i in range(12)]
+    np.testing.assert_allclose(found, shades, atol=4)
+
+
+@pytest.mark.parametrize(
+    ("size", "longer", "expected"),
+    [((640, 480), 320, (320, 240)), ((480, 640), 320, (240, 320)), ((101, 55), 320, (100, 56))],
+)
+def test_pictures_shrink_to_even_sizes_and_never_grow(
+    size: tuple[int, int], longer: int, expected: tuple[int, int]
+) -> None:
+    assert fitted(size, longer) == expected
+
+
+def test_a_video_shows_every_frame_at_its_own_time() -> None:
+    shades = np.linspace(20, 230, 21).astype(np.uint8)
+    frames = (np.full((50, 70, 3), shade, dtype=np.uint8) for shade in shades)
+    media = encode(frames, fps=30.0, longer=320, rate=200_000)
+    assert isinstance(media.pictures, Video)
+    assert (media.pictures.width, media.pictures.height) == (70, 50)
+    decoded = list(av.open(io.BytesIO(media.pictures.data), "r").decode(video=0))
+    assert [round(float(frame.time or 0) * 30, 3) for frame in decoded] == list(range(21))
+    middle = [frame.to_ndarray(format="gray")[25, 35] for frame in decoded]
+    np.testing.assert_allclose(middle, shades, atol=6)
+
+
+def test_a_video_of_noise_keeps_to_its_rate() -> None:
+    rng = np.random.default_rng(0)
+    frames = (rng.integers(0, 256, (96, 128, 3), dtype=np.uint8) for _ in range(90))
+    media = encode(frames, fps=30.0, longer=128, rate=100_000)
+    assert isinstance(media.pictures, Video)
+    assert len(media.pictures.data) < 100_000 / 8 * (3 + 1) * 1.05 + 4_000
+
+
+@pytest.fixture(scope="module")
+def recorded(record_dataset: RecordDataset) -> Path:
+    """Four episodes, the second of two subtasks, the third of one frame, a file for each."""
+    tasks = ("pick", ("reach", "lift"), "pick", "pour")
+    return record_dataset(
+        lengths=(24, 31, 1, 20), tasks=tasks, cameras=("front", "wrist"), file_per_episode=True
+    )
+
+
+def footage(root: Path) -> Footage:
+    source = open_source(repo_id=None, root=root, revision=None)
+    return Footage(source, CAMERA, {0: [Segment(0, 0, 24, "")], 3: [Segment(3, 0, 20, "")]})
+
+
+def test_strips_show_the_frames_that_were_scored_and_fit_into_the_room(recorded: Path) -> None:
+    counted: list[int] = []
+    media = read_strips(footage(recorded), sample_fps=2, room=100_000, done=counted.append)
+    strips = {episode: one.pictures for episode, one in media.items()}
+    assert counted == [24, 20]
+    assert isinstance(strips[0], Strip)
+    assert strips[0].frames.tolist() == [0, 5, 10, 15, 20, 23]
+    assert all(one.thumbnail for one in media.values())
+    tight = read_strips(footage(recorded), sample_fps=2, room=3_000, done=counted.append)
+    kept = [one.pictures.data for one in tight.values() if isinstance(one.pictures, Strip)]
+    assert sum(map(len, kept)) < 3_000
+    none = read_strips(footage(recorded), sample_fps=2, room=0, done=counted.append)
+    assert {one.pictures for one in none.values()} == {
+        NoPictures("there is no room for its pictures within --max-mb")
+    }
+
+
+def test_a_damaged_video_costs_its_own_episode_only(recorded: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(recorded, tmp_path / "dataset")
+    source = open_source(repo_id=None, root=root, revision=None)
+    (root / source.meta.get_video_file_path(0, CAMERA)).write_bytes(b"no video")
+    for media in (
+        read_strips(footage(root), sample_fps=2, room=100_000, done=lambda _: None),
+        read_videos(footage(root), room=100_000, done=lambda _: None),
+    ):
+        assert isinstance(media[0].pictures, NoPictures)
+        assert "cannot be decoded" in media[0].pictures.reason
+        assert not isinstance(media[3].pictures, NoPictures)
+
+
+# The command
+
+
+def label(root: Path, output: Path, *, unlabelled: Sequence[int] = ()) -> Path:
+    """Label with log-probabilities that rise, but for the last episode's."""
+    source = open_source(repo_id=None, root=root, revision=None)
+    table = frame_table(source)
+    rises = np.where(table.episode_index == 3, -4, -8 + 0.2 * table.frame_index)
+    labelled = ~np.isin(table.episode_index, unlabelled)
+    scored = np.zeros(len(table.index), dtype=bool)
+    for parts in segments(source, table, range(4), instruction=None).values():
+        assert isinstance(parts, list)
+        for part in parts:
+            first = table.rows(part.episode_index).start + part.start
+            scored[first + sample_frames(part.length, fps=10)] = True
+    values = np.where(labelled, rises, 0).astype(np.float32)
+    rewards = FrameRewards(
+        index=table.index,
+        episode_index=table.episode_index,
+        frame_index=table.frame_index,
+        labelled=labelled,
+        log_prob_true=values,
+        log_prob_false=np.where(labelled, -1, 0).astype(np.float32),
+        progress=values * 0,
+        advantage=values * 0,
+        scored=labelled & scored,
+    )
+    provenance = {"dataset": "local/cups", "scoring": asdict(KEY), "normalize": "episode"}
+    provenance |= {"scale": "log-prob", "horizon_frames": 10}
+    fingerprint = dataset_fingerprint(source, table)
+    write_columns(root, rewards, output, fingerprint=fingerprint, provenance=provenance)
+    return output
+
+
+@pytest.fixture(scope="module")
+def labelled(recorded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The four episodes with labels of all but the first."""
+    return label(recorded, tmp_path_factory.mktemp("report") / "cups", unlabelled=[0])
+
+
+@pytest.fixture
+def report(labelled: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Report:
+    """Run the command; its exit code, what it printed, and the page."""
+
+    def run(*options: str, root: Path = labelled, output: str = "page.html") -> Any:
+        path = tmp_path / output
+        with pytest.raises(SystemExit) as stopped:
+            main(["report", "--root", str(root), "--output", str(path), *options])
+        printed = capfd.readouterr()
+        text = path.read_text() if path.is_file() else ""
+        return stopped.value.code, printed.out + printed.err, text
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("way", "kinds"),
+    [("strip", {"strip"}), ("inline", {"video"}), ("none", set())],
+)
+def test_the_command_makes_a_page_of_a_labelled_dataset(
+    report: Report, tmp_path: Path, way: str, kinds: set[str]
+) -> None:
+    code, printed, text = report("--videos", way, "--title", "Cups")
+    assert code == 0
+    assert re.search(r"report  .*page\.html \(0\.\d MB, [\d.]+ s\)", printed)
+    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
+    found = embedded(text)
+    assert (found["title"], found["dataset"]) == ("Cups", "local/cups")
+    assert found["columns"] == "scaled within each episode"
+    assert [one["episode"] for one in found["episodes"]] == [1, 2, 3]
+    assert found["unlabelled"] == [{"episode": 0, "reason": None}]
+    assert [part["instruction"] for part in found["episodes"][0]["parts"]] == ["reach", "lift"]
+    assert found["episodes"][2]["metrics"]["voc"] is None
+    assert found["rules"] == {"min_final_progress": 0.8}
+    assert {one["kind"] for one in found["media"].values()} == kinds
+
+
+def test_static_scores_of_the_store_are_drawn(report: Report, labelled: Path) -> None:
+    dataset = open_labelled(repo_id=None, root=labelled, revision=None)
+    fingerprints = dataset.fingerprints.episodes
+    still = [one for one in dataset.scores if one.segment.episode_index == 1]
+    still = [
+        replace(one, control="static", log_prob_true=one.log_prob_true * 0 - 8) for one in still
+    ]
+    video = video_prints(dataset.source, dataset.frames, camera=CAMERA, episodes=[1])[1]
+    dataset.store.write(still, fingerprint=fingerprints[1], video=video)
+    try:
+        found = embedded(report("--videos", "none")[2])
+    finally:
+        shutil.rmtree(dataset.store.folder)
+    assert [one["static"] is None for one in found["episodes"]] == [False, True, True]
+    [control] = found["controls"]
+    assert (control["name"], control["episodes"]) == ("static", 1)
+    assert "the first frame repeated neither rises nor falls" in control["sentence"]
+
+
+def test_rules_and_a_persons_word_are_kept_apart(report: Report, tmp_path: Path) -> None:
+    _, _, text = report("--videos", "none", "--min-voc", "0.9", "--max-stall", "0.1")
+    found = embedded(text)
+    assert found["rules"] == {"min_voc": 0.9, "max_stall": 0.1}
+    word = {"format": 1, "dataset": "x", "fingerprint": found["fingerprint"]}
+    decided = tmp_path / "decisions.json"
+    decided.write_text(json.dumps({**word, "decisions": {"2": "drop", "1": "keep"}}))
+    again = embedded(report("--videos", "none", "--decisions", str(decided))[2])
+    assert again["decisions"] == {"1": "keep", "2": "drop"}
+    assert (
+        again["episodes"][0]["keep"]
+        is embedded(report("--videos", "none")[2])["episodes"][0]["keep"]
+    )
+    decided.write_text(json.dumps({**word, "fingerprint": "another", "decisions": {}}))
+    code, printed, _ = report("--decisions", str(decided))
+    assert code == 2
+    assert "must be about this dataset" in printed
+
+
+def test_known_success_is_shown_with_its_origin(report: Report, tmp_path: Path) -> None:
+    table = tmp_path / "success.csv"
+    table.write_text("episode_index,success\n1,true\n3,false\n")
+    found = embedded(report("--videos", "none", "--success-file", str(table))[2])
+    assert [one["success"] for one in found["episodes"]] == [True, None, False]
+    assert found["success_origin"] == f"--success-file {table}"
+    assert found["success_auc"] in (0, 1)
+
+
+def test_an_episode_without_video_is_told_and_shown(
+    report: Report, labelled: Path, tmp_path: Path
+) -> None:
+    root = shutil.copytree(labelled, tmp_path / "damaged")
+    source = open_source(repo_id=None, root=root, revision=None)
+    (root / source.meta.get_video_file_path(3, CAMERA)).unlink()
+    code, printed, text = report(root=root)
+    assert code == 0
+    assert "episode 3 has no pictures" in printed
+    media = embedded(text)["media"]
+    assert media["1"]["kind"] == "strip"
+    assert "missing" in media["3"]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--camera", "frint"], "Did you mean front?"),
+        (["--max-mb", "0"], "--max-mb must be > 0"),
+        (["--rerun", "x.mcap"], "--rerun must be named *.rrd"),
+        (["--rerun", "nowhere/x.rrd", "--videos", "none"], "--rerun"),
+    ],
+)
+def test_a_mistake_is_named_with_its_option(
+    report: Report, options: list[str], message: str
+) -> None:
+    if "--rerun" in options and "nowhere" in options[1]:
+        pytest.importorskip("rerun")
+    code, printed, _ = report(*options)
+    assert code == 2
+    assert message in printed
+    assert "Traceback" not in printed
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("missing/page.html", "No such file or directory"),
+        ("folder.html", "it is a folder"),
+        ("page.txt", "must be named *.html"),
+        ("file/page.html", "Not a directory"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_refused_before_any_work(
+    report: Report, tmp_path: Path, output: str, message: str
+) -> None:
+    (tmp_path / "folder.html").mkdir()
+    (tmp_path / "file").touch()
+    code, printed, _ = report(output=output)
+    assert code == 2
+    assert message in printed
+    assert "reading the pictures" not in printed
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.html"]
+
+
+def test_a_page_of_before_stays_when_the_next_one_fails(report: Report, tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text("before")
+    code, _, text = report("--camera", "frint")
+    assert (code, text) == (2, "before")
+
+
+# Rerun
+
+
+def test_a_missing_rerun_says_how_to_get_it(
+    report: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lerobot_topreward.report.recording, "find_spec", lambda _: None)
+    code, printed, _ = report("--rerun", "x.rrd")
+    assert code == 2
+    assert "pip install 'lerobot-topreward[viz]'" in printed
+
+
+@pytest.mark.parametrize("video", [True, False])
+def test_a_recording_holds_every_frame_of_every_episode(
+    record_dataset: RecordDataset, tmp_path: Path, video: bool
+) -> None:
+    rerun = pytest.importorskip("rerun.experimental")
+    root = record_dataset(lengths=(12, 9), cameras=("front",), video=video)
+    source = open_source(repo_id=None, root=root, revision=None)
+    parts = {episode: [Segment(episode, 0, n, "")] for episode, n in enumerate((12, 9))}
+    ramps = [np.linspace(0, 1, n, dtype=np.float32) for n in (12, 9)]
+    rewards = [EpisodeReward(i, ramp, ramp, ramp, ramp, ramp > 0) for i, ramp in enumerate(ramps)]
+    path = tmp_path / "all.rrd"
+    lerobot_topreward.report.recording.write_recording(
+        path, Footage(source, CAMERA, parts), rewards, name="cups", sample_fps=2
+    )
+    chunks = rerun.RrdReader(path).store().stream()
+    rows: dict[str, int] = defaultdict(int)
+    for chunk in chunks:
+        rows[chunk.entity_path] += chunk.num_rows
+    for episode, frames in enumerate((12, 9)):
+        entity = f"/episode_{episode:06d}"
+        assert rows[f"{entity}/progress"] == rows[f"{entity}/advantage"] == frames
+        assert rows[f"{entity}/camera"] == (frames if video else 4 - episode)
+    assert rows["/videos/0"] == video

@@ -1,0 +1,179 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lerobot.configs.default import DatasetConfig
+from lerobot.configs.train import TrainPipelineConfig
+from lerobot.datasets.factory import make_train_eval_datasets
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.policies.act.configuration_act import ACTConfig
+from lerobot.policies.diffusion.configuration_diffusion import DiffusionConfig
+from lerobot.policies.tdmpc.configuration_tdmpc import TDMPCConfig
+from lerobot.rewards.sarm.rabc import RABCWeights
+
+from lerobot_topreward.errors import UserError
+from lerobot_topreward.storage.sidecar import SIDECAR_NAME
+from lerobot_topreward.train.config import WeightingConfig, as_params
+from lerobot_topreward.train.records import FrameWeights
+from lerobot_topreward.train.sample_weighter import TopRewardWeighter, horizon_frames, make_weighter
+from lerobot_topreward.train.weighted_step import BATCH_SCALE
+
+RecordDataset = Callable[..., Path]
+WriteLabels = Callable[..., Path]
+
+CPU = torch.device("cpu")
+LENGTHS = (9, 6, 8)
+CHUNK = 3
+
+
+@pytest.fixture(scope="module")
+def recorded(record_dataset: RecordDataset) -> Path:
+    return record_dataset(lengths=LENGTHS, cameras=())
+
+
+class Policy:
+    """All that is asked of a policy."""
+
+    config = ACTConfig(device="cpu", chunk_size=CHUNK, n_action_steps=CHUNK)
+
+
+def weighter_of(dataset: Any, **options: Any) -> TopRewardWeighter:
+    params = as_params(WeightingConfig(**options))
+    policy: Any = Policy()
+    return make_weighter(params, policy=policy, device=CPU, dataset=dataset)
+
+
+def weights_of(values: list[float], *, index: list[int] | None = None) -> FrameWeights:
+    weight = np.array(values, dtype=np.float32)
+    return FrameWeights(
+        index=np.arange(len(values)) if index is None else np.array(index),
+        raw=weight,
+        weight=weight,
+        capped=weight > 3,
+    )
+
+
+def test_a_batch_is_looked_up_by_global_index() -> None:
+    weights = weights_of([0, 1, 2, 5], index=[2, 3, 7, 9])
+    weighter = TopRewardWeighter(weights, WeightingConfig(), device=CPU)
+    batch: dict[str, Any] = {"index": torch.tensor([7, 2, 7])}
+    found, stats = weighter.compute_batch_weights(batch)
+    assert found.tolist() == [2, 0, 2]
+    assert found.dtype == torch.float32
+    assert stats == pytest.approx({"mean_weight": 4 / 3, "share_zero": 1 / 3, "max_weight": 2})
+    assert all(type(value) is float for value in stats.values())
+    assert batch[BATCH_SCALE].item() == pytest.approx(4 / 3)
+    # What LeRobot's update makes of it is sum(weight * loss) / batch.
+    loss = torch.tensor([1.0, 3.0, 2.0])
+    lerobots = (loss * batch[BATCH_SCALE] * found).sum() / (found.sum() + 1e-6)
+    assert lerobots.item() == pytest.approx((1 * 2 + 3 * 0 + 2 * 2) / 3)
+
+
+def test_normalised_per_batch() -> None:
+    weights = weights_of([0, 1, 2, 5])
+    weighter = TopRewardWeighter(weights, WeightingConfig(normalize="batch"), device=CPU)
+    batch: dict[str, Any] = {"index": torch.tensor([1, 3])}
+    found, stats = weighter.compute_batch_weights(batch)
+    torch.testing.assert_close(found, torch.tensor([1 / 3, 5 / 3]))
+    assert stats["mean_weight"] == 3.0
+    assert list(batch) == ["index"]
+    found, _ = weighter.compute_batch_weights({"index": torch.tensor([0, 0])})
+    assert found.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("asked", [[1, 4], [2, 1], [-1, 2], [10**9, 2]])
+def test_frames_that_were_not_weighed(asked: list[int]) -> None:
+    weights = weights_of([1, 1, 1], index=[2, 3, 5])
+    weighter = TopRewardWeighter(weights, WeightingConfig(), device=CPU)
+    found, _ = weighter.compute_batch_weights({"index": torch.tensor(asked)})
+    assert found.isnan().tolist() == [i not in (2, 3, 5) for i in asked]
+    with pytest.raises(ValueError, match=r"must have the global 'index'.* it has: action"):
+        weighter.compute_batch_weights({"action": torch.zeros(2, 6)})
+
+
+def test_statistics_of_all_weights() -> None:
+    weighter = TopRewardWeighter(weights_of([0, 0, 2, 6]), WeightingConfig(), device=CPU)
+    assert weighter.get_stats() == {
+        "type": "awr",
+        "num_frames": 4,
+        "mean_weight": 2.0,
+        "max_weight": 6.0,
+        "share_zero": 0.5,
+        "share_capped": 0.25,
+        "effective_frames": pytest.approx(64 / 40),
+    }
+
+
+@pytest.mark.parametrize("chunk", [2, 5, 50])
+def test_rabc_is_lerobots(
+    recorded: Path, write_labels: WriteLabels, monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    root = write_labels(recorded)
+    monkeypatch.setattr(
+        Policy, "config", ACTConfig(device="cpu", chunk_size=chunk, n_action_steps=1)
+    )
+    ours = weighter_of(LeRobotDataset("local/labelled", root=root), scheme="rabc", kappa=0.3)
+    lerobots = RABCWeights(root / SIDECAR_NAME, chunk_size=chunk, kappa=0.3, device=CPU)
+    for seed in range(20):
+        batch: dict[str, Any] = {
+            "index": torch.randint(
+                sum(LENGTHS), (8,), generator=torch.Generator().manual_seed(seed)
+            )
+        }
+        found, stats = ours.compute_batch_weights(batch)
+        expected, theirs = lerobots.compute_batch_weights(batch)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+        assert stats["mean_weight"] == pytest.approx(theirs["mean_weight"], abs=1e-6)
+        assert stats["share_zero"] == theirs["num_zero_weight"] / 8
+
+
+def test_statistics_are_over_the_subset(recorded: Path, write_labels: WriteLabels) -> None:
+    root = write_labels(recorded, unlabelled=[1])
+    whole = write_labels(recorded)
+    subset = LeRobotDataset("local/labelled", root=root, episodes=[2, 0])
+    weighter = weighter_of(subset, scheme="awr", horizon=0.3)
+    assert weighter.get_stats()["num_frames"] == 17
+    everything: list[Any] = [subset[i] for i in range(len(subset))]
+    index = torch.stack([sample["index"] for sample in everything])
+    found, stats = weighter.compute_batch_weights({"index": index})
+    assert sorted(index.tolist()) == [*range(9), *range(15, 23)]
+    assert stats["mean_weight"] == pytest.approx(1, abs=1e-6)
+    every = weighter_of(LeRobotDataset("local/labelled", root=whole), scheme="awr", horizon=0.3)
+    other, _ = every.compute_batch_weights({"index": index})
+    assert not torch.allclose(found, other)
+    with pytest.raises(UserError, match="every frame must have a reward label; 6 of 23 frames"):
+        weighter_of(LeRobotDataset("local/labelled", root=root))
+
+
+def test_episodes_held_out_do_not_count(recorded: Path, write_labels: WriteLabels) -> None:
+    root = write_labels(recorded)
+    config = TrainPipelineConfig(
+        dataset=DatasetConfig(repo_id="local/labelled", root=str(root), eval_split=0.3),
+        policy=Policy.config,
+    )
+    training, held_out = make_train_eval_datasets(config)
+    sample: Any = held_out[0] if held_out else None
+    weighter = weighter_of(training)
+    assert weighter.get_stats()["num_frames"] == len(training) == 15
+    unknown, _ = weighter.compute_batch_weights({"index": sample["index"][None]})
+    assert unknown.isnan().all()
+
+
+def test_the_horizon_is_the_policys_chunk() -> None:
+    config = WeightingConfig()
+    assert horizon_frames(ACTConfig(device="cpu", chunk_size=7, n_action_steps=7), config) == 7
+    diffusion = DiffusionConfig(device="cpu", horizon=16, n_action_steps=8, down_dims=(8, 16))
+    assert horizon_frames(diffusion, config) == 16
+    assert horizon_frames(TDMPCConfig(device="cpu", horizon=5), config) == 5
+
+    class NoChunk:
+        type = "reflex"
+        action_delta_indices = None
+
+    nothing: Any = NoChunk()
+    with pytest.raises(UserError, match=r"policy 'reflex' has no action chunk.*horizon=SECONDS"):
+        horizon_frames(nothing, config)
+    assert horizon_frames(nothing, WeightingConfig(horizon=1.0)) == 1

@@ -1,0 +1,133 @@
+"""The weights of a dataset's frames as LeRobot's trainer asks for them: one batch after another."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from lerobot.configs.policies import PreTrainedConfig
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.policies.pretrained import PreTrainedPolicy
+from lerobot.utils.sample_weighting import SampleWeighter
+from torch import Tensor
+
+from lerobot_topreward.data.dataset import frame_table, source_of
+from lerobot_topreward.errors import UserError
+from lerobot_topreward.train.config import WeightingConfig, from_params
+from lerobot_topreward.train.frame_weights import weigh
+from lerobot_topreward.train.labels import read_labels
+from lerobot_topreward.train.records import FrameWeights
+from lerobot_topreward.train.weighted_step import BATCH_SCALE, batch_scale
+
+
+class TopRewardWeighter(SampleWeighter):
+    """Looks the weights of a batch up by the global index of its frames, on the device."""
+
+    def __init__(
+        self, weights: FrameWeights, config: WeightingConfig, *, device: torch.device
+    ) -> None:
+        """Lay the weights out as a table.
+
+        Args:
+            weights: of every frame that is trained on.
+            config: what made them.
+            device: where batches are.
+        """
+        # The last row answers for every index beyond the table, where an accelerator would abort.
+        table = np.full(int(weights.index[-1]) + 2, np.nan, dtype=np.float32)
+        table[weights.index] = weights.weight
+        self._table = torch.from_numpy(table).to(device)
+        self._config = config
+        weight = weights.weight.astype(np.float64)
+        self._stats = {
+            "type": config.scheme,
+            "num_frames": len(weight),
+            "mean_weight": float(weight.mean()),
+            "max_weight": float(weight.max()),
+            "share_zero": float(np.mean(weight == 0)),
+            "share_capped": float(weights.capped.mean()),
+            # Kish: as many frames of equal weight would estimate a mean as well.
+            "effective_frames": float(weight.sum() ** 2 / np.square(weight).sum()),
+        }
+
+    def compute_batch_weights(
+        self, batch: dict[str, Any]
+    ) -> tuple[Float[Tensor, " batch"], dict[str, float]]:
+        """Look up a batch's weights.
+
+        With weights normalised over the dataset, the batch is given the factor that keeps LeRobot
+        from normalising them over the batch as well; see `batch_scale`.
+
+        Args:
+            batch: with the global ``index`` of its frames, shape (batch,).
+
+        Returns:
+            The weights, >= 0, which sum to the batch's size where they are normalised per batch;
+            and their statistics for the log, before that. A frame that was not among those
+            trained on weighs NaN, at which the seam saves and stops.
+
+        Raises:
+            ValueError: the batch has no index.
+        """
+        if "index" not in batch:
+            raise ValueError(
+                "a batch must have the global 'index' of its frames to be weighted; it has: "
+                f"{', '.join(map(str, batch))}"
+            )
+        index = torch.as_tensor(batch["index"], device=self._table.device).reshape(-1).long()
+        weights = self._table[index.clamp(-1, len(self._table) - 1)]
+        measured = torch.stack([weights.mean(), (weights == 0).float().mean(), weights.max()])
+        # One transfer, at the step's beginning, when the device has nothing else to do.
+        found: list[float] = measured.tolist()
+        stats = {"mean_weight": found[0], "share_zero": found[1], "max_weight": found[2]}
+        if self._config.normalization == "batch":
+            return weights * (len(weights) / (weights.sum() + self._config.epsilon)), stats
+        batch[BATCH_SCALE] = batch_scale(weights)
+        return weights, stats
+
+    def get_stats(self) -> dict[str, Any]:
+        """Describe the weights of all frames that are trained on, for the log."""
+        return dict(self._stats)
+
+
+def horizon_frames(policy: PreTrainedConfig, config: WeightingConfig) -> int:
+    """Count the frames of the policy's action chunk: ACT's ``chunk_size``, Diffusion's ``horizon``.
+
+    Raises:
+        UserError: the policy predicts no chunk, and no other horizon is given.
+    """
+    chunk = policy.action_delta_indices
+    if chunk:
+        return len(chunk)
+    if config.horizon is None and config.scheme != "uniform":
+        raise UserError(
+            f"policy '{policy.type}' has no action chunk to take the advantage's span from; give "
+            "--weighting.horizon=SECONDS"
+        )
+    return 1  # not used
+
+
+def make_weighter(
+    params: Mapping[str, Any],
+    *,
+    policy: PreTrainedPolicy,
+    device: torch.device,
+    dataset: LeRobotDataset,
+) -> TopRewardWeighter:
+    """Weigh the frames that a trainer's dataset holds.
+
+    Args:
+        params: what `as_params` made of the configuration.
+        policy: what is trained.
+        device: where it is trained.
+        dataset: what it is trained on; its ``episodes`` are the ones that count.
+
+    Raises:
+        UserError: the labels or the configuration do not allow it.
+    """
+    config = from_params(params)
+    source = source_of(dataset.meta)
+    labels = read_labels(source, frame_table(source), episodes=dataset.episodes, config=config)
+    weights = weigh(labels, config, horizon=horizon_frames(policy.config, config))
+    return TopRewardWeighter(weights, config, device=device)
