@@ -70,7 +70,7 @@ class Plan:
 
     def seconds(self, episode: int) -> float:
         """How long an episode is before it is trimmed."""
-        rows = self.dataset.frames.rows(episode)
+        rows = self.dataset.source.frames.rows(episode)
         return (rows.stop - rows.start) / self.dataset.fps
 
 
@@ -191,8 +191,5 @@ def _verdicts(plan: Plan, *, unlabelled: str | None) -> list[Verdict]:
 def _spans(plan: Plan, *, margin: float) -> dict[int, Span]:
     dataset = plan.dataset
     found = moving_spans(dataset, plan.kept, margin=round(margin * dataset.fps))
-    return {
-        episode: span
-        for episode, span in found.items()
-        if span.length < dataset.frames.rows(episode).stop - dataset.frames.rows(episode).start
-    }
+    lengths = np.bincount(dataset.source.frames.episode_index)
+    return {episode: span for episode, span in found.items() if span.length < lengths[episode]}

@@ -23,7 +23,7 @@ def resolve_camera(meta: LeRobotDatasetMetadata, camera: str | None) -> str:
     """
     keys = [key for key in meta.camera_keys if key not in meta.depth_keys]
     if not keys:
-        raise UserError("the dataset must have a colour camera; it has none, so there is no video")
+        raise UserError("the dataset must have a color camera; it has none, so there is no video")
     lasts = [key.rpartition(".")[2] for key in keys]
     names = {
         key: last if lasts.count(last) == 1 else key for key, last in zip(keys, lasts, strict=True)

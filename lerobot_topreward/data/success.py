@@ -8,11 +8,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 from lerobot.utils.constants import REWARD
 
-from lerobot_topreward.data.dataset import Source, data_files, episode_rows
+from lerobot_topreward.data.dataset import Source, episode_rows, read_columns
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.files.jsonable import read_index
 
@@ -46,23 +44,23 @@ def read_success(source: Source, success_file: Path | None) -> Success | None:
         UserError: the file cannot be used, or what is said is neither true nor false.
     """
     if success_file is not None:
-        return _from_file(success_file, total=source.meta.total_episodes)
+        return _read_file(success_file, total=source.meta.total_episodes)
     rows = episode_rows(source.meta)
     if _SUCCESS_COLUMN in rows.column_names:
         origin = "the column success of meta/episodes"
         pairs = zip(rows["episode_index"], rows[_SUCCESS_COLUMN], strict=True)
-        return Success(origin, _boolean(pairs, origin=origin))
+        return Success(origin, _read_booleans(pairs, origin=origin))
     if _NEXT_SUCCESS in source.meta.features:
-        frames = _per_frame(source, _NEXT_SUCCESS)
-        return Success(_NEXT_SUCCESS, _any(frames, origin=_NEXT_SUCCESS))
+        frames = _read_frames(source, _NEXT_SUCCESS)
+        return Success(_NEXT_SUCCESS, _find_any(frames, origin=_NEXT_SUCCESS))
     if REWARD in source.meta.features:
-        frames = _per_frame(source, REWARD)
-        if np.isin(frames[1], (0, 1)).all():  # else a reward says how good, not whether
-            return Success(REWARD, _any(frames, origin=REWARD))
+        frames = _read_frames(source, REWARD)
+        if np.isin(frames.to_numpy(), (0, 1)).all():  # else a reward says how good, not whether
+            return Success(REWARD, _find_any(frames, origin=REWARD))
     return None
 
 
-def _from_file(path: Path, *, total: int) -> Success:
+def _read_file(path: Path, *, total: int) -> Success:
     option = f"--success-file {path}"
     try:
         with path.expanduser().open(newline="", encoding="utf-8-sig") as file:
@@ -87,10 +85,10 @@ def _from_file(path: Path, *, total: int) -> Success:
         if episode in said:
             raise UserError(f"{option} names episode {episode} twice; keep one of the lines")
         said[episode] = (row["success"] or "").strip()
-    return Success(option, _boolean(said.items(), origin=option))
+    return Success(option, _read_booleans(said.items(), origin=option))
 
 
-def _boolean(pairs: Iterable[tuple[int, Any]], *, origin: str) -> dict[int, bool]:
+def _read_booleans(pairs: Iterable[tuple[int, Any]], *, origin: str) -> dict[int, bool]:
     found = {}
     for episode, value in pairs:
         if value is None or value == "":
@@ -99,31 +97,25 @@ def _boolean(pairs: Iterable[tuple[int, Any]], *, origin: str) -> dict[int, bool
         if word not in _WORDS:
             raise UserError(
                 f"{origin} must be true or false (or 1 and 0) for every episode; episode {episode} "
-                f"has {value!r}. Mend it, or say it in another file with --success-file"
+                f"has {value!r}. Fix it, or say it in another file with --success-file"
             )
         found[int(episode)] = _WORDS[word]
     return found
 
 
-def _per_frame(source: Source, column: str) -> tuple[np.ndarray, np.ndarray]:
-    try:
-        names = ["episode_index", column]
-        table = pa.concat_tables(
-            [pq.read_table(path, columns=names) for path in data_files(source)]
-        )
-    except (pa.ArrowException, KeyError, OSError) as error:
-        raise UserError(f"{source.root / 'data'} cannot be read: {error}") from error
+def _read_frames(source: Source, column: str) -> pd.Series:
+    """The values of a column by episode."""
+    table = read_columns(source, ["episode_index", column])
     values = np.array(table[column].to_pylist(), dtype=object).reshape(len(table), -1)[:, 0]
-    return table["episode_index"].to_numpy(), values
+    return pd.Series(values, index=table["episode_index"].to_numpy())
 
 
-def _any(frames: tuple[np.ndarray, np.ndarray], *, origin: str) -> dict[int, bool]:
-    episode_index, values = frames
+def _find_any(frames: pd.Series, *, origin: str) -> dict[int, bool]:
+    """Whether an episode is true on any of its frames; the distinct values of each are few."""
     found: dict[int, bool] = {}
-    # The distinct values of an episode are few, its frames many.
-    for episode, distinct in pd.Series(values).groupby(episode_index).unique().items():
-        said = [_boolean([(int(str(episode)), value)], origin=origin) for value in distinct]
-        known = [value for one in said for value in one.values()]
+    for episode, values in frames.groupby(level=0).unique().items():
+        said = [_read_booleans([(int(str(episode)), value)], origin=origin) for value in values]
+        known = [value for outcome in said for value in outcome.values()]
         if known:
             found[int(str(episode))] = any(known)
     return found

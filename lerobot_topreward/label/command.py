@@ -24,7 +24,7 @@ from lerobot_topreward.publish.card import CardFacts
 from lerobot_topreward.publish.lineage import lineage_of
 from lerobot_topreward.publish.push import Destination, PushResult, check_push, push
 from lerobot_topreward.records import Clip, FrameRewards, PrefixScores
-from lerobot_topreward.rewards import assemble, debias_static, label_rewards
+from lerobot_topreward.rewards import debias_static, label_rewards
 from lerobot_topreward.scoring.job import (
     Job,
     fetch_job_videos,
@@ -85,7 +85,7 @@ def label(config: LabelConfig, *, console: Console) -> Labelled:
     resolve_device(config.vlm.device)
     job = open_job(config)
     if config.push_to_hub:
-        check_push(_destination(job), ours=lineage_of(job.source, job.fingerprints))
+        check_push(_destination(job), ours=lineage_of(job.source))
     identity = identify(config.vlm)
     key = score_key(job, identity)
     with _claimed(job):
@@ -247,15 +247,14 @@ def rewards_of(
     job: Job, scores: Sequence[PrefixScores], static: Sequence[PrefixScores]
 ) -> FrameRewards:
     """Turn raw scores into the rewards of every frame of the dataset."""
-    episodes = label_rewards(
+    return label_rewards(
         scores,
+        job.frames.episode_index,
         horizon=job.horizon,
         normalize=job.config.normalize,
         scale=job.config.scale,
         static=static if job.config.debias == "static" else None,
     )
-    frames = job.frames
-    return assemble(frames.index, frames.episode_index, frames.frame_index, episodes)
 
 
 def write_rewards(

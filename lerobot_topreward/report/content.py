@@ -11,7 +11,7 @@ from lerobot_topreward.judging.controls import compare_controls, verdict
 from lerobot_topreward.judging.metrics import mean_defined, roc_auc, voc
 from lerobot_topreward.records import (
     EpisodeMetrics,
-    EpisodeReward,
+    FrameRewards,
     PrefixScores,
     Segment,
     Verdict,
@@ -81,7 +81,7 @@ class Findings:
     """What is known of the labelled episodes of a dataset."""
 
     scores: Sequence[PrefixScores]  # control "none"
-    rewards: Sequence[EpisodeReward]  # of the same episodes, normalised per task
+    rewards: FrameRewards  # of the same episodes, normalized per task
     metrics: Sequence[EpisodeMetrics]  # of the same episodes
     verdicts: Sequence[Verdict]  # of the same episodes, by the rules alone
     success: Mapping[int, bool]
@@ -98,7 +98,6 @@ def episode_contents(findings: Findings) -> list[EpisodeContent]:
     static: dict[int, list[PrefixScores]] = defaultdict(list)
     for one in findings.controls.get("static", ()):
         static[one.segment.episode_index].append(one)
-    rewards = {reward.episode_index: reward for reward in findings.rewards}
     verdicts = {one.episode_index: one for one in findings.verdicts}
     found = []
     for metrics in findings.metrics:
@@ -116,7 +115,7 @@ def episode_contents(findings: Findings) -> list[EpisodeContent]:
                 success=findings.success.get(episode),
                 metrics=_metrics(metrics, still),
                 parts=[_part(one.segment) for one in scores],
-                curve=curve(scores, rewards[episode], horizon=findings.horizon),
+                curve=curve(scores, findings.rewards.episode(episode), horizon=findings.horizon),
                 prefixes=np.concatenate([_ends(one) for one in scores]),
                 static=log_probs,
             )
@@ -124,7 +123,7 @@ def episode_contents(findings: Findings) -> list[EpisodeContent]:
     return found
 
 
-def curve(scores: Sequence[PrefixScores], reward: EpisodeReward, *, horizon: int) -> Curve:
+def curve(scores: Sequence[PrefixScores], reward: FrameRewards, *, horizon: int) -> Curve:
     """Take from the rewards of an episode the frames that determine all others.
 
     Rewards are interpolated between the ends of prefixes, and the advantage is a difference of
