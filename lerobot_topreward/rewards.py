@@ -35,9 +35,6 @@ def normalize_episode(values: Float[np.ndarray, " prefixes"]) -> Float[np.ndarra
 
     Args:
         values: log P(True) or P(True) of each prefix, finite, at least one.
-
-    Returns:
-        Progress of each prefix, 0..1.
     """
     return _scale(values, low=float(np.min(values)), high=float(np.max(values)))
 
@@ -56,9 +53,6 @@ def normalize_task(
     Args:
         values: log P(True) or P(True) of each prefix of each segment, finite.
         quantiles: fractions of all prefixes that become 0 and 1; what lies beyond is clipped.
-
-    Returns:
-        Progress of each prefix of each segment, 0..1.
 
     Raises:
         ValueError: the quantiles are not 0 <= low < high <= 1.
@@ -83,18 +77,10 @@ def interpolate(
     *,
     length: int,
 ) -> Float[np.ndarray, " frames"]:
-    """Spread the values of prefixes over all frames, linearly between neighbours.
+    """Interpolate the values of prefixes linearly over all frames of a segment.
 
-    A prefix of L raw frames is the value of frame L - 1, the last that it shows. Before the first
-    prefix its value holds, after the last one its value does.
-
-    Args:
-        prefix_length: raw frames of each prefix, ascending, 1..length.
-        values: one value per prefix, of any unit.
-        length: frames of the segment, >= 1.
-
-    Returns:
-        One value per frame, in the unit of `values`.
+    A prefix of L raw frames, 1..length, is the value of frame L - 1, the last that it shows. Before
+    the first prefix its value holds, after the last one its value does.
     """
     return np.interp(np.arange(length), prefix_length - 1, values)
 
@@ -111,9 +97,6 @@ def advantage(
     Args:
         progress: 0..1 for each frame, at least one.
         horizon: h, frames, >= 1.
-
-    Returns:
-        Progress gained, -1..1 for each frame.
 
     Raises:
         ValueError: horizon < 1.

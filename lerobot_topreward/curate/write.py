@@ -20,7 +20,7 @@ from lerobot_topreward.curate.trim import rewrite, trim_dataset
 from lerobot_topreward.data.dataset import (
     Source,
     episode_rows,
-    fetch_all_videos,
+    fetch_videos,
     open_source,
     require_files,
 )
@@ -48,7 +48,7 @@ def write_curated(plan: Plan, output: Path) -> None:
     Raises:
         UserError: it cannot be written, or LeRobot cannot cut its videos.
     """
-    fetch_all_videos(plan.dataset.source)
+    fetch_videos(plan.dataset.source)
     require_kept(plan)
     with made_beside(output, needed=dataset_bytes(plan.dataset)) as folder:
         _keep_episodes(plan, folder, name=f"local/{output.name}")

@@ -1,4 +1,4 @@
-"""What a dataset itself, or a file beside it, says about which episodes succeeded."""
+"""Which episodes succeeded, by the dataset itself or by a file."""
 
 import csv
 from collections.abc import Iterable, Mapping
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from lerobot.utils.constants import REWARD
 
 from lerobot_topreward.data.dataset import Source, episode_rows, read_columns
@@ -23,7 +22,7 @@ _WORDS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0
 class Success:
     """Which episodes succeeded, as far as is known."""
 
-    origin: str  # where that is said, for messages
+    origin: str  # which file or column, for messages
     by_episode: Mapping[int, bool]
 
 
@@ -38,10 +37,10 @@ def read_success(source: Source, success_file: Path | None) -> Success | None:
         success_file: CSV with a header and the columns ``episode_index`` and ``success``.
 
     Returns:
-        What is known, perhaps not of all episodes; None where nothing is said.
+        What is known, perhaps not of all episodes; None where nothing is known.
 
     Raises:
-        UserError: the file cannot be used, or what is said is neither true nor false.
+        UserError: the file cannot be used, or holds neither true nor false.
     """
     if success_file is not None:
         return _read_file(success_file, total=source.meta.total_episodes)
@@ -50,13 +49,16 @@ def read_success(source: Source, success_file: Path | None) -> Success | None:
         origin = "the column success of meta/episodes"
         pairs = zip(rows["episode_index"], rows[_SUCCESS_COLUMN], strict=True)
         return Success(origin, _read_booleans(pairs, origin=origin))
-    if _NEXT_SUCCESS in source.meta.features:
-        frames = _read_frames(source, _NEXT_SUCCESS)
-        return Success(_NEXT_SUCCESS, _find_any(frames, origin=_NEXT_SUCCESS))
-    if REWARD in source.meta.features:
-        frames = _read_frames(source, REWARD)
-        if np.isin(frames.to_numpy(), (0, 1)).all():  # else a reward says how good, not whether
-            return Success(REWARD, _find_any(frames, origin=REWARD))
+    for column in (_NEXT_SUCCESS, REWARD):
+        if column not in source.meta.features:
+            continue
+        table = read_columns(source, ["episode_index", column])
+        values = np.array(table[column].to_pylist(), dtype=object).reshape(len(table), -1)[:, 0]
+        if column == REWARD and not np.isin(values, (0, 1)).all():
+            continue  # such a reward says how good, not whether
+        # The distinct values of an episode are few, its frames many.
+        pairs = dict.fromkeys(zip(table["episode_index"].to_pylist(), values.tolist(), strict=True))
+        return Success(column, _read_booleans(pairs, origin=column))
     return None
 
 
@@ -74,7 +76,7 @@ def _read_file(path: Path, *, total: int) -> Success:
             f"{option} must begin with a header that has episode_index and success; got: "
             f"{', '.join(header) or 'nothing'}"
         )
-    said: dict[int, str] = {}
+    texts: dict[int, str] = {}
     for row in rows:
         text = (row["episode_index"] or "").strip()
         episode = read_index(text)
@@ -82,14 +84,15 @@ def _read_file(path: Path, *, total: int) -> Success:
             raise UserError(
                 f"{option}: episode_index must be one of this dataset's 0..{total - 1}; got {text!r}"
             )
-        if episode in said:
+        if episode in texts:
             raise UserError(f"{option} names episode {episode} twice; keep one of the lines")
-        said[episode] = (row["success"] or "").strip()
-    return Success(option, _read_booleans(said.items(), origin=option))
+        texts[episode] = (row["success"] or "").strip()
+    return Success(option, _read_booleans(texts.items(), origin=option))
 
 
 def _read_booleans(pairs: Iterable[tuple[int, Any]], *, origin: str) -> dict[int, bool]:
-    found = {}
+    """Read what is known of each episode: true where one of its values is."""
+    found: dict[int, bool] = {}
     for episode, value in pairs:
         if value is None or value == "":
             continue  # not known
@@ -99,23 +102,5 @@ def _read_booleans(pairs: Iterable[tuple[int, Any]], *, origin: str) -> dict[int
                 f"{origin} must be true or false (or 1 and 0) for every episode; episode {episode} "
                 f"has {value!r}. Fix it, or say it in another file with --success-file"
             )
-        found[int(episode)] = _WORDS[word]
-    return found
-
-
-def _read_frames(source: Source, column: str) -> pd.Series:
-    """The values of a column by episode."""
-    table = read_columns(source, ["episode_index", column])
-    values = np.array(table[column].to_pylist(), dtype=object).reshape(len(table), -1)[:, 0]
-    return pd.Series(values, index=table["episode_index"].to_numpy())
-
-
-def _find_any(frames: pd.Series, *, origin: str) -> dict[int, bool]:
-    """Whether an episode is true on any of its frames; the distinct values of each are few."""
-    found: dict[int, bool] = {}
-    for episode, values in frames.groupby(level=0).unique().items():
-        said = [_read_booleans([(int(str(episode)), value)], origin=origin) for value in values]
-        known = [value for outcome in said for value in outcome.values()]
-        if known:
-            found[int(str(episode))] = any(known)
+        found[episode] = _WORDS[word] or found.get(episode, False)
     return found

@@ -1,7 +1,7 @@
 """Checks that a folder's ``meta/`` is that of a readable LeRobot v3.0 dataset.
 
-Whoever recorded the dataset is a stranger: every shape is checked here, once, so that the rest of
-the package can rely on it.
+Nothing in it is trusted: every shape is checked here, once, so that the rest of the package can rely
+on it.
 """
 
 import os
@@ -87,11 +87,7 @@ class _Info(BaseModel):
 def find_file(root: Path, name: str | Path) -> Path | None:
     """Locate a file of a dataset, which must lie within its folder once links are followed.
 
-    A snapshot in the Hub's cache consists of links to ``blobs/`` beside it, which are taken.
-
-    Args:
-        root: The dataset's folder.
-        name: Path of the file in it.
+    A snapshot in the Hub's cache consists of links to ``blobs/`` beside it, which are allowed.
 
     Returns:
         The path, unresolved; None when nothing is there.
@@ -118,20 +114,20 @@ def load_metadata(root: Path, *, repo_id: str, option: str) -> LeRobotDatasetMet
     Args:
         root: The folder with ``meta/``.
         repo_id: What the dataset is called.
-        option: The command-line option that named it; error messages begin with it.
+        option: What named it; error messages begin with it.
 
     Raises:
         UserError: Not a dataset, not format v3, empty, incomplete or unreadable.
     """
     if find_file(root, INFO_PATH) is None:
         raise UserError(f"{option} must hold a LeRobot dataset; there is no {root / INFO_PATH}")
-    said = read_json_object(root / INFO_PATH, advice=_AGAIN.capitalize())
-    _check_version(said, root=root, repo_id=repo_id, option=option)
+    content = read_json_object(root / INFO_PATH, advice=_AGAIN.capitalize())
+    _check_version(content, root=root, repo_id=repo_id, option=option)
     try:
-        info = _Info.model_validate(said)
+        info = _Info.model_validate(content)
     except ValidationError as error:
         key = str(error.errors()[0]["loc"][0])
-        got = f"{said[key]!r:.60}" if key in said else "nothing"
+        got = f"{content[key]!r:.60}" if key in content else "nothing"
         raise UserError(
             f"{option}: {INFO_PATH}: {key} must be {_Info.model_fields[key].title}; got {got}. "
             f"{_AGAIN.capitalize()}"
@@ -151,7 +147,13 @@ def load_metadata(root: Path, *, repo_id: str, option: str) -> LeRobotDatasetMet
         cause = error.__cause__ or error  # `datasets` says only that something is wrong
         raise UserError(f"{option}: {root / 'meta'} cannot be read: {first_line(cause)}") from error
     _check_episodes(meta, option=option)
-    _check_tasks(meta, option=option)
+    if meta.tasks is not None:
+        numbers = meta.tasks.get("task_index")
+        if numbers is None or numbers.dtype.kind not in "iu" or not numbers.is_unique:
+            raise UserError(
+                f"{option}: {DEFAULT_TASKS_PATH} must have a column task_index of whole numbers, "
+                f"each once; {_AGAIN}"
+            )
     return meta
 
 
@@ -184,37 +186,21 @@ def _check_episodes(meta: LeRobotDatasetMetadata, *, option: str) -> None:
     places = ["data", *(f"videos/{key}" for key in meta.video_keys)]
     whole = ["episode_index", "dataset_from_index", "dataset_to_index"]
     whole += [f"{place}/{kind}_index" for place in places for kind in ("chunk", "file")]
-    for name in whole:
-        column = _column(table, name, option=option)
-        if not pa.types.is_integer(column.type) or column.null_count:
+    for name in (*whole, *(f"videos/{key}/from_timestamp" for key in meta.video_keys)):
+        if name not in table.column_names:
+            raise UserError(f"{option}: {EPISODES_DIR} must have a column {name}; {_AGAIN}")
+        kind = table[name].type
+        if name in whole and (not pa.types.is_integer(kind) or table[name].null_count):
             raise UserError(
                 f"{option}: column {name} of {EPISODES_DIR} must hold whole numbers; {_AGAIN}"
             )
-    for key in meta.video_keys:  # what a cell of it holds is the episode's own matter
-        column = _column(table, f"videos/{key}/from_timestamp", option=option)
-        if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
+        # Of times, the cells are checked with their episode.
+        if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
             raise UserError(
-                f"{option}: column videos/{key}/from_timestamp of {EPISODES_DIR} must hold seconds;"
-                f" it holds {column.type}. {_AGAIN.capitalize()}"
+                f"{option}: column {name} of {EPISODES_DIR} must hold seconds; it holds {kind}. "
+                f"{_AGAIN.capitalize()}"
             )
     if table["episode_index"].to_pylist() != list(range(listed)):
         raise UserError(
             f"{option}: {EPISODES_DIR} must list the episodes 0, 1, 2, ... in this order; {_AGAIN}"
-        )
-
-
-def _column(table: pa.Table, name: str, *, option: str) -> pa.ChunkedArray:
-    if name not in table.column_names:
-        raise UserError(f"{option}: {EPISODES_DIR} must have a column {name}; {_AGAIN}")
-    return table[name]
-
-
-def _check_tasks(meta: LeRobotDatasetMetadata, *, option: str) -> None:
-    if meta.tasks is None:
-        return
-    numbers = meta.tasks.get("task_index")
-    if numbers is None or numbers.dtype.kind not in "iu" or not numbers.is_unique:
-        raise UserError(
-            f"{option}: {DEFAULT_TASKS_PATH} must have a column task_index of whole numbers, each "
-            f"once; {_AGAIN}"
         )

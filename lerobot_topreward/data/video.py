@@ -16,7 +16,8 @@ from av.video.reformatter import VideoReformatter
 from jaxtyping import Int64, UInt8
 from PIL import Image
 
-from lerobot_topreward.data.dataset import Source, find_video, image_bytes
+from lerobot_topreward.data.dataset import Source, find_video
+from lerobot_topreward.data.images import image_bytes, read_image_cells
 from lerobot_topreward.data.prefetch import work_ahead
 from lerobot_topreward.data.schedule import sample_frames
 from lerobot_topreward.data.validate import first_line
@@ -85,7 +86,7 @@ def read_clips(
         sample_fps: Frames shown per second, Hz.
         final_frame: Also show each segment's last frame.
         max_images: At most so many of each, see `sample_frames`.
-        ahead: How many clips to decode ahead, >= 1, each in its own thread: no more than these
+        ahead: How many clips to decode ahead, >= 1, each in its own thread; no more than these
             and the caller's own are in memory.
 
     Yields:
@@ -210,15 +211,8 @@ def _read_images(
     name = source.meta.get_data_file_path(episode)
     rows = (pa_ds.field("episode_index") == episode) & pa_ds.field("frame_index").isin(frames)
     try:
-        batches = pa_ds.dataset(source.root / name).to_batches(
-            columns=[camera],
-            filter=rows,
-            batch_size=16,
-            batch_readahead=1,
-            use_threads=False,
-        )
-        cells = (cell for batch in batches for cell in batch.column(0).to_pylist())
-        images = (_decode_image(cell, root=source.root, name=name) for cell in cells)
+        cells = read_image_cells(source.root / name, camera, rows)
+        images = (_decode_image(cell, root=source.root, name=name) for _, cell in cells)
         return _stack(images, count=len(frames), name=name)
     except (pa.ArrowException, OSError) as error:
         raise EpisodeError(f"{name} cannot be read: {error}") from error

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.dataset as pa_ds
 from av.error import FFmpegError
 
-from lerobot_topreward.data.dataset import Source, data_files, find_video, image_bytes
+from lerobot_topreward.data.dataset import Source, data_files, find_video
+from lerobot_topreward.data.images import image_bytes, read_image_cells
 from lerobot_topreward.errors import EpisodeError
 
 _PACKETS = 4  # compressed pictures hashed at each end of an episode
@@ -67,16 +68,9 @@ def _image_prints(source: Source, camera: str, ends: dict[int, tuple[int, int]])
     found: dict[int, bytes] = {}
     for path in data_files(source):
         with suppress(pa.ArrowException, OSError):  # decoding says what is wrong with it
-            for batch in pa_ds.dataset(path).to_batches(
-                columns=["index", camera],
-                filter=wanted,
-                batch_size=16,
-                batch_readahead=1,
-                use_threads=False,
-            ):
-                for index, cell in zip(*batch.to_pydict().values(), strict=True):
-                    with suppress(EpisodeError):
-                        found[index] = hashlib.sha256(image_bytes(cell, root=source.root)).digest()
+            for index, cell in read_image_cells(path, camera, wanted):
+                with suppress(EpisodeError):
+                    found[index] = hashlib.sha256(image_bytes(cell, root=source.root)).digest()
     return {
         episode: (found[first] + found[last]).hex()
         for episode, (first, last) in ends.items()

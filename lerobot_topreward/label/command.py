@@ -15,7 +15,7 @@ from rich.console import Console
 from lerobot_topreward import __version__
 from lerobot_topreward.config import as_json
 from lerobot_topreward.console import EpisodeProgress, stop_on_signal
-from lerobot_topreward.data.dataset import fetch_all_videos
+from lerobot_topreward.data.dataset import fetch_videos
 from lerobot_topreward.files.atomic import output_lock
 from lerobot_topreward.files.transaction import WORK_FOLDER, finish_interrupted
 from lerobot_topreward.judging.metrics import mean_defined, rise, voc
@@ -290,7 +290,7 @@ def write_rewards(
         write_sidecar(path, rewards, fingerprint=job.fingerprints.dataset, provenance=provenance)
         return
     if job.config.other_cameras and not _pushes_to_source(job):
-        fetch_all_videos(job.source)
+        fetch_videos(job.source)
     write_columns(
         job.source.root,
         rewards,

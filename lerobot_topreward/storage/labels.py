@@ -1,7 +1,7 @@
 """The labels of every frame, wherever they are kept.
 
 Three places: the columns of the dataset, which LeRobot's tools keep; our sidecar; and a sidecar of
-another program, which has progress alone. Whoever wrote them may have edited the dataset since.
+another program, which has progress alone. The dataset may have been edited since.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ _FOREIGN_COLUMNS = ("index", "episode_index", "frame_index", "progress_sparse")
 
 
 def has_columns(source: Source) -> bool:
-    """Whether the dataset says that it has our columns."""
+    """Whether the dataset has our columns, by its metadata."""
     return any(name in source.meta.features for name in COLUMNS)
 
 
@@ -40,14 +40,10 @@ def read_description(source: Source) -> Mapping[str, Any]:
 
 
 def read_label_columns(source: Source, *, needed: Sequence[str]) -> FrameRewards:
-    """Read the columns ``topreward.*`` that are there.
-
-    Args:
-        source: the dataset.
-        needed: columns without which the others are of no use; ``topreward.labelled`` among them.
+    """Read the columns ``topreward.*`` that are there; `needed` must be.
 
     Raises:
-        UserError: one that is needed is not there, or a column is not readable or not finite.
+        UserError: a needed column is not there, or a column is not readable or not finite.
     """
     present = [name for name in COLUMNS if name in source.meta.features]
     if lacking := [name for name in needed if name not in present]:

@@ -172,7 +172,7 @@ def default_output(source: Source) -> Path:
 
 
 def _find_labels(source: Source, labels: Path | None) -> tuple[Source, Path | None]:
-    """The dataset to judge, the labelled copy where the source is named, and the sidecar if any."""
+    """Find the dataset to judge, which can be the labelled copy of the source, and its sidecar."""
     if labels is not None:
         path = labels.expanduser().absolute() / SIDECAR_NAME
         if not path.is_file():
@@ -196,10 +196,10 @@ def _find_labels(source: Source, labels: Path | None) -> tuple[Source, Path | No
 
 
 def _read_key(provenance: Mapping[str, Any], *, origin: Path) -> ScoreKey:
-    """Read how labels were made; whoever wrote that is a stranger.
+    """Read how scores were made from a provenance, which is not trusted.
 
     Raises:
-        UserError: it is not said, or not as this version does.
+        UserError: it does not say so, or not as this version does.
     """
     kinds = get_type_hints(ScoreKey) | {"sample_fps": float | int}
     scoring = provenance.get("scoring")

@@ -39,13 +39,7 @@ _SCHEMA = pa.schema(
     [(name, pa.int64()) for name in ("index", "episode_index", "frame_index")]
     + [
         (name, pa.float32())
-        for name in (
-            "progress_sparse",
-            "log_prob_true",
-            "log_prob_false",
-            "progress",
-            "advantage",
-        )
+        for name in ("progress_sparse", "log_prob_true", "log_prob_false", "progress", "advantage")
     ]
     + [("scored", pa.bool_())]
 )
@@ -60,7 +54,7 @@ def write_sidecar(
         path: the file, replaced when it exists; its folder exists.
         rewards: all frames of the dataset.
         fingerprint: the dataset's.
-        provenance: how the rewards were made; anything that JSON can hold.
+        provenance: how the rewards were made, as JSON can hold it.
 
     Raises:
         UserError: there is no room on the disk.
@@ -79,7 +73,7 @@ def write_sidecar(
 def stage_sidecar(
     path: Path, rewards: FrameRewards, *, fingerprint: str, provenance: Mapping[str, Any]
 ) -> None:
-    """Write a sidecar where nobody reads it yet; see `write_sidecar`.
+    """Write a sidecar to a draft that takes its place later; see `write_sidecar`.
 
     Raises:
         OSError: it cannot be written.
@@ -87,8 +81,7 @@ def stage_sidecar(
     """
     check_finite(rewards)
     remove(path)
-    rows = np.flatnonzero(rewards.labelled)
-    labels = rewards.take(rows)
+    labels = rewards.take(np.flatnonzero(rewards.labelled))
     columns = {
         name: getattr(labels, "progress" if name == "progress_sparse" else name)
         for name in _SCHEMA.names
@@ -100,7 +93,7 @@ def stage_sidecar(
 
 
 def check_finite(rewards: FrameRewards) -> None:
-    """Refuse rewards that would poison statistics and losses.
+    """Refuse rewards that would make statistics and losses undefined.
 
     Raises:
         ValueError: a value is NaN or infinite; says of which frame.
@@ -116,14 +109,11 @@ def check_finite(rewards: FrameRewards) -> None:
 
 
 def read_sidecar(path: Path, *, fingerprint: str | None) -> tuple[FrameRewards, Mapping[str, Any]]:
-    """Read a sidecar, and refuse another dataset's.
+    """Read the labelled frames, those alone, and the provenance.
 
     Args:
         path: the file.
-        fingerprint: of the dataset that it must belong to; None to take it as it is.
-
-    Returns:
-        The labelled frames, those alone, and the provenance.
+        fingerprint: of the dataset that it must belong to; None does not check it.
 
     Raises:
         UserError: missing, not a sidecar of this format, or of another dataset.
@@ -143,8 +133,8 @@ def read_sidecar(path: Path, *, fingerprint: str | None) -> tuple[FrameRewards, 
     try:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
-        said = " ".join(str(error).split())  # pyarrow says it in lines
-        raise UserError(f"{path} cannot be read: {said}; {LABEL_AGAIN}") from None
+        message = " ".join(str(error).split())  # pyarrow's has several lines
+        raise UserError(f"{path} cannot be read: {message}; {LABEL_AGAIN}") from None
     if not table.schema.equals(_SCHEMA) or any(column.null_count for column in table.columns):
         raise UserError(f"{path} does not have the columns of a sidecar; {LABEL_AGAIN}")
     arrays = {name: table[name].to_numpy() for name in _SCHEMA.names if name != "progress_sparse"}

@@ -12,7 +12,6 @@ import pytest
 
 from lerobot_topreward.data.dataset import (
     Source,
-    fetch_all_videos,
     fetch_videos,
     open_source,
     segments,
@@ -63,7 +62,7 @@ def test_local_folder_is_opened(recorded):
     assert source.meta.total_episodes == 3
     assert (source.root, source.repo_id, source.revision) == (recorded, "local/dataset", None)
     fetch_videos(source, FRONT, [0])
-    fetch_all_videos(source)  # nothing to fetch, and no network to do it with
+    fetch_videos(source)  # nothing to fetch, and no network to do it with
 
 
 def test_only_a_snapshot_of_that_name_is_the_hubs(recorded, tmp_path):
