@@ -19,7 +19,7 @@ from lerobot_topreward.judging.intervals import Estimate
 from lerobot_topreward.records import EpisodeMetrics
 
 WORST = 10  # episodes listed
-_OTHER_COLUMNS = 64  # characters beside an instruction
+_OTHER_COLUMNS = 70  # characters beside an instruction
 # A line has room for some metrics only.
 _BY_TASK = ("success_score", "final_progress", "voc", "seconds_to_90", "longest_stall", "regress")
 _BY_EPISODE = ("success_score", "final_progress", "voc", "longest_stall", "regress")

@@ -36,21 +36,21 @@ class Metric:
 # To add a metric: a field of EpisodeMetrics, its formula in `episode_metrics` below, and a line
 # here. The tables and JSON of evaluate and the report's page follow, in this order.
 METRICS = (
+    Metric("voc", "VOC", "VOC",
+           "value-order correlation; 1: always in the order of time", "low"),
     Metric("success_score", "Success score", "Success",
            "mean log P(True) of the last three prefixes", "low", unit="nats"),
     Metric("final_progress", "Final progress", "Final",
-           "mean progress of the last three prefixes; 1 is what the task's best reach", "low"),
-    Metric("voc", "VOC", "VOC",
-           "value-order correlation: 1 where log P(True) always rises with time", "low"),
+           "mean progress of the last three prefixes", "low"),
     Metric("max_progress", "Highest progress", "Highest", "progress at its best moment", "low"),
     Metric("seconds_to_90", "Time to 0.9", "To 0.9",
            "when progress first reaches 0.9", "high", unit="s", digits=1, undefined="never"),
-    Metric("longest_stall", "Longest stall", "Stall",
-           "the longest time without any gain of progress", "high", unit="s", digits=1),
-    Metric("regress", "Largest fall", "Fall",
-           "the largest fall of progress below an earlier maximum", "high"),
     Metric("negative_share", "Losing", "Losing",
            "share of frames with a negative advantage", "high"),
+    Metric("longest_stall", "Longest stall", "Stall",
+           "without any gain of progress", "high", unit="s", digits=1),
+    Metric("regress", "Largest fall", "Fall",
+           "of progress below an earlier maximum", "high"),
     Metric("log_odds", "Log-odds", "Log-odds",
            "log P(True) - log P(False) of the last prefix", "low", unit="nats"),
 )  # fmt: skip

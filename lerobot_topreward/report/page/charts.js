@@ -6,7 +6,7 @@ const OUTCOMES = [
   { name: "unknown", kind: "plain" },
 ];
 
-// Diagonal lines, so that failures differ from successes by more than their colour.
+// Diagonal lines, so that failures differ from successes by more than their color.
 function hatch(id) {
   const lines = svg("path", { d: "M-1 5L5 -1M-1 1L1 -1M3 5L5 3", class: "hatch-line" });
   const ground = svg("rect", { width: 4, height: 4, class: "hatch-ground" });
