@@ -131,7 +131,7 @@ def make_page(
         scale=dataset.scale,
         debiased=debiased,
         columns=_columns(dataset, debiased=debiased),
-        rules=config.rules.in_force().named,
+        rules=config.rules.with_default().named,
         success_origin=None if known is None else known.origin,
         success_auc=success_auc(findings),
         controls=controls(findings),
