@@ -1,9 +1,11 @@
 """The command line: thin, one function per command."""
 
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lerobot_topreward.config import (
     check_options,
@@ -15,17 +17,67 @@ from lerobot_topreward.config import (
 )
 from lerobot_topreward.console import make_console, quiet_libraries
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.label.config import LabelConfig
+
+if TYPE_CHECKING:
+    from lerobot_topreward.label.config import LabelConfig
 
 INTERRUPTED = 130  # as shells report Ctrl-C
 
-_COMMANDS = {
-    "label": "label a dataset with per-frame task progress and advantage",
-    "evaluate": "say how far the rewards of a labelled dataset can be believed",
-    "report": "make one HTML page with every episode, its curve and its verdict",
-    "curate": "find bad demonstrations, and make a dataset without them",
-    "train": "train a LeRobot policy on a labelled dataset, its frames weighted by their rewards",
-    "demo": "label the bundled SO-101 episodes with the bundled VLM",
+_DATASET = "--repo-id OWNER/NAME or --root FOLDER"
+
+
+class Command(NamedTuple):
+    """What the help says of a command; its configuration and function are named after it."""
+
+    purpose: str
+    most_used: Mapping[str, str]  # option -> what it does, shown above the list of all options
+
+
+COMMANDS = {
+    "label": Command(
+        "label a dataset with per-frame task progress and advantage",
+        {
+            _DATASET: "what to label",
+            "--vlm FOLDER": "a Qwen3-VL checkpoint, or its name on the Hub",
+            "--normalize task": "episodes of one task compare: for curating and filtering",
+            "--output FOLDER": "where the labelled copy goes; OWNER/NAME_topreward if not given",
+            "--push-to-hub": "upload it",
+        },
+    ),
+    "evaluate": Command(
+        "say how far the rewards of a labelled dataset can be believed",
+        {
+            _DATASET: "what was labelled",
+            "--success-file FILE": "which episodes succeeded, as a CSV episode_index,success",
+            "--controls static,reversed,swapped": "compare with videos that must score low",
+            "--baseline gvl": "compare with asking for percentages of shuffled frames",
+            "--json": "everything, for a program",
+        },
+    ),
+    "report": Command(
+        "make one HTML page with every episode, its curve and its verdict",
+        {
+            _DATASET: "what was labelled",
+            "--output FILE": "the page; report.html if not given",
+            "--videos none": "a page without pictures, in a second",
+            "--success-file FILE": "which episodes succeeded, as a CSV episode_index,success",
+            "--rerun FILE": "also a recording for the Rerun viewer",
+        },
+    ),
+    "curate": Command(
+        "find bad demonstrations, and make a dataset without them",
+        {
+            _DATASET: "what was labelled",
+            "--min-final-progress 0.8": "drop episodes that end lower: the rule if none is named",
+            "--decisions FILE": "what you marked in the report, which overrides every rule",
+            "--output FOLDER": "the new dataset; without it, nothing is written",
+            "--trim": "cut idle ends of episodes in it",
+        },
+    ),
+    "train": Command(
+        "train a LeRobot policy on a labelled dataset, its frames weighted by their rewards", {}
+    ),
+    "demo": Command("label the bundled SO-101 episodes with the bundled VLM", {}),
 }
 
 
@@ -43,61 +95,46 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         errors.print("stopped; run the same command again to go on from here")
         code = INTERRUPTED
+    except BrokenPipeError:  # `| head` has read enough; what is still buffered goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
     sys.exit(code)
 
 
 def _dispatch(arguments: list[str]) -> int:
-    if arguments[:1] == ["label"]:
-        return _label(parse(LabelConfig, "label", arguments[1:]))
-    if arguments[:1] == ["train"]:
-        from lerobot_topreward.train.command import train
-
-        return train(arguments[1:], console=make_console())
-    if arguments[:1] == ["evaluate"]:
-        from lerobot_topreward.evaluate.config import EvaluateConfig
-
-        config = parse(EvaluateConfig, "evaluate", arguments[1:])
-        from lerobot_topreward.evaluate.command import evaluate
-
-        return evaluate(config, console=make_console())
-    if arguments[:1] == ["report"]:
-        from lerobot_topreward.report.config import ReportConfig
-
-        config = parse(ReportConfig, "report", arguments[1:])
-        from lerobot_topreward.report.command import report
-
-        return report(config, console=make_console())
-    if arguments[:1] == ["curate"]:
-        from lerobot_topreward.curate.config import CurateConfig
-
-        config = parse(CurateConfig, "curate", arguments[1:])
-        from lerobot_topreward.curate.command import curate
-
-        return curate(config, console=make_console())
-    if arguments[:1] == ["demo"]:
-        from lerobot_topreward.demo.config import DemoConfig
-
-        config = parse(DemoConfig, "demo", arguments[1:])
-        from lerobot_topreward.demo.command import demo
-
-        return demo(config, console=make_console())
+    name, options = (arguments or ["--help"])[0], arguments[1:]
+    if name in COMMANDS:
+        return _run(name, options)
     out = make_console()
-    if arguments[:1] in ([], ["-h"], ["--help"]):
+    if name in ("-h", "--help"):
         out.print("usage: lerobot-topreward COMMAND [OPTIONS]\n")
-        for name, what in _COMMANDS.items():
-            out.print(f"  {name:<8} {what}")
+        for command, (purpose, _) in COMMANDS.items():
+            out.print(f"  {command:<8} {purpose}")
         out.print(
-            "\nlerobot-topreward COMMAND --help shows the options of a command;\n--verbose shows what other libraries say, too"
+            "\nlerobot-topreward COMMAND --help shows the options of a command;"
+            "\n--verbose shows what other libraries say, too"
         )
-        return 0
-    if arguments[0] == "--version":
+    elif name == "--version":
         from lerobot_topreward import __version__
 
         out.print(__version__)
-        return 0
-    close = get_close_matches(arguments[0], _COMMANDS, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"commands: {', '.join(_COMMANDS)}"
-    raise UserError(f"there is no command '{arguments[0]}'; {hint}")
+    else:
+        close = get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"commands: {', '.join(COMMANDS)}"
+        raise UserError(f"there is no command '{name}'; {hint}")
+    return 0
+
+
+def _run(name: str, options: list[str]) -> int:
+    """Import a command only when it is run, and LeRobot and torch only once its options are right."""
+    package = f"lerobot_topreward.{name}"
+    if name == "train":  # reads LeRobot's options, too
+        return import_module(f"{package}.command").train(options, console=make_console())
+    config_class = getattr(import_module(f"{package}.config"), f"{name.title()}Config")
+    config = parse(config_class, name, options)
+    if name == "label":
+        return _label(config)
+    return getattr(import_module(f"{package}.command"), name)(config, console=make_console())
 
 
 def parse[C](config_class: type[C], command: str, arguments: Sequence[str]) -> C:
@@ -115,6 +152,10 @@ def parse[C](config_class: type[C], command: str, arguments: Sequence[str]) -> C
     if {"-h", "--help"} & {*given}:
         import tyro
 
+        out = make_console()
+        if most_used := COMMANDS[command].most_used:
+            lines = [f"  {option:<40} {effect}" for option, effect in most_used.items()]
+            out.print("\n".join(["most used:", *lines, ""]))
         tyro.cli(
             config_class,
             prog=f"lerobot-topreward {command}",
@@ -155,7 +196,7 @@ def _split(config_class: type, arguments: Sequence[str]) -> dict[str, str]:
     return options
 
 
-def _label(config: LabelConfig) -> int:
+def _label(config: "LabelConfig") -> int:
     from lerobot_topreward.judging.metrics import rise_in_words
     from lerobot_topreward.label.command import failure_lines, label
 
