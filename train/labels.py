@@ -21,6 +21,7 @@ from lerobot_topreward.storage.sources import (
 )
 from lerobot_topreward.train.config import WeightingConfig
 from lerobot_topreward.train.records import FrameLabels
+from lerobot_topreward.train.schemes import Filter, Uniform
 
 _AGREE_TO = 1e-6  # both copies are written from the same float32 values
 
@@ -48,9 +49,10 @@ def read_labels(
         UserError: the dataset is not labelled, its labels are another dataset's, columns and
             sidecar disagree, or the scheme needs what they do not hold.
     """
-    needed = config.scheme != "uniform" or config.unlabelled_weight is not None
+    needed = not isinstance(config.scheme, Uniform) or config.unlabelled_weight is not None
     stored = _choose(source, table, config) if needed else _nothing(table)
-    if stored.log_prob is None and config.scheme == "filter" and config.by == "success":
+    scheme = config.scheme
+    if stored.log_prob is None and isinstance(scheme, Filter) and scheme.by == "success":
         raise UserError(
             f"--weighting.by=success needs log-probabilities; {stored.origin} has progress alone. "
             "Use --weighting.by=advantage, or label the dataset: lerobot-topreward label"

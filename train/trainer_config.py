@@ -57,10 +57,8 @@ def read_trainer_config(arguments: Sequence[str]) -> TrainPipelineConfig:
     Raises:
         UserError: LeRobot cannot make a configuration of them.
     """
-    if (
-        "lerobot_topreward.policies"
-        in parser.parse_plugin_args(parser.PLUGIN_DISCOVERY_SUFFIX, arguments).values()
-    ):
+    plugins = parser.parse_plugin_args(parser.PLUGIN_DISCOVERY_SUFFIX, arguments).values()
+    if "lerobot_topreward.policies" in plugins:
         raise UserError(
             "--policy.discover_packages_path=lerobot_topreward.policies is for lerobot-train; "
             "leave it out, lerobot-topreward train does the same"

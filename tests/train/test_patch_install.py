@@ -1,4 +1,4 @@
-"""The seam is put into LeRobot's trainer and taken out again, and knows that trainer."""
+"""The trainer patch is put into LeRobot's trainer and taken out again, and knows that trainer."""
 
 import pkgutil
 import sys
@@ -51,14 +51,14 @@ def test_installing_twice() -> None:
             pass
 
 
-def test_this_lerobot_is_the_one_the_seam_is_written_for() -> None:
+def test_this_lerobot_is_the_one_the_patch_is_written_for() -> None:
     check_lerobot()
 
 
 def _other_update_policy(train_metrics: Any, policy: Any, batch: Any) -> None: ...
 
 
-def _other_make_policy(cfg: Any, ds_meta: Any = None) -> None: ...
+def _other_make_weighter(config: Any, policy: Any, dataset: Any) -> None: ...
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,13 @@ def _other_make_policy(cfg: Any, ds_meta: Any = None) -> None: ...
             _other_update_policy,
             "its parameters are train_metrics, policy, batch;",
         ),
-        (factory, "make_policy", _other_make_policy, "it no longer uses get_policy_class"),
+        (
+            sample_weighting,
+            "make_sample_weighter",
+            _other_make_weighter,
+            "its parameters are config, policy, dataset;",
+        ),
+        (lerobot_train, "make_pre_post_processors", None, "it is gone"),
     ],
 )
 def test_a_lerobot_that_has_moved_is_refused(
@@ -92,8 +98,9 @@ def test_a_lerobot_that_has_moved_is_refused(
 
 def test_only_lerobot_imports_the_plugin() -> None:
     plugin = "lerobot_topreward.policies.plugin"
+    imported = "lerobot_topreward.plugin"
     for package in (lerobot_topreward.policies, lerobot_topreward.train):
         for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
             if module.name != plugin:
                 import_module(module.name)
-    assert plugin not in sys.modules
+    assert not {plugin, imported} & set(sys.modules)

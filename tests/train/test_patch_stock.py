@@ -1,4 +1,4 @@
-"""LeRobot's own weightings, its own command and its several processes, with the seam."""
+"""LeRobot's own weightings, its own command and its several processes, with the trainer patch."""
 
 import os
 import re
