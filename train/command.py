@@ -193,13 +193,11 @@ def _run(plan: Plan, split: Arguments, console: Console) -> int:
         console.print(f"training stopped: {stopped}", style="red")
         return 1
     except KeyboardInterrupt:
-        console.print(f"stopped; {_how_to_resume(config.output_dir)}")
+        last = Path(config.output_dir or "") / "checkpoints/last/pretrained_model/train_config.json"
+        if config.output_dir is None or not last.is_file():
+            console.print("stopped; there is no checkpoint yet")
+        else:
+            resume = f"lerobot-topreward train --resume=true --config_path={last}"
+            console.print(f"stopped; go on with: {resume}")
         return _INTERRUPTED
     return 0
-
-
-def _how_to_resume(output: Path | None) -> str:
-    last = Path(output or "") / "checkpoints" / "last" / "pretrained_model" / "train_config.json"
-    if output is None or not last.is_file():
-        return "there is no checkpoint yet"
-    return f"go on with: lerobot-topreward train --resume=true --config_path={last}"

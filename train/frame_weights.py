@@ -5,7 +5,7 @@ from jaxtyping import Float, Float32
 
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.train.config import WeightingConfig
-from lerobot_topreward.train.gains import list_episodes
+from lerobot_topreward.train.gains import list_first
 from lerobot_topreward.train.records import FrameLabels, FrameWeights
 from lerobot_topreward.train.schemes import Uniform
 
@@ -91,7 +91,7 @@ def _require_labels(labels: FrameLabels, config: WeightingConfig) -> None:
         total = len(np.unique(labels.episode_index))
         raise UserError(
             f"every frame must have a reward label; {missing.sum()} of {len(missing)} frames have "
-            f"none, in {len(episodes)} of {total} episodes ({list_episodes(episodes)}). Run "
+            f"none, in {len(episodes)} of {total} episodes ({list_first(episodes)}). Run "
             "`lerobot-topreward label` again, leave these out with --dataset.episodes, or give "
             "them a --weighting.unlabelled_weight (1: the mean weight of the labeled frames)"
         )

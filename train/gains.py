@@ -1,13 +1,13 @@
 """What the schemes judge frames and episodes by: progress gained, and success."""
 
+from collections.abc import Sequence
+
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float32, Float64
 
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.rewards import advantage
 from lerobot_topreward.train.records import FrameLabels
-
-_LISTED = 8  # episodes named in an error
 
 
 def span_frames(option: str, seconds: float, *, fps: float) -> int:
@@ -53,7 +53,7 @@ def prefix_gain(labels: FrameLabels) -> Float32[np.ndarray, " frames"]:
         episodes = np.unique(labels.episode_index[unknown])
         raise UserError(
             f"--weighting.span=prefix must know which prefixes were scored; the raw scores of "
-            f"{len(episodes)} episodes are missing ({list_episodes(episodes)}). Label the dataset "
+            f"{len(episodes)} episodes are missing ({list_first(episodes)}). Label the dataset "
             "again, or use --weighting.span=chunk"
         )
     gains = []
@@ -86,7 +86,6 @@ def success_scores(labels: FrameLabels) -> Float64[np.ndarray, " episodes"]:
     return np.array(scores)
 
 
-def list_episodes(episodes: Int64[np.ndarray, " episodes"]) -> str:
-    """Name the first few episodes."""
-    named = ", ".join(str(episode) for episode in episodes[:_LISTED])
-    return named if len(episodes) <= _LISTED else f"{named}, ..."
+def list_first(names: Sequence[object] | np.ndarray) -> str:
+    """Name the first eight of some episodes or tasks."""
+    return ", ".join([*map(str, names[:8]), *["..."][: len(names) - 8 > 0]])

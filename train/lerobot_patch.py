@@ -17,14 +17,13 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 from unittest.mock import patch
 
 import lerobot
 import torch
 from lerobot.common import train_utils
 from lerobot.configs.train import TrainPipelineConfig
-from lerobot.datasets import LeRobotDataset
 from lerobot.policies import factory
 from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.scripts import lerobot_train
@@ -46,19 +45,9 @@ class BatchWeighter(SampleWeighter):
     per_batch: bool
 
 
-class MakeWeighter(Protocol):
-    """Build the weighter of a run."""
-
-    def __call__(
-        self,
-        params: Mapping[str, Any],
-        *,
-        policy: PreTrainedPolicy,
-        device: torch.device,
-        dataset: LeRobotDataset,
-    ) -> BatchWeighter:
-        """Build it from `--sample_weighting.extra_params` and what `train()` has made so far."""
-        ...
+# Builds the weighter of a run from `--sample_weighting.extra_params` and what `train()` has made so
+# far: (params, *, policy, device, dataset).
+MakeWeighter = Callable[..., BatchWeighter]
 
 
 @contextmanager

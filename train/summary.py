@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from lerobot_topreward.train.gains import list_first
 from lerobot_topreward.train.records import FrameLabels, FrameWeights
 from lerobot_topreward.train.schemes import Scheme
 
@@ -19,7 +20,6 @@ _NEARLY_EQUAL = 0.99
 _ALMOST_NOTHING = 0.1
 _MOSTLY_ZERO = 0.9
 _MOSTLY_CAPPED = 0.5
-_NAMED = 8  # episodes or tasks in a warning
 _ENDS = 5  # lowest and highest rows of a long list, each
 _NAME_WIDTH = 34  # of a task, characters
 
@@ -144,16 +144,11 @@ def _warn(
         advice = f"; {scheme.if_task_is_lost}" if scheme.if_task_is_lost else ""
         yield (
             f"tasks without any weight, which the policy will not learn: {len(lost)} of "
-            f"{len(tasks)} ({_list_names(lost)}){advice}"
+            f"{len(tasks)} ({list_first(lost)}){advice}"
         )
     lost = [str(e.key) for e in episodes if e.maximum == 0 and e.key in labeled]
     if lost and scheme.keeps_episodes:
-        yield f"episodes without any weight: {len(lost)} of {len(episodes)} ({_list_names(lost)})"
-
-
-def _list_names(names: Sequence[str]) -> str:
-    listed = ", ".join(names[:_NAMED])
-    return listed if len(names) <= _NAMED else f"{listed}, ..."
+        yield f"episodes without any weight: {len(lost)} of {len(episodes)} ({list_first(lost)})"
 
 
 def percent(share: float) -> str:
