@@ -178,7 +178,7 @@ def _run(plan: Plan, split: Arguments, console: Console) -> int:
     from lerobot.scripts import lerobot_train
     from lerobot.utils.sample_weighting import SampleWeightingConfig
 
-    from lerobot_topreward.train.lerobot_patch import SCHEME_TYPE, installed
+    from lerobot_topreward.train.lerobot_patch import SCHEME_TYPE, patch_trainer
     from lerobot_topreward.train.sample_weighter import make_weighter
     from lerobot_topreward.train.trainer_config import trainer_arguments
 
@@ -187,7 +187,7 @@ def _run(plan: Plan, split: Arguments, console: Console) -> int:
         type=SCHEME_TYPE, extra_params=as_params(plan.weighting)
     )
     try:
-        with trainer_arguments(split.lerobot), installed(make_weighter):
+        with trainer_arguments(split.lerobot), patch_trainer(make_weighter):
             lerobot_train.train(config)  # pyright: ignore[reportCallIssue]
     except TrainingError as stopped:
         console.print(f"training stopped: {stopped}", style="red")

@@ -51,7 +51,7 @@ MakeWeighter = Callable[..., BatchWeighter]
 
 
 @contextmanager
-def installed(make_weighter: MakeWeighter) -> Iterator[None]:
+def patch_trainer(make_weighter: MakeWeighter) -> Iterator[None]:
     """Let LeRobot's trainer weight its samples with our weighter inside the block.
 
     Raises:
@@ -74,7 +74,7 @@ def install(make_weighter: MakeWeighter) -> None:
         RuntimeError: LeRobot's trainer is not the one that this was written for.
     """
     if not _is_installed():
-        ExitStack().enter_context(installed(make_weighter))  # and never left
+        ExitStack().enter_context(patch_trainer(make_weighter))  # and never left
 
 
 def _trainer() -> ModuleType:
@@ -122,11 +122,8 @@ class TrainerPatch:
 
     def get_policy_class(self, name: str) -> type[PreTrainedPolicy]:
         """Choose the class that has a loss per sample."""
-        return (
-            per_sample_policy(name)
-            if name in OWN_CLASSES
-            else self._original["get_policy_class"](name)
-        )
+        choose = per_sample_policy if name in OWN_CLASSES else self._original["get_policy_class"]
+        return choose(name)
 
     def make_sample_weighter(
         self, config: Any, policy: PreTrainedPolicy, device: torch.device, **where: Any

@@ -88,6 +88,11 @@ class ProgressScheme(Scheme):
         """The span of the advantage, frames, >= 1."""
         return chunk if self.horizon is None else span_frames("horizon", self.horizon, fps=fps)
 
+    def gain(self, labels: FrameLabels, *, chunk: int) -> Float32[np.ndarray, " frames"]:
+        """Progress gained over the horizon, -1..1 for each frame."""
+        horizon = self.horizon_frames(chunk=chunk, fps=labels.fps)
+        return progress_gain(labels, horizon=horizon)
+
     def describe(self, *, chunk: int, fps: float) -> str:
         """See `Scheme.describe`."""
         frames = self.horizon_frames(chunk=chunk, fps=fps)
@@ -133,9 +138,9 @@ class Awr(ProgressScheme):
 
     def weights(self, labels: FrameLabels, *, chunk: int) -> Float32[np.ndarray, " frames"]:
         """See `Scheme.weights`."""
-        gain = progress_gain(labels, horizon=self.horizon_frames(chunk=chunk, fps=labels.fps))
+        gain = self.gain(labels, chunk=chunk).astype(np.float64)
         group = labels.task_index if self.per == "task" else np.zeros(len(gain), dtype=np.int64)
-        exponent = _standardize(gain.astype(np.float64), group) / self.beta
+        exponent = _standardize(gain, group) / self.beta
         # exp(700) is still finite, and far beyond any sensible limit.
         weights = np.clip(np.exp(np.minimum(exponent, 700.0)), self.w_min, self.w_max)
         return weights.astype(np.float32)
@@ -184,8 +189,7 @@ class TopAwr(ProgressScheme):
         if self.span == "prefix":
             increment = prefix_gain(labels)
         elif self.span == "chunk":
-            horizon = self.horizon_frames(chunk=chunk, fps=labels.fps)
-            increment = progress_gain(labels, horizon=horizon)
+            increment = self.gain(labels, chunk=chunk)
         else:
             horizon = span_frames("span", self.span, fps=labels.fps)
             increment = progress_gain(labels, horizon=horizon)
@@ -296,17 +300,13 @@ class Filter(ProgressScheme):
 
     def weights(self, labels: FrameLabels, *, chunk: int) -> Float32[np.ndarray, " frames"]:
         """See `Scheme.weights`."""
-        if self.by == "success":
-            score = success_scores(labels)
+        by_episode = self.by == "success"
+        score = success_scores(labels) if by_episode else self.gain(labels, chunk=chunk)
+        if self.quantile is None:
+            passed = score >= self.threshold  # in the precision of the score
         else:
-            horizon = self.horizon_frames(chunk=chunk, fps=labels.fps)
-            score = progress_gain(labels, horizon=horizon)
-        if self.quantile is not None:
-            score = score.astype(np.float64)
-            passed = score >= np.quantile(score, self.quantile)
-        else:
-            passed = score >= self.threshold
-        if self.by == "success":
+            passed = score >= np.quantile(score.astype(np.float64), self.quantile)
+        if by_episode:
             passed = np.repeat(passed, [rows.stop - rows.start for rows in labels.episodes()])
         return passed.astype(np.float32)
 

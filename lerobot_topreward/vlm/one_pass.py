@@ -91,7 +91,7 @@ class OnePassScorer:
 
     def score(self, clip: Clip, prefixes: Sequence[int], instructions: Sequence[str]) -> LogProbs:
         """Score prefixes of a clip; see `Scorer.score`."""
-        roomy = self.chunk_tokens
+        initial = self.chunk_tokens
         with torch.inference_mode():
             while True:
                 try:
@@ -104,7 +104,7 @@ class OnePassScorer:
                     torch.cuda.empty_cache()
                 self.chunk_tokens //= 2
                 if self.chunk_tokens < SMALLEST_CHUNK:
-                    self.chunk_tokens = roomy  # the next episode may be a short one
+                    self.chunk_tokens = initial  # the next episode may be a short one
                     raise EpisodeError(
                         f"out of memory with {len(clip.shown)} images even in chunks of "
                         f"{SMALLEST_CHUNK} tokens; try --max-pixels, --sample-fps or a smaller --vlm"

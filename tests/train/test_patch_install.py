@@ -14,7 +14,7 @@ from patched_runs import TableWeighter, table
 
 import lerobot_topreward.policies
 import lerobot_topreward.train
-from lerobot_topreward.train.lerobot_patch import check_lerobot, install, installed
+from lerobot_topreward.train.lerobot_patch import check_lerobot, install, patch_trainer
 
 REPLACED = (
     (sample_weighting, "make_sample_weighter"),
@@ -29,7 +29,7 @@ def test_lerobot_is_as_before_afterwards() -> None:
     before = [getattr(module, name) for module, name in REPLACED]
 
     def fail() -> None:
-        with installed(TableWeighter(table())):
+        with patch_trainer(TableWeighter(table())):
             during = [getattr(module, name) for module, name in REPLACED]
             assert not any(a is b for a, b in zip(before, during, strict=True))
             raise KeyError
@@ -40,13 +40,13 @@ def test_lerobot_is_as_before_afterwards() -> None:
 
 
 def test_installing_twice() -> None:
-    with installed(TableWeighter(table())):
+    with patch_trainer(TableWeighter(table())):
         replaced = lerobot_train.update_policy
         install(TableWeighter(table()))
         assert lerobot_train.update_policy == replaced
         with (
             pytest.raises(RuntimeError, match="already weighted"),
-            installed(TableWeighter(table())),
+            patch_trainer(TableWeighter(table())),
         ):
             pass
 
@@ -89,7 +89,7 @@ def test_a_lerobot_that_has_moved_is_refused(
     else:
         monkeypatch.setattr(module, name, replacement)
     before = factory.get_policy_class
-    with pytest.raises(RuntimeError) as error, installed(TableWeighter(table())):
+    with pytest.raises(RuntimeError) as error, patch_trainer(TableWeighter(table())):
         pass
     assert f"has moved {module.__name__}.{name}: {message}" in str(error.value)
     assert "lerobot==0.6.1" in str(error.value)

@@ -200,6 +200,8 @@ def test_a_filter_keeps_what_is_at_least_the_threshold() -> None:
     kept = Filter(by="advantage", threshold=0.0).weights(labels, chunk=1)
     assert kept.tolist() == [0, 0, 1, 1, 1, 1, 1, 1]
     assert kept.dtype == np.float32
+    labels = labels_of([0.0, 0.7])  # which is just below 0.7 in float32
+    assert Filter(by="advantage", threshold=0.7).weights(labels, chunk=1).tolist() == [1, 1]
 
 
 @pytest.mark.parametrize(
