@@ -14,7 +14,12 @@ from lerobot_topreward.demo.config import DemoConfig
 from lerobot_topreward.evaluate.config import EvaluateConfig
 from lerobot_topreward.label.config import LabelConfig
 from lerobot_topreward.report.config import ReportConfig
-from lerobot_topreward.train.config import WeightingConfig, as_params, from_params
+from lerobot_topreward.train.config import (
+    WeightingConfig,
+    WeightingOptions,
+    as_params,
+    from_params,
+)
 
 KIND = "presets"
 Refused = Callable[..., str]
@@ -25,7 +30,7 @@ CONFIGS: Mapping[str, Any] = {
     "report": ReportConfig,
     "curate": CurateConfig,
     "demo": DemoConfig,
-    "train": WeightingConfig,
+    "train": WeightingOptions,
 }
 # As YAML, by the type of the option. A preset's text is never a number, and `no` in quotes no bool.
 WRONG: Mapping[Any, tuple[str, ...]] = {
