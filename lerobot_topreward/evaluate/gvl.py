@@ -14,16 +14,13 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 
-from lerobot_topreward.console import EpisodeProgress, stop_on_signal
-from lerobot_topreward.data.video import read_clips
-from lerobot_topreward.errors import EpisodeError, UserError
+from lerobot_topreward.errors import UserError
 from lerobot_topreward.evaluate.gvl_question import (
     FRAMES,
     PROMPT_FRAME,
@@ -34,39 +31,26 @@ from lerobot_topreward.evaluate.gvl_question import (
     GvlAnswer,
     GvlQuestion,
     GvlResult,
-    ask,
-    prompt,
+    choose_frames,
+    make_prompt,
     read_answer,
 )
 from lerobot_topreward.files.atomic import full_disk_reported, output_lock
 from lerobot_topreward.files.transaction import write_file
-from lerobot_topreward.records import Clip, Segment
-from lerobot_topreward.scoring.job import Job
+from lerobot_topreward.records import Clip
 from lerobot_topreward.scoring.rescoring import (
+    choose_output,
+    choose_vlm,
+    fetch_shard_videos,
+    find_stores,
     identify_same,
-    output_of,
-    same_vlm,
-    scoring_job,
-    stores_of,
-    writable_store,
+    list_labelled_shards,
+    open_output_store,
 )
+from lerobot_topreward.scoring.run import Outcome, answer_episodes
 from lerobot_topreward.storage.reader import LabelledDataset
+from lerobot_topreward.storage.store import Shard
 from lerobot_topreward.vlm.identity import VlmConfig
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Protocol:
-    """What changes an answer, beside the VLM and how it is shown a dataset."""
-
-    frames: int
-    seed: int
-
-    def folder(self) -> str:
-        """The folder of its answers."""
-        text = json.dumps(
-            [PROMPT_START, PROMPT_TASK, PROMPT_FRAME, self.frames, self.seed, TOKENS_PER_FRAME]
-        )
-        return f"gvl_{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 def gvl_baseline(
@@ -85,7 +69,7 @@ def gvl_baseline(
     Args:
         dataset: what is asked about; frames are chosen among those that the labels' VLM was shown.
         episodes: labelled episodes.
-        vlm: where the VLM of the labels lies and on which device it runs, see `same_vlm`.
+        vlm: where the VLM of the labels lies and on which device it runs, see `choose_vlm`.
         console: what is told of progress.
         frames: images shown per segment at most, the first one included, >= 2.
         seed: of the shuffling.
@@ -98,127 +82,87 @@ def gvl_baseline(
     """
     if frames < 2:
         raise UserError(f"the baseline needs at least 2 frames of an episode; got {frames}")
-    config = same_vlm(dataset, vlm)
-    folder = output_of(dataset, output)
-    job = scoring_job(dataset, episodes=sorted(episodes), vlm=config, output=folder)
-    protocol = _Protocol(frames=frames, seed=seed)
-    place = Path(protocol.folder())
-    found = {episode: _read(dataset, job, place, episode) for episode in job.segments}
-    todo = [episode for episode, answers in found.items() if answers is None]
-    failed: dict[int, str] = {}
+    config = choose_vlm(dataset, vlm)
+    folder = choose_output(dataset, output)
+    protocol = [PROMPT_START, PROMPT_TASK, PROMPT_FRAME, frames, seed, TOKENS_PER_FRAME]
+    name = f"gvl_{hashlib.sha256(json.dumps(protocol).encode()).hexdigest()[:16]}"
+    places = [store.folder / name for store in find_stores(dataset, folder)]
+    # A file of answers is about the same as a shard of the control "none", and has its header.
+    wanted = list_labelled_shards(dataset, episodes, ["none"])
+    found = {shard.episode: _read_answers(places, shard) for shard in wanted}
+    todo = [shard for shard in wanted if found[shard.episode] is None]
+
+    outcome = Outcome()
     if todo:
+        shards = {shard.episode: shard for shard in fetch_shard_videos(dataset, todo)}
+        segments = {episode: shard.segments for episode, shard in shards.items()}
         with output_lock(folder):
-            generator = generator or _load(dataset, job)
-            store = writable_store(dataset, folder)
-            failed = _ask_all(job, todo, generator, protocol, store.folder / place, console=console)
-    found |= {episode: _read(dataset, job, place, episode) for episode in todo}
+            answerer = generator or _load_generator(dataset, config)
+            place = open_output_store(dataset, folder).folder / name
+            run = answer_episodes(
+                dataset.source,
+                dataset.key,
+                segments,
+                lambda clip: _ask(clip, answerer, frames=frames, seed=seed),
+                outcome,
+                console=console,
+            )
+            with closing(run) as answered, full_disk_reported(place):
+                for episode, answers in answered:
+                    _write_answers(place, shards[episode], answers)
+        if outcome.interrupted:
+            raise KeyboardInterrupt
+    found |= {shard.episode: _read_answers(places, shard) for shard in todo}
     return GvlResult(
-        answers=tuple(answer for parts in found.values() for answer in parts or []),
-        asked=len(todo) - len(failed),
-        failed=failed,
+        answers=tuple(one for answers in found.values() for one in answers or ()),
+        asked=outcome.answered,
+        failed=outcome.failed,
     )
 
 
-def _load(dataset: LabelledDataset, job: Job) -> Generator:
+def _load_generator(dataset: LabelledDataset, vlm: VlmConfig) -> Generator:
     """Load the VLM; transformers is imported here, so that a re-run without questions is quick."""
-    identity = identify_same(dataset, job)
+    identity = identify_same(dataset, vlm)
     from lerobot_topreward.vlm.generate import TextGenerator
     from lerobot_topreward.vlm.loading import load_vlm
 
-    return TextGenerator(load_vlm(job.config.vlm, identity), max_pixels=job.config.max_pixels)
+    return TextGenerator(load_vlm(vlm, identity), max_pixels=dataset.key.max_pixels)
 
 
-def _ask_all(
-    job: Job,
-    todo: Sequence[int],
-    generator: Generator,
-    protocol: _Protocol,
-    place: Path,
-    *,
-    console: Console,
-) -> dict[int, str]:
-    failed: dict[int, str] = {}
-    answers: list[dict[str, Any]] = []
-    clips = read_clips(
-        job.source,
-        camera=job.camera,
-        segments=[part for episode in todo for part in job.parts(episode)],
-        sample_fps=job.config.sample_fps,
-        final_frame=job.config.final_frame,
-        max_images=job.config.max_images,
-    )
-    with (
-        closing(clips),
-        EpisodeProgress(console, episodes=len(todo)) as progress,
-        stop_on_signal(console) as stop,
-    ):
-        for segment, clip in clips:
-            episode, parts = segment.episode_index, job.parts(segment.episode_index)
-            if segment.start == 0:
-                answers = []
-            try:
-                if episode not in failed:
-                    answers.append(_ask(clip, generator, protocol))
-            except EpisodeError as error:
-                failed[episode] = str(error)
-            if segment != parts[-1]:
-                continue
-            if episode not in failed:
-                _write(place, episode, {**_header(job, episode), "answers": answers})
-            progress.episode_done(sum(part.length for part in parts))
-            if stop.asked and progress.done < len(todo):
-                raise KeyboardInterrupt
-    return failed
-
-
-def _ask(clip: Clip | EpisodeError, generator: Generator, protocol: _Protocol) -> dict[str, Any]:
-    if isinstance(clip, EpisodeError):
-        raise clip
-    question = ask(clip, frames=protocol.frames, seed=protocol.seed)
+def _ask(clip: Clip, generator: Generator, *, frames: int, seed: int) -> dict[str, Any]:
+    question = choose_frames(clip, frames=frames, seed=seed)
     shown = question.frame_index.tolist()
-    parts = prompt(clip, question)
-    # Of a single frame there is nothing to ask.
-    tokens = TOKENS_PER_FRAME * len(shown)
-    text = generator.generate(parts, max_new_tokens=tokens) if shown else ""
+    text = ""
+    if shown:  # of a single frame there is nothing to ask
+        tokens = TOKENS_PER_FRAME * len(shown)
+        text = generator.generate(make_prompt(clip, question), max_new_tokens=tokens)
     return {"first": question.first, "shown": shown, "text": text}
 
 
-def _header(job: Job, episode: int) -> dict[str, Any]:
-    """What the answers of an episode are about; with another header they are not used."""
-    parts = [[part.start, part.length, part.instruction] for part in job.parts(episode)]
-    return {
-        "fingerprint": job.fingerprints.episodes[episode],
-        "video": job.videos.get(episode),
-        "segments": parts,
-    }
-
-
-def _write(place: Path, episode: int, answers: Mapping[str, Any]) -> None:
-    path = place / f"episode_{episode:06d}.json"
+def _write_answers(place: Path, shard: Shard, answers: Sequence[Mapping[str, Any]]) -> None:
+    path = place / f"episode_{shard.episode:06d}.json"
     partial = path.with_name(f".{path.name}.partial")
-    with full_disk_reported(place):
-        place.mkdir(parents=True, exist_ok=True)
-        write_file(partial, json.dumps(answers, indent=1, ensure_ascii=False))
-        os.replace(partial, path)
+    place.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({**shard.header(), "answers": answers}, indent=1, ensure_ascii=False)
+    write_file(partial, text)
+    os.replace(partial, path)
 
 
-def _read(dataset: LabelledDataset, job: Job, place: Path, episode: int) -> list[GvlAnswer] | None:
+def _read_answers(places: Sequence[Path], shard: Shard) -> list[GvlAnswer] | None:
     """The answers of an episode; None where there are none that fit it."""
-    wanted = _header(job, episode)
-    for store in stores_of(dataset, job.output):
+    for place in places:
         try:
-            path = store.folder / place / f"episode_{episode:06d}.json"
-            kept = json.loads(path.read_text(encoding="utf-8"))
-            if {**kept, **wanted} != kept:
+            path = place / f"episode_{shard.episode:06d}.json"
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            if not shard.matches(stored):
                 continue
-            return [
-                read_answer(_question(part, one), one["text"])
-                for part, one in zip(job.parts(episode), kept["answers"], strict=True)
-            ]
-        except (OSError, ValueError, KeyError, TypeError):
+            answers = []
+            for segment, kept in zip(shard.segments, stored["answers"], strict=True):
+                shown = np.array(kept["shown"], dtype=np.int64)
+                answers.append(
+                    read_answer(GvlQuestion(segment, kept["first"], shown), kept["text"])
+                )
+            return answers
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue  # missing or damaged: asked anew
     return None
-
-
-def _question(segment: Segment, kept: Mapping[str, Any]) -> GvlQuestion:
-    return GvlQuestion(segment, kept["first"], np.array(kept["shown"], dtype=np.int64))

@@ -119,7 +119,7 @@ class GvlResult:
         return Counter(a.reason.partition(":")[0] for a in self.answers if a.percentages is None)
 
 
-def ask(clip: Clip, *, frames: int, seed: int) -> GvlQuestion:
+def choose_frames(clip: Clip, *, frames: int, seed: int) -> GvlQuestion:
     """Choose frames of a clip, evenly over its time, and shuffle all but the first.
 
     Args:
@@ -136,8 +136,8 @@ def ask(clip: Clip, *, frames: int, seed: int) -> GvlQuestion:
     )
 
 
-def prompt(clip: Clip, question: GvlQuestion) -> list[Part]:
-    """The question as text and images."""
+def make_prompt(clip: Clip, question: GvlQuestion) -> list[Part]:
+    """Put a question as text and images."""
     place = {int(f): i for i, f in enumerate(clip.segment.start + clip.frame_indices)}
     instruction = clip.segment.instruction
     parts: list[Part] = [

@@ -34,7 +34,7 @@ from lerobot_topreward.report.video import read_videos
 from lerobot_topreward.scoring.control_scores import stored_controls
 from lerobot_topreward.scoring.scorer import CONTROLS
 from lerobot_topreward.storage.reader import LabelledDataset, open_labelled
-from lerobot_topreward.storage.store import read_run
+from lerobot_topreward.storage.run_record import read_run
 
 _NAMED = 5  # episodes without pictures that the terminal lists
 _BASE64 = 3 / 4  # bytes of pictures in a byte of text

@@ -14,24 +14,22 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from lerobot_topreward.console import EpisodeProgress, stop_on_signal
-from lerobot_topreward.data.fingerprints import video_prints
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.files.atomic import output_lock
-from lerobot_topreward.records import PrefixScores, Segment
-from lerobot_topreward.scoring.job import Job, asked
+from lerobot_topreward.records import PrefixScores
 from lerobot_topreward.scoring.rescoring import (
+    choose_output,
+    choose_vlm,
+    fetch_shard_videos,
+    find_stores,
     identify_same,
-    output_of,
-    same_vlm,
-    scoring_job,
-    stores_of,
-    writable_store,
+    list_labelled_shards,
+    open_output_store,
 )
-from lerobot_topreward.scoring.run import load_scorer, score_episodes
+from lerobot_topreward.scoring.run import Outcome, load_scorer, score_shards
 from lerobot_topreward.scoring.scorer import check_controls
 from lerobot_topreward.storage.reader import LabelledDataset
-from lerobot_topreward.storage.store import Store
+from lerobot_topreward.storage.store import Shard, Store
 from lerobot_topreward.vlm.identity import VlmConfig
 from lerobot_topreward.vlm.prompts import require_text
 
@@ -79,26 +77,37 @@ def score_controls(
         KeyboardInterrupt: the user stopped it; whatever was scored is kept.
     """
     check_controls(controls)
-    config = same_vlm(dataset, vlm)
+    config = choose_vlm(dataset, vlm)
+    folder = choose_output(dataset, output)
+    stores = find_stores(dataset, folder)
+    # List what is wanted: which episode under which control, and what that asks.
     swapped = swapped_instructions(dataset, given=swapped_instruction)
-    folder = output_of(dataset, output)
-    shards = _shards(dataset, episodes, folder)
+    wanted = list_labelled_shards(dataset, episodes, controls, swapped=swapped)
     reasons = {}
-    if "swapped" in controls and not shards.askable("swapped", swapped):
+    if "swapped" in controls and all(shard.control != "swapped" for shard in wanted):
         reasons["swapped"] = ONE_INSTRUCTION
-    controls = [control for control in dict.fromkeys(controls) if control not in reasons]
-    todo = shards.missing(controls, swapped)
-    failed: Mapping[int, str] = {}
+    # See what the stores have.
+    todo = [shard for shard in wanted if _read(stores, shard) is None]
+    # Score the rest.
+    outcome = Outcome()
     if todo:
-        job = scoring_job(dataset, episodes=list(todo), vlm=config, output=folder)
-        failed = _score(dataset, job, todo, swapped, console=console)
+        todo = fetch_shard_videos(dataset, todo)
+        identity = identify_same(dataset, config)
+        with output_lock(folder):
+            store = open_output_store(dataset, folder)
+            scorer = load_scorer(dataset.key, config, identity)
+            outcome = score_shards(dataset.source, store, todo, scorer, console=console)
+        if outcome.interrupted:
+            raise KeyboardInterrupt
+    # Read it back.
     chosen = set(episodes)
+    scores = _read_all(stores, wanted)
     return ControlScores(
         real=tuple(one for one in dataset.scores if one.segment.episode_index in chosen),
-        controls={control: shards.read_all(control, swapped) for control in controls},
-        scored=len(todo) - len(failed),
+        controls={control: scores[control] for control in controls if control not in reasons},
+        scored=outcome.answered,
         reasons=reasons,
-        failed=failed,
+        failed=outcome.failed,
     )
 
 
@@ -124,9 +133,23 @@ def stored_controls(
     swapped = None
     if swapped_instruction is not None:
         swapped = swapped_instructions(dataset, given=swapped_instruction)
-    shards = _shards(dataset, dataset.episodes, output_of(dataset, output))
-    found = {control: shards.read_all(control, swapped) for control in controls}
-    return {control: scores for control, scores in found.items() if scores}
+    wanted = list_labelled_shards(dataset, dataset.episodes, controls, swapped=swapped)
+    stores = find_stores(dataset, choose_output(dataset, output))
+    scores = _read_all(stores, wanted)
+    return {control: scores[control] for control in controls if scores[control]}
+
+
+def _read_all(stores: Sequence[Store], shards: Sequence[Shard]) -> dict[str, list[PrefixScores]]:
+    """The stored scores by control, in the order of the shards."""
+    found: dict[str, list[PrefixScores]] = defaultdict(list)
+    for shard in shards:
+        found[shard.control] += _read(stores, shard) or []
+    return found
+
+
+def _read(stores: Sequence[Store], shard: Shard) -> list[PrefixScores] | None:
+    found = (store.read(shard) for store in stores)
+    return next((scores for scores in found if scores is not None), None)
 
 
 def sample_episodes(dataset: LabelledDataset, count: int, *, seed: int = 0) -> list[int]:
@@ -197,94 +220,3 @@ def _draw(text: str, other: str) -> str:
 def _plain(text: str) -> str:
     """Case, spaces and a full stop do not make another instruction."""
     return " ".join(text.casefold().split()).strip(string.punctuation + " ")
-
-
-@dataclass(frozen=True, slots=True)
-class _Shards:
-    """The shards of some episodes, in the labels' own store or in another folder's."""
-
-    parts: Mapping[int, list[Segment]]  # by episode
-    fingerprints: Sequence[str]  # by episode
-    videos: Mapping[int, str]  # prints, by episode
-    stores: Sequence[Store]
-
-    def read(
-        self, episode: int, control: str, swapped: Mapping[str, str] | None
-    ) -> list[PrefixScores] | None:
-        for store in self.stores:
-            found = store.read(
-                self.parts[episode],
-                control,
-                fingerprint=self.fingerprints[episode],
-                video=self.videos.get(episode),
-                asked=asked(self.parts[episode], control, swapped),
-            )
-            if found is not None:
-                return found
-        return None
-
-    def read_all(self, control: str, swapped: Mapping[str, str] | None) -> list[PrefixScores]:
-        found = [self.read(episode, control, swapped) for episode in self.askable(control, swapped)]
-        return [one for parts in found if parts is not None for one in parts]
-
-    def missing(
-        self, controls: Sequence[str], swapped: Mapping[str, str]
-    ) -> dict[int, tuple[str, ...]]:
-        todo: dict[int, tuple[str, ...]] = {}
-        for control in controls:
-            for episode in self.askable(control, swapped):
-                if self.read(episode, control, swapped) is None:
-                    todo[episode] = (*todo.get(episode, ()), control)
-        return dict(sorted(todo.items()))
-
-    def askable(self, control: str, swapped: Mapping[str, str] | None) -> list[int]:
-        """Episodes that the control can ask about: all but those without another instruction."""
-        if control != "swapped" or swapped is None:
-            return list(self.parts)
-        return [
-            episode
-            for episode, parts in self.parts.items()
-            if all(part.instruction in swapped for part in parts)
-        ]
-
-
-def _shards(dataset: LabelledDataset, episodes: Sequence[int], output: Path) -> _Shards:
-    parts: dict[int, list[Segment]] = {episode: [] for episode in sorted(episodes)}
-    for one in dataset.scores:
-        if one.segment.episode_index in parts:
-            parts[one.segment.episode_index].append(one.segment)
-    lacking = [episode for episode, found in parts.items() if not found]
-    if lacking:
-        raise ValueError(f"episodes {lacking} are not labelled")
-    return _Shards(
-        parts=parts,
-        fingerprints=dataset.fingerprints.episodes,
-        videos=video_prints(
-            dataset.source, dataset.frames, camera=dataset.key.camera, episodes=list(parts)
-        ),
-        stores=stores_of(dataset, output),
-    )
-
-
-def _score(
-    dataset: LabelledDataset,
-    job: Job,
-    todo: Mapping[int, Sequence[str]],
-    swapped: Mapping[str, str],
-    *,
-    console: Console,
-) -> dict[int, str]:
-    identity = identify_same(dataset, job)
-    with output_lock(job.output):
-        store = writable_store(dataset, job.output)
-        scorer = load_scorer(job.config, identity)
-        with (
-            EpisodeProgress(console, episodes=len(todo)) as progress,
-            stop_on_signal(console) as stop,
-        ):
-            failed = score_episodes(
-                job, todo, scorer, store, progress=progress, stop=stop, swapped=swapped
-            )
-        if stop.asked and progress.done < len(todo):
-            raise KeyboardInterrupt
-    return failed

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args
 
 import numpy as np
 from huggingface_hub import hf_hub_download
@@ -27,6 +27,7 @@ from lerobot_topreward.files.transaction import WORK_FOLDER
 from lerobot_topreward.hub_errors import translate_errors
 from lerobot_topreward.records import EpisodeReward, FrameRewards, PrefixScores, Segment
 from lerobot_topreward.rewards import Debias, Normalize, Scale, assemble, label_rewards
+from lerobot_topreward.storage.key import ScoreKey
 from lerobot_topreward.storage.label_columns import (
     columns_instead,
     described,
@@ -41,7 +42,7 @@ from lerobot_topreward.storage.sidecar import (
     fingerprint_of,
     read_sidecar,
 )
-from lerobot_topreward.storage.store import ScoreKey, Store
+from lerobot_topreward.storage.store import Shard, Store
 
 _NEEDED = (  # the other columns are made of these
     "topreward.log_prob",
@@ -269,27 +270,20 @@ def _score_key(provenance: Mapping[str, Any], *, origin: Path) -> ScoreKey:
     Raises:
         UserError: it is not said, or not as this version does.
     """
-    kinds = get_type_hints(ScoreKey) | {"sample_fps": float | int}
-    scoring = provenance.get("scoring")
     horizon = provenance.get("horizon_frames")
-    if (
-        not isinstance(scoring, Mapping)
-        or scoring.keys() != kinds.keys()
-        or not all(isinstance(scoring[name], kind) for name, kind in kinds.items())
-        or not scoring["sample_fps"] > 0
-        or not (scoring["max_images"] or 2) >= 2
-    ):
-        what = "scores were"
-    elif (
+    try:
+        key = ScoreKey.from_json(provenance.get("scoring"))
+    except ValueError:
+        key = None
+    if key is not None and not (
         provenance.get("scale") not in get_args(Scale)
         or provenance.get("normalize") not in get_args(Normalize)
         or provenance.get("debias", "none") not in get_args(Debias)
         or not isinstance(horizon, int)
         or horizon < 1
     ):
-        what = "progress was"
-    else:
-        return ScoreKey(**scoring)
+        return key
+    what = "scores were" if key is None else "progress was"
     raise UserError(
         f"{origin} does not say how its {what} made as this version does; {LABEL_AGAIN}"
     )
@@ -322,7 +316,7 @@ def _segment_scores(
     rows = first + np.flatnonzero(stored.scored[first : first + segment.length])
     lengths = rows - first + 1
     shown = lengths - 1
-    if key.prefixes is not None:  # frames that were shown do not end every prefix
+    if key.prefix_count is not None:  # frames that were shown do not end every prefix
         sampled = sample_frames(
             segment.length,
             fps=fps,
@@ -355,11 +349,9 @@ def _static(dataset: LabelledDataset) -> tuple[PrefixScores, ...]:
         parts[one.segment.episode_index].append(one.segment)
     found: list[PrefixScores] = []
     for episode, members in parts.items():
+        fingerprint = dataset.fingerprints.episodes[episode]
         scores = dataset.store.read(
-            members,
-            "static",
-            fingerprint=dataset.fingerprints.episodes[episode],
-            video=videos.get(episode),
+            Shard(tuple(members), "static", fingerprint, videos.get(episode))
         )
         if scores is None:
             return ()

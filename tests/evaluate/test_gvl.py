@@ -9,7 +9,7 @@ import pytest
 import torch
 from rich.console import Console
 
-import lerobot_topreward.evaluate.gvl as gvl
+import lerobot_topreward.vlm.loading
 from lerobot_topreward.cli import main
 from lerobot_topreward.errors import EpisodeError, UserError
 from lerobot_topreward.evaluate.gvl import gvl_baseline
@@ -18,9 +18,9 @@ from lerobot_topreward.evaluate.gvl_question import (
     GvlResult,
     Part,
     UnusableAnswerError,
-    ask,
+    choose_frames,
+    make_prompt,
     parse_percentages,
-    prompt,
     read_answer,
 )
 from lerobot_topreward.records import Clip, Segment
@@ -97,23 +97,23 @@ def make_clip(images: int, *, episode: int = 3, start: int = 100, step: int = 5)
 
 def test_all_but_the_first_frame_are_shuffled() -> None:
     clip = make_clip(12)
-    question = ask(clip, frames=30, seed=0)
+    question = choose_frames(clip, frames=30, seed=0)
     assert question.first == 100
     shown = question.frame_index.tolist()
     assert sorted(shown) == list(range(105, 160, 5))
     assert shown != sorted(shown)
-    assert ask(clip, frames=30, seed=0).frame_index.tolist() == shown
-    assert ask(clip, frames=30, seed=1).frame_index.tolist() != shown
+    assert choose_frames(clip, frames=30, seed=0).frame_index.tolist() == shown
+    assert choose_frames(clip, frames=30, seed=1).frame_index.tolist() != shown
     other = replace(clip, segment=replace(clip.segment, episode_index=4))
-    assert ask(other, frames=30, seed=0).frame_index.tolist() != shown
-    few = ask(clip, frames=4, seed=0)
+    assert choose_frames(other, frames=30, seed=0).frame_index.tolist() != shown
+    few = choose_frames(clip, frames=4, seed=0)
     assert sorted([few.first, *few.frame_index.tolist()]) == [100, 120, 135, 155]
 
 
 def test_the_prompt_is_the_papers() -> None:
     clip = make_clip(3)
     question = GvlQuestion(clip.segment, first=100, frame_index=np.array([110, 105]))
-    parts = prompt(clip, question)
+    parts = make_prompt(clip, question)
     images = [part for part in parts if not isinstance(part, str)]
     assert [int(image[0, 0, 0]) for image in images] == [0, 2, 1]
     text = "".join(part if isinstance(part, str) else "[IMG]" for part in parts)
@@ -237,7 +237,7 @@ def test_the_vlm_is_not_loaded_again(
     def refuse(*_: object) -> None:
         raise AssertionError("the VLM was loaded")
 
-    monkeypatch.setattr(gvl, "_load", refuse)
+    monkeypatch.setattr(lerobot_topreward.vlm.loading, "load_vlm", refuse)
     assert run(dataset, tiny_vlm).usable == 3
 
 

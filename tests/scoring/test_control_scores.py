@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-import lerobot_topreward.scoring.control_scores as control_scores
+import lerobot_topreward.vlm.loading
 from lerobot_topreward.cli import main
 from lerobot_topreward.data.dataset import open_source
 from lerobot_topreward.data.video import read_clip
@@ -31,7 +31,7 @@ from lerobot_topreward.scoring.control_scores import (
 from lerobot_topreward.scoring.scorer import (
     CONTROLS,
     reversed_control,
-    score_clip_controls,
+    score_clip,
     static_control,
 )
 from lerobot_topreward.storage.reader import LabelledDataset, open_labelled
@@ -160,12 +160,12 @@ class Counting:
 
 def test_two_instructions_of_one_video_cost_one_pass(dataset: LabelledDataset, vlm: Vlm) -> None:
     real = dataset.scores[0]
-    clip, count = clip_of(dataset, real), None
+    clip = clip_of(dataset, real)
     counting = Counting(OnePassScorer(vlm))
-    asked = ("swapped", "static", "none", "reversed")
-    found = score_clip_controls(clip, counting, asked, count, swapped={TASKS[0]: TASKS[1]})
+    controls = ("swapped", "static", "none", "reversed")
+    found = score_clip(clip, counting, controls, None, swapped=TASKS[1])
     assert counting.passes == [(TASKS[1], TASKS[0]), (TASKS[0],), (TASKS[0],)]
-    assert [one.control for one in found] == list(asked)
+    assert [one.control for one in found] == list(controls)
     np.testing.assert_allclose(found[2].log_prob_true, real.log_prob_true, atol=1e-4, rtol=0)
     alone = OnePassScorer(vlm).score(clip, range(1, len(clip.shown) + 1), [TASKS[1]])
     np.testing.assert_allclose(found[0].log_prob_true, alone.true[0], atol=1e-4, rtol=0)
@@ -186,7 +186,7 @@ def test_a_second_run_asks_no_vlm(
 ) -> None:
     first = score(dataset, tiny_vlm, episodes=(0, 2))
     assert (first.scored, sorted(first.controls)) == (2, sorted(CONTROLS))
-    monkeypatch.setattr(control_scores, "load_scorer", refuse)
+    monkeypatch.setattr(lerobot_topreward.vlm.loading, "load_vlm", refuse)
     again = score(reopen(dataset.source.root), tiny_vlm, episodes=(0, 2))
     assert again.scored == 0
     for control in CONTROLS:
