@@ -28,16 +28,7 @@ def write_rewards(
     shown: Sequence[str],
     console: Console,
 ) -> None:
-    """Turn scores into the rewards of every frame; write the sidecar, the columns or both.
-
-    Args:
-        config: how rewards are made and what is written.
-        job: the dataset and the output.
-        key: how the scores were made.
-        scores: of the control "none".
-        static: of the control "static".
-        shown: sizes at which images were shown, in words.
-        console: is told of a large copy.
+    """Turn scores into the rewards of every frame; write the sidecar, the columns or both; `shown` are sizes in words.
 
     Raises:
         UserError: the output cannot be written; the raw scores are kept.

@@ -1,7 +1,8 @@
 """Ask the VLM that made a dataset's labels once more: the same checkpoint, in the same way."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from lerobot_topreward.data.dataset import fetch_videos
 from lerobot_topreward.data.fingerprints import video_prints
 from lerobot_topreward.errors import UserError
+from lerobot_topreward.files.atomic import output_lock
 from lerobot_topreward.files.transaction import WORK_FOLDER
 from lerobot_topreward.records import Segment
 from lerobot_topreward.storage.key import ScoreKey
@@ -16,61 +18,6 @@ from lerobot_topreward.storage.reader import LabelledDataset, default_output
 from lerobot_topreward.storage.run_record import check_lineage
 from lerobot_topreward.storage.store import Shard, Store, list_shards, open_store
 from lerobot_topreward.vlm.identity import BUILTIN, VlmConfig, VlmIdentity, identify
-
-
-def choose_vlm(dataset: LabelledDataset, given: VlmConfig | None) -> VlmConfig:
-    """The options that load the VLM of the labels again.
-
-    Args:
-        dataset: its labels say which VLM it was, and how it was loaded.
-        given: where it lies and on which device it runs; whatever is left at its default is as it
-            was for the labels.
-
-    Raises:
-        UserError: an option contradicts the labels, or the labels name a folder only.
-    """
-    key, default = dataset.key, VlmConfig()
-    given = given or default
-    for name in ("dtype", "quantize"):
-        value, made_with = getattr(given, name), getattr(key, name)
-        if value not in (getattr(default, name), made_with):
-            raise UserError(_describe_difference(name, made_with, value))
-    vlm = key.vlm if given.vlm == default.vlm else given.vlm
-    if given.vlm == default.vlm and vlm != BUILTIN and "/" not in vlm and not Path(vlm).is_dir():
-        raise UserError(
-            f"these labels were made with a checkpoint in a folder named '{vlm}', which is not "
-            f"here; say where it lies: --vlm FOLDER"
-        )
-    made_with: dict[str, Any] = {"dtype": key.dtype, "quantize": key.quantize}
-    revision = given.vlm_revision or key.vlm_revision
-    return replace(given, vlm=vlm, vlm_revision=revision, **made_with)
-
-
-def identify_same(dataset: LabelledDataset, vlm: VlmConfig) -> VlmIdentity:
-    """Pin a VLM, and check that its scores compare with the labels'.
-
-    Raises:
-        UserError: it cannot be found, or something that changes a score differs: says what.
-    """
-    identity, then = identify(vlm), dataset.key
-    now = ScoreKey.pin(then, identity, camera=then.camera)
-    for item in fields(ScoreKey):
-        value, made_with = getattr(now, item.name), getattr(then, item.name)
-        if value != made_with:
-            raise UserError(_describe_difference(item.name, made_with, value))
-    return identity
-
-
-def _describe_difference(name: str, made_with: object, value: object) -> str:
-    if name == "prompt":
-        return "these labels were made with another version's prompt; label the dataset again"
-    rule = f"these labels were made with {name}={made_with}"
-    if name == "vlm_revision":
-        return (
-            f"{rule}; --vlm holds {value}, another checkpoint of this name: give that of the labels"
-        )
-    option = f"--{name.replace('_', '-')}"
-    return f"{rule}; {option} {value} would not compare with them: give {option} {made_with}"
 
 
 def list_labelled_shards(
@@ -106,6 +53,41 @@ def _print_videos(dataset: LabelledDataset, episodes: Sequence[int]) -> dict[int
     return video_prints(dataset.source, dataset.frames, camera=camera, episodes=episodes)
 
 
+def find_stores(dataset: LabelledDataset, output: Path | None) -> list[Store]:
+    """Find the stores that may hold scores of the labels' key; new scores go into the last one.
+
+    That is the labels' own store where it can be written to. A snapshot in the Hub's cache is no
+    place for scores: they go to `output`, or where ``label`` would write.
+    """
+    folders = [dataset.labels]
+    in_cache = dataset.source.revision is not None and dataset.labels == dataset.source.root
+    if in_cache or not os.access(dataset.labels, os.W_OK | os.X_OK):
+        other = default_output(dataset.source) if output is None else output
+        folders.append(other.expanduser().absolute())
+    digest = dataset.key.digest()
+    return [Store(folder / WORK_FOLDER / digest, dataset.key, dataset.fps) for folder in folders]
+
+
+@contextmanager
+def claim_store(dataset: LabelledDataset, store: Store) -> Iterator[None]:
+    """Keep other runs away from a store that is written to.
+
+    Raises:
+        UserError: another run holds its folder, or that belongs to another dataset.
+    """
+    output = store.folder.parents[1]
+    with output_lock(output):
+        if output != dataset.labels:
+            check_lineage(
+                output,
+                dataset=dataset.source.repo_id,
+                fingerprint=dataset.fingerprint,
+                recordings=dataset.fingerprints.recordings,
+            )
+            open_store(output, dataset.key, fps=dataset.fps)
+        yield
+
+
 def fetch_shard_videos(dataset: LabelledDataset, shards: Sequence[Shard]) -> list[Shard]:
     """Fetch the videos of shards that are to be scored, and note their prints.
 
@@ -124,42 +106,50 @@ def fetch_shard_videos(dataset: LabelledDataset, shards: Sequence[Shard]) -> lis
     return [replace(shard, video=videos.get(shard.episode)) for shard in shards]
 
 
-def choose_output(dataset: LabelledDataset, output: Path | None) -> Path:
-    """The folder in whose store more scores go: the labels' own, where that can be written to.
-
-    A snapshot in the Hub's cache is no place for them.
+def identify_same(
+    dataset: LabelledDataset, given: VlmConfig | None
+) -> tuple[VlmConfig, VlmIdentity]:
+    """Find the VLM of the labels, and check that its scores compare with theirs.
 
     Args:
-        dataset: what is scored.
-        output: where else; as ``label`` would choose if not given.
-    """
-    in_cache = dataset.source.revision is not None and dataset.labels == dataset.source.root
-    if not in_cache and os.access(dataset.labels, os.W_OK | os.X_OK):
-        return dataset.labels
-    if output is not None:
-        return output.expanduser().absolute()
-    return default_output(dataset.source)
-
-
-def find_stores(dataset: LabelledDataset, output: Path) -> list[Store]:
-    """Where scores of the labels' key may be: the labels' own store, then that of the output."""
-    digest = dataset.key.digest()
-    folders = dict.fromkeys([dataset.labels, output])
-    return [Store(folder / WORK_FOLDER / digest, dataset.key, dataset.fps) for folder in folders]
-
-
-def open_output_store(dataset: LabelledDataset, output: Path) -> Store:
-    """Open the store of the labels' key in an output folder.
+        dataset: its labels say which VLM it was, and how it was loaded.
+        given: where it lies and on which device it runs; whatever is left at its default is as it
+            was for the labels.
 
     Raises:
-        UserError: the folder belongs to another dataset.
+        UserError: it cannot be found, or something that changes a score differs: says what.
     """
-    if output == dataset.labels:
-        return dataset.store
-    check_lineage(
-        output,
-        dataset=dataset.source.repo_id,
-        fingerprint=dataset.fingerprint,
-        recordings=dataset.fingerprints.recordings,
-    )
-    return open_store(output, dataset.key, fps=dataset.fps)
+    key, default = dataset.key, VlmConfig()
+    given = given or default
+    options: dict[str, Any] = {
+        name: getattr(key if getattr(given, name) == getattr(default, name) else given, name)
+        for name in ("vlm", "vlm_revision", "dtype", "quantize")
+    }
+    vlm = options["vlm"]
+    if given.vlm == default.vlm and vlm != BUILTIN and "/" not in vlm and not Path(vlm).is_dir():
+        raise UserError(
+            f"these labels were made with a checkpoint in a folder named '{vlm}', which is not "
+            f"here; say where it lies: --vlm FOLDER"
+        )
+    config = replace(given, **options)
+    identity = identify(config)
+    same = ScoreKey.pin(key, identity, camera=key.camera)
+    for item in fields(ScoreKey):
+        value, made_with = getattr(same, item.name), getattr(key, item.name)
+        if value == made_with:
+            continue
+        rule = f"these labels were made with {item.name}={made_with}"
+        if item.name == "prompt":
+            raise UserError(
+                "these labels were made with another version's prompt; label the dataset again"
+            )
+        if item.name == "vlm_revision":
+            raise UserError(
+                f"{rule}; --vlm holds {value}, another checkpoint of this name: give that of the "
+                "labels"
+            )
+        option = f"--{item.name.replace('_', '-')}"
+        raise UserError(
+            f"{rule}; {option} {value} would not compare with them: give {option} {made_with}"
+        )
+    return config, identity

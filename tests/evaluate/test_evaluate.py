@@ -12,7 +12,7 @@ from lerobot_topreward.cli import main
 from lerobot_topreward.data.success import Success
 from lerobot_topreward.demo.command import DATASET
 from lerobot_topreward.demo.evaluation import read_truth
-from lerobot_topreward.evaluate.gvl_question import GvlAnswer, GvlResult
+from lerobot_topreward.evaluate.gvl import GvlAnswer, GvlResult
 from lerobot_topreward.evaluate.summary import (
     summarize,
     summarize_debias,

@@ -23,11 +23,12 @@ from lerobot_topreward.errors import UserError
 from lerobot_topreward.records import Clip, PrefixScores
 from lerobot_topreward.scoring.control_scores import (
     ControlScores,
+    choose_swapped,
+    read_controls,
     sample_episodes,
     score_controls,
-    stored_controls,
-    swapped_instructions,
 )
+from lerobot_topreward.scoring.rescoring import list_labelled_shards
 from lerobot_topreward.scoring.scorer import (
     CONTROLS,
     reversed_control,
@@ -192,7 +193,7 @@ def test_a_second_run_asks_no_vlm(
     for control in CONTROLS:
         for one, before in zip(again.controls[control], first.controls[control], strict=True):
             assert one.log_prob_true.tolist() == before.log_prob_true.tolist()
-    stored = stored_controls(dataset, controls=CONTROLS)
+    stored = read_controls(dataset)
     assert {control: len(scores) for control, scores in stored.items()} == dict.fromkeys(
         CONTROLS, 2
     )
@@ -204,7 +205,7 @@ def test_only_what_is_missing_is_scored(dataset: LabelledDataset, tiny_vlm: Path
     score(dataset, tiny_vlm, controls=["static"], episodes=[0, 1])
     shards = {path: path.stat().st_mtime_ns for path in dataset.store.folder.glob("*.static.*")}
     assert len(shards) == 2
-    assert stored_controls(dataset, controls=CONTROLS).keys() == {"static"}
+    assert read_controls(dataset).keys() == {"static"}
     assert score(dataset, tiny_vlm, controls=["static", "reversed"]).scored == 4
     assert {path: path.stat().st_mtime_ns for path in shards} == shards
     assert len(list(dataset.store.folder.glob("*.reversed.parquet"))) == 4
@@ -222,10 +223,11 @@ def test_another_swapped_instruction_is_not_taken_for_it(
     assert found.scored == 1
     assert json.loads(pq.read_schema(shard).metadata[b"topreward"])["asked"] == ["fold the towel"]
     assert found.controls["swapped"][0].log_prob_true.tolist() != own.log_prob_true.tolist()
-    assert stored_controls(dataset, controls=swap, swapped_instruction="open the drawer") == {}
-    for text in (None, "fold the towel"):
-        (kept,) = stored_controls(dataset, controls=swap, swapped_instruction=text)["swapped"]
-        assert kept.log_prob_true.tolist() == found.controls["swapped"][0].log_prob_true.tolist()
+    for text, fits in (("open the drawer", False), ("fold the towel", True)):
+        (wanted,) = list_labelled_shards(dataset, [0], swap, swapped={TASKS[0]: text})
+        assert (dataset.store.read(wanted) is not None) == fits
+    (kept,) = read_controls(dataset)["swapped"]
+    assert kept.log_prob_true.tolist() == found.controls["swapped"][0].log_prob_true.tolist()
 
 
 def test_one_instruction_alone_cannot_be_swapped(
@@ -243,18 +245,18 @@ def test_one_instruction_alone_cannot_be_swapped(
         score(dataset, tiny_vlm, controls=["swapped"], swapped="Tidy  up.")
 
 
-def test_swapped_instructions_are_those_of_other_episodes(dataset: LabelledDataset) -> None:
-    assert swapped_instructions(dataset, given=None) == {
+def test_choose_swapped_are_those_of_other_episodes(dataset: LabelledDataset) -> None:
+    assert choose_swapped(dataset, given=None) == {
         TASKS[0]: TASKS[1],
         TASKS[1]: TASKS[0],
     }
     # Episodes of the instruction that is given have no other one to be asked about.
-    assert swapped_instructions(dataset, given=TASKS[1]) == {TASKS[0]: TASKS[1]}
+    assert choose_swapped(dataset, given=TASKS[1]) == {TASKS[0]: TASKS[1]}
     with pytest.raises(UserError, match="blank"):
-        swapped_instructions(dataset, given=" . ")
+        choose_swapped(dataset, given=" . ")
     part = replace(dataset.scores[0].segment, instruction="close the lid")
     grown = replace(dataset, scores=(*dataset.scores, replace(dataset.scores[0], segment=part)))
-    swapped = swapped_instructions(grown, given=None)
+    swapped = choose_swapped(grown, given=None)
     assert set(swapped) == {*TASKS, "close the lid"}
     assert all(text != other for text, other in swapped.items())
 
@@ -350,8 +352,8 @@ def test_an_unwritable_folder_sends_shards_elsewhere(
     assert len(found.controls["static"]) == 1
     assert sorted(path.name for path in labelled.rglob("*")) == before
     assert len(list((tmp_path / "mine").glob("topreward/*/episode_000003.static.parquet"))) == 1
-    assert stored_controls(in_cache(dataset), controls=["static"]) == {}
-    stored = stored_controls(in_cache(dataset), controls=["static"], output=tmp_path / "mine")
+    assert read_controls(in_cache(dataset)) == {}
+    stored = read_controls(in_cache(dataset), output=tmp_path / "mine")
     assert len(stored["static"]) == 1
 
 

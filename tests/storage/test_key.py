@@ -32,7 +32,7 @@ def test_a_stored_key_is_read_again() -> None:
     ],
 )  # fmt: skip
 def test_what_is_no_key_is_refused(change: dict) -> None:
-    with pytest.raises(ValueError, match="validation error|must be|has the fields"):
+    with pytest.raises(ValueError, match=r"validation error|must be|has the fields"):
         ScoreKey.from_json({**KEY.to_json(), **change})
     with pytest.raises(ValueError, match="a key has the fields vlm, "):
         ScoreKey.from_json({name: value for name, value in KEY.to_json().items() if name != "vlm"})
