@@ -19,7 +19,8 @@ from lerobot_topreward.errors import EpisodeError
 from lerobot_topreward.judging.metrics import mean_defined, rise, voc
 from lerobot_topreward.label.config import LabelConfig
 from lerobot_topreward.label.job import Job, claim_output, open_job
-from lerobot_topreward.label.write import choose_destination, describe_labels, write_rewards
+from lerobot_topreward.label.write import choose_destination, write_rewards
+from lerobot_topreward.publish.card import CardFacts
 from lerobot_topreward.publish.lineage import lineage_of
 from lerobot_topreward.publish.push import PushResult, check_push, push
 from lerobot_topreward.records import Clip, PrefixScores
@@ -123,11 +124,14 @@ def label(config: LabelConfig, *, console: Console) -> Labelled:
 
         scores, static = read_all("none"), read_all("static")
 
-        # Make rewards of it.
+        # Make rewards of it, and bring them to the Hub.
+        provenance = None
         if config.debias == "static" and not outcome.interrupted:
             scores = leave_out_undebiased(scores, static, console=console)
         if scores and not outcome.interrupted:
-            write_rewards(config, job, key, scores, static, shown=sorted(shown), console=console)
+            provenance = write_rewards(
+                config, job, key, scores, static, shown=sorted(shown), console=console
+            )
             if config.debias == "static":
                 console.print(f"debiased             {describe_debiasing(scores, static)}")
         result = Labelled(
@@ -146,8 +150,8 @@ def label(config: LabelConfig, *, console: Console) -> Labelled:
             labelled=result.labelled,
             seconds=round(result.seconds, 3),
         )
-        if config.push_to_hub and scores and not outcome.interrupted:
-            facts = describe_labels(config, job, key, labelled=result.labelled, failed=len(failed))
+        if config.push_to_hub and provenance is not None:
+            facts = CardFacts.of(key, provenance, fps=job.fps, failed=len(failed))
             pushed = push(job.output, choose_destination(config, job), facts=facts)
             result = replace(result, pushed=pushed)
     return replace(result, seconds=time.monotonic() - began)

@@ -1,6 +1,7 @@
 """What labelling writes: rewards as sidecar and columns, and what the Hub is told of them."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from rich.console import Console
 
@@ -8,14 +9,12 @@ from lerobot_topreward import __version__
 from lerobot_topreward.data.dataset import fetch_all_videos
 from lerobot_topreward.label.config import LabelConfig
 from lerobot_topreward.label.job import Job
-from lerobot_topreward.publish.card import CardFacts
 from lerobot_topreward.publish.push import Destination
 from lerobot_topreward.records import PrefixScores
 from lerobot_topreward.rewards import assemble, label_rewards
 from lerobot_topreward.storage.columns import write_columns
 from lerobot_topreward.storage.key import ScoreKey
 from lerobot_topreward.storage.sidecar import SIDECAR_NAME, write_sidecar
-from lerobot_topreward.vlm.prompts import question
 
 
 def write_rewards(
@@ -27,8 +26,11 @@ def write_rewards(
     *,
     shown: Sequence[str],
     console: Console,
-) -> None:
+) -> dict[str, Any]:
     """Turn scores into the rewards of every frame; write the sidecar, the columns or both; `shown` are sizes in words.
+
+    Returns:
+        How the rewards were made, as it is stored with them.
 
     Raises:
         UserError: the output cannot be written; the raw scores are kept.
@@ -42,7 +44,7 @@ def write_rewards(
         static=static if config.debias == "static" else None,
     )
     rewards = assemble(frames.index, frames.episode_index, frames.frame_index, episodes)
-    provenance = {
+    provenance: dict[str, Any] = {
         "version": __version__,
         "dataset": source.repo_id,
         "revision": source.revision,
@@ -59,7 +61,7 @@ def write_rewards(
     if config.write == "sidecar":
         path = job.output / SIDECAR_NAME
         write_sidecar(path, rewards, fingerprint=fingerprint, provenance=provenance)
-        return
+        return provenance
     # What is pushed to the source itself needs no videos: they are on the Hub already.
     to_source = config.push_to_hub and choose_destination(config, job).repo_id == source.repo_id
     if config.other_cameras and not to_source:
@@ -76,6 +78,7 @@ def write_rewards(
         overwrite=config.overwrite,
         console=console,
     )
+    return provenance
 
 
 def choose_destination(config: LabelConfig, job: Job) -> Destination:
@@ -88,28 +91,4 @@ def choose_destination(config: LabelConfig, job: Job) -> Destination:
         private=config.private,
         create_pr=config.create_pr,
         option="--repo-id" if config.hub_repo_id is None else "--hub-repo-id",
-    )
-
-
-def describe_labels(
-    config: LabelConfig, job: Job, key: ScoreKey, *, labelled: int, failed: int
-) -> CardFacts:
-    """Say how the labels were made, for the dataset's card."""
-    return CardFacts(
-        source_repo_id=job.source.repo_id,
-        source_revision=job.source.revision,
-        vlm=key.vlm,
-        vlm_revision=key.vlm_revision,
-        prompt=question("{instruction}"),
-        camera=job.camera,
-        schedule=key.schedule,
-        normalize=config.normalize,
-        scale=config.scale,
-        debias=config.debias,
-        horizon=job.horizon,
-        fps=job.fps,
-        version=__version__,
-        labelled=labelled,
-        failed=failed,
-        total=job.source.meta.total_episodes,
     )

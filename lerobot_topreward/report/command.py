@@ -139,7 +139,7 @@ def _make_page(
     columns = ["scaled within each episode"] if normalize == "episode" else []
     if dataset.debias == "static" and not debiased:
         columns.append("beyond what the first frame repeated earns")
-    rules = config.rules.in_force().named
+    rules = config.rules.with_default().named
     page = Page(
         title=config.title or dataset.source.repo_id,
         dataset=dataset.source.repo_id,
