@@ -7,7 +7,7 @@ has to fall. The swapped instruction is never carried out, so its reward has to 
 
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -189,76 +189,68 @@ def verdict(summary: ControlSummary) -> str:
     """Say in a sentence what a control says of the reward."""
     # Curves rise where the lower end of their mean rise is above zero, or where there is no
     # interval, the mean itself.
-    rise = "prob_rise" if summary.scale == "prob" else "rise"
-    risen = getattr(summary.real, f"{rise}_interval")[0]
-    risen = getattr(summary.real, rise) if np.isnan(risen) else risen
-    if np.isnan(summary.share) or not risen > 0:
+    name = "prob_rise" if summary.scale == "prob" else "rise"
+    risen = getattr(summary.real, f"{name}_interval")[0]
+    risen = getattr(summary.real, name) if np.isnan(risen) else risen
+    share, words = summary.share, rise_in_words(summary.share)
+    explains_most = share >= MOST and summary.other.voc >= ORDERED
+    if np.isnan(share) or not risen > 0:
         sentence = (
             "The curves of the real videos do not rise, so there is nothing to compare: this "
             "reward shows no progress. Try another --camera, a larger --vlm or a clearer "
             "--instruction."
         )
+    elif summary.control == "static":
+        shown = f"the first frame repeated {words}"
+        prob = " or --scale prob" if summary.scale == "log-prob" else ""
+        if share < LITTLE:
+            sentence = f"Time alone explains little of this curve: {shown}."
+        elif explains_most:
+            sentence = (
+                f"Time alone explains most of this curve: {shown}. Do not weight with it; try "
+                f"--debias static, a larger --vlm{prob}."
+            )
+        else:
+            sentence = (
+                f"Time alone explains a part of this curve: {shown}. --debias static takes that "
+                "part away."
+            )
+    elif summary.control == "reversed":
+        shown = f"Played backwards the curve {words}, where it should fall"
+        if share <= -LITTLE:
+            sentence = (
+                f"Played backwards the curve falls, by {_percent(-share)} of what it rises "
+                "forwards, as it should: the reward follows what is seen."
+            )
+        elif share < LITTLE:
+            sentence = (
+                "Played backwards the curve neither rises nor falls much: the order of the images "
+                "counts, and a success that is undone is only in part taken back."
+            )
+        elif explains_most:
+            sentence = (
+                f"{shown}: the order of the images hardly counts for this model. Do not weight "
+                "with it; try a larger --vlm."
+            )
+        else:
+            sentence = f"{shown}: the order of the images counts only in part."
     else:
-        sentence = _SENTENCES[summary.control](summary)
+        above = f"the true task ends higher in {_percent(summary.real_above)} of the episodes"
+        shown = f"asked about another task the curve {words}, and {above}"
+        if share < LITTLE and summary.real_above >= CLEARLY_ABOVE:
+            sentence = f"The model reads the instruction: {shown}."
+        elif share >= MOST and summary.real_above < CLEARLY_ABOVE:
+            sentence = (
+                f"The model does not read the instruction: {shown}. Its reward says that something "
+                "is done, not that the task is. Where the two tasks look alike, ask a different "
+                "one with --swapped-instruction; else try a clearer --instruction or a larger "
+                "--vlm."
+            )
+        else:
+            sentence = f"The model reads the instruction only in part: {shown}."
     few = f" (Only {summary.episodes} episodes: a hint, no more.)" if summary.episodes < FEW else ""
     return sentence + few
 
 
-def _static(summary: ControlSummary) -> str:
-    shown = f"the first frame repeated {rise_in_words(summary.share)}"
-    if summary.share < LITTLE:
-        return f"Time alone explains little of this curve: {shown}."
-    if summary.share >= MOST and summary.other.voc >= ORDERED:
-        prob = " or --scale prob" if summary.scale == "log-prob" else ""
-        return (
-            f"Time alone explains most of this curve: {shown}. Do not weight with it; try --debias "
-            f"static, a larger --vlm{prob}."
-        )
-    return (
-        f"Time alone explains a part of this curve: {shown}. --debias static takes that part away."
-    )
-
-
-def _reversed(summary: ControlSummary) -> str:
-    if summary.share <= -LITTLE:
-        return (
-            f"Played backwards the curve falls, by {_percent(-summary.share)} of what it rises "
-            "forwards, as it should: the reward follows what is seen."
-        )
-    if summary.share < LITTLE:
-        return (
-            "Played backwards the curve neither rises nor falls much: the order of the images "
-            "counts, and a success that is undone is only in part taken back."
-        )
-    shown = f"Played backwards the curve {rise_in_words(summary.share)}, where it should fall"
-    if summary.share >= MOST and summary.other.voc >= ORDERED:
-        return (
-            f"{shown}: the order of the images hardly counts for this model. Do not weight with "
-            "it; try a larger --vlm."
-        )
-    return f"{shown}: the order of the images counts only in part."
-
-
-def _swapped(summary: ControlSummary) -> str:
-    above = f"the true task ends higher in {_percent(summary.real_above)} of the episodes"
-    shown = f"asked about another task the curve {rise_in_words(summary.share)}, and {above}"
-    if summary.share < LITTLE and summary.real_above >= CLEARLY_ABOVE:
-        return f"The model reads the instruction: {shown}."
-    if summary.share >= MOST and summary.real_above < CLEARLY_ABOVE:
-        return (
-            f"The model does not read the instruction: {shown}. Its reward says that something is "
-            "done, not that the task is. Where the two tasks look alike, ask a different one with "
-            "--swapped-instruction; else try a clearer --instruction or a larger --vlm."
-        )
-    return f"The model reads the instruction only in part: {shown}."
-
-
 def _percent(share: float) -> str:
     return f"{round(100 * share)}%"
-
-
-_SENTENCES: dict[str, Callable[[ControlSummary], str]] = {
-    "static": _static,
-    "reversed": _reversed,
-    "swapped": _swapped,
-}

@@ -67,7 +67,7 @@ def label(config: LabelConfig, *, console: Console) -> Labelled:
     """Label a dataset; see `LabelConfig`.
 
     Raises:
-        UserError: something that the user can mend; whatever was scored is kept.
+        UserError: something that the user can fix; whatever was scored is kept.
     """
     began = time.monotonic()
     resolve_device(config.vlm.device)

@@ -33,13 +33,7 @@ def write_run(folder: Path, key: ScoreKey, run: Mapping[str, Any]) -> None:
 
 
 def describe_lineage(dataset: str, fingerprint: str, recordings: Sequence[str]) -> dict[str, Any]:
-    """Describe whose scores and labels these are, so that it is known after the dataset changed.
-
-    Args:
-        dataset: its name, for people.
-        fingerprint: the dataset's.
-        recordings: fingerprints of its recordings, see `fingerprints.Fingerprints`.
-    """
+    """Describe whose scores and labels these are, by a dataset's name and its `Fingerprints`."""
     prints = sorted({recording[:16] for recording in recordings} - {_NO_VALUES})
     return {"dataset": dataset, "fingerprint": fingerprint, "recordings": prints}
 
@@ -49,11 +43,7 @@ def check_lineage(
 ) -> bool:
     """Tell whether an output holds scores or labels of a dataset, and refuse those of another.
 
-    Args:
-        output: the folder.
-        dataset: see `describe_lineage`.
-        fingerprint: see `describe_lineage`.
-        recordings: see `describe_lineage`.
+    One recording in common makes it the same dataset, whatever was added or corrected since.
 
     Raises:
         UserError: it is another dataset's, or does not say whose it is.

@@ -92,9 +92,9 @@ def list_shards(
         episodes: their segments, in the order of time; those without any are left out.
         controls: "none" or any of `scorer.CONTROLS`.
         fingerprints: of all episodes of the dataset.
-        videos: prints of their videos, by episode, as far as they are here.
-        swapped: the other instruction that "swapped" asks, by the dataset's own. Episodes of which
-            a segment has none are left out. Without it, shards of any other instruction are read.
+        videos: prints of their videos, as far as they are here.
+        swapped: the instruction that "swapped" asks, by the dataset's own. An episode with a
+            segment that has none is left out. Without it, shards of any instruction are read.
     """
     shards = []
     for episode, segments in episodes.items():
@@ -126,11 +126,7 @@ class Store:
         return self.folder / f"episode_{episode:06d}{suffix}.parquet"
 
     def write(self, shard: Shard, scores: Sequence[PrefixScores]) -> None:
-        """Write a shard, whole or not at all.
-
-        Args:
-            shard: the episode as it was scored.
-            scores: of every segment, in their order.
+        """Write the scores of every segment, in their order, whole or not at all.
 
         Raises:
             UserError: the disk is full.
@@ -213,9 +209,6 @@ class Store:
         Args:
             fingerprints: of all episodes.
             videos: prints of their videos, by episode, as far as they are here.
-
-        Raises:
-            UserError: the disk is full.
         """
         episodes: dict[str, list[int]] = defaultdict(list)
         for episode, fingerprint in enumerate(fingerprints):
