@@ -13,8 +13,8 @@ from rich.console import Console
 
 from lerobot_topreward import __version__
 from lerobot_topreward.config import as_json
-from lerobot_topreward.data.dataset import fetch_videos, find_video, segments
-from lerobot_topreward.data.fingerprints import video_prints
+from lerobot_topreward.data.dataset import Source, fetch_videos, find_video, segments
+from lerobot_topreward.data.video_prints import video_prints
 from lerobot_topreward.errors import EpisodeError
 from lerobot_topreward.judging.metrics import mean_defined, rise, voc
 from lerobot_topreward.label.config import LabelConfig
@@ -72,20 +72,21 @@ def label(config: LabelConfig, *, console: Console) -> Labelled:
     began = time.monotonic()
     resolve_device(config.vlm.device)
     job = open_job(config)
-    source, total = job.source, job.source.meta.total_episodes
+    source = job.source
+    fps, total = float(source.meta.fps), source.meta.total_episodes
     if config.push_to_hub:
-        check_push(choose_destination(config, job), ours=lineage_of(source, job.fingerprints))
+        check_push(choose_destination(config, job), ours=lineage_of(source))
     identity = identify(config.vlm)
     key = ScoreKey.pin(config.scoring, identity, camera=job.camera)
     with claim_output(job, overwrite=config.overwrite):
         fetch_videos(source, job.camera, list(job.segments))
-        prints = video_prints(source, job.frames, camera=job.camera, episodes=range(total))
-        known = {"fingerprints": job.fingerprints.episodes, "videos": prints}
-        store = open_store(job.output, key, fps=job.fps)
+        prints = video_prints(source, camera=job.camera, episodes=range(total))
+        known = {"fingerprints": source.fingerprints.episodes, "videos": prints}
+        store = open_store(job.output, key, fps=fps)
         run_file = store.folder / "run.json"
         before = read_run(run_file) if run_file.is_file() else None
-        if before is not None and before.get("fingerprint") != job.fingerprints.dataset:
-            store.renumber(job.fingerprints.episodes, prints)
+        if before is not None and before.get("fingerprint") != source.fingerprints.dataset:
+            store.renumber(source.fingerprints.episodes, prints)
 
         # List what is wanted and see what the store has.
         wanted = list_shards(job.segments, config.controls, **known)
@@ -100,7 +101,7 @@ def label(config: LabelConfig, *, console: Console) -> Labelled:
         # Score the rest.
         sizes = (before or {}).get("shown")
         shown = {s for s in sizes if isinstance(s, str)} if isinstance(sizes, list) else set()
-        record = _describe_run(config, job)
+        record = _describe_run(config, source)
 
         def write_state(state: str, **more: Any) -> None:
             failures = {str(episode): reason for episode, reason in failed.items()}
@@ -118,7 +119,7 @@ def label(config: LabelConfig, *, console: Console) -> Labelled:
         # Read everything back, what earlier runs scored of other episodes included.
         def read_all(control: str) -> list[PrefixScores]:
             there = [i for i in range(total) if store.path(i, control).exists()]
-            cut = segments(source, job.frames, there, instruction=key.instruction)
+            cut = segments(source, there, instruction=key.instruction)
             shards = list_shards(cut, [control], **known)
             return [score for shard in shards for score in store.read(shard) or []]
 
@@ -151,7 +152,7 @@ def label(config: LabelConfig, *, console: Console) -> Labelled:
             seconds=round(result.seconds, 3),
         )
         if config.push_to_hub and provenance is not None:
-            facts = CardFacts.of(key, provenance, fps=job.fps, failed=len(failed))
+            facts = CardFacts.of(key, provenance, fps=fps, failed=len(failed))
             pushed = push(job.output, choose_destination(config, job), facts=facts)
             result = replace(result, pushed=pushed)
     return replace(result, seconds=time.monotonic() - began)
@@ -169,14 +170,13 @@ def _find_unusable(job: Job, todo: Sequence[Shard]) -> dict[int, str]:
     return found
 
 
-def _describe_run(config: LabelConfig, job: Job) -> dict[str, Any]:
+def _describe_run(config: LabelConfig, source: Source) -> dict[str, Any]:
+    fingerprints = source.fingerprints
     options = as_json(config)
     scoring = options.pop("scoring")
     return {
-        **describe_lineage(
-            job.source.repo_id, job.fingerprints.dataset, job.fingerprints.recordings
-        ),
-        "revision": job.source.revision,
+        **describe_lineage(source.repo_id, fingerprints.dataset, fingerprints.recordings),
+        "revision": source.revision,
         "version": __version__,
         "python": sys.version.split()[0],
         "config": {**options, **scoring},

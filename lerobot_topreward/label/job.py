@@ -5,14 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lerobot_topreward.data.dataset import (
-    FrameTable,
-    Source,
-    frame_table,
-    open_source,
-    segments,
-)
-from lerobot_topreward.data.fingerprints import Fingerprints, read_fingerprints
+from lerobot_topreward.data.dataset import Source, open_source, segments
 from lerobot_topreward.data.selection import parse_episodes, resolve_camera
 from lerobot_topreward.errors import EpisodeError, UserError
 from lerobot_topreward.files.atomic import output_lock
@@ -20,7 +13,7 @@ from lerobot_topreward.files.transaction import WORK_FOLDER, finish_interrupted
 from lerobot_topreward.label.config import LabelConfig
 from lerobot_topreward.records import Segment
 from lerobot_topreward.storage.columns import check_output
-from lerobot_topreward.storage.label_columns import edited_since
+from lerobot_topreward.storage.labels import explain_edit
 from lerobot_topreward.storage.reader import default_output
 from lerobot_topreward.storage.sidecar import SIDECAR_NAME, dataset_of, fingerprint_of
 
@@ -31,11 +24,8 @@ class Job:
 
     source: Source
     camera: str  # feature key
-    frames: FrameTable
     segments: Mapping[int, list[Segment] | EpisodeError]  # of the episodes asked for
-    fingerprints: Fingerprints
     output: Path
-    fps: float  # the dataset's clock, Hz
     horizon: int  # the advantage's span, in frames of the dataset, at least one
 
 
@@ -49,11 +39,9 @@ def open_job(config: LabelConfig) -> Job:
     camera = resolve_camera(source.meta, config.scoring.camera)
     total = source.meta.total_episodes
     episodes = parse_episodes(config.episodes, total=total, max_episodes=config.max_episodes)
-    frames = frame_table(source)
-    cut = segments(source, frames, episodes, instruction=config.scoring.instruction)
-    fingerprints = read_fingerprints(source, frames)
+    cut = segments(source, episodes, instruction=config.scoring.instruction)
     if config.output is None and not config.in_place and source.revision is None:
-        _refuse_edited_copy(source, fingerprints)
+        _refuse_edited_copy(source)
     output = default_output(source)
     if config.in_place:
         output = source.root
@@ -63,20 +51,19 @@ def open_job(config: LabelConfig) -> Job:
             raise UserError(
                 f"--output {config.output} is the dataset itself; use --in-place to label it there"
             )
-    fps = float(source.meta.fps)
-    horizon = max(1, round(config.horizon * fps))
-    return Job(source, camera, frames, cut, fingerprints, output, fps, horizon)
+    horizon = max(1, round(config.horizon * float(source.meta.fps)))
+    return Job(source, camera, cut, output, horizon)
 
 
-def _refuse_edited_copy(source: Source, fingerprints: Fingerprints) -> None:
+def _refuse_edited_copy(source: Source) -> None:
     """Refuse what was recorded into a labelled copy: a copy of the copy would know no scores."""
     sidecar = source.root / SIDECAR_NAME
-    made_for = fingerprint_of(sidecar)
-    if made_for in (None, fingerprints.dataset) or dataset_of(sidecar) in (None, source.repo_id):
-        return
-    raise UserError(
-        f"{edited_since(source, sidecar)}. To score this folder anew all the same, name an --output"
-    )
+    made_for, name = fingerprint_of(sidecar), dataset_of(sidecar)
+    if made_for not in (None, source.fingerprints.dataset) and name not in (None, source.repo_id):
+        raise UserError(
+            f"{explain_edit(source, sidecar)}. To score this folder anew all the same, name an "
+            "--output"
+        )
 
 
 @contextmanager
@@ -91,9 +78,9 @@ def claim_output(job: Job, *, overwrite: bool) -> Iterator[None]:
         check_output(
             job.source.root,
             job.output,
-            fingerprint=job.fingerprints.dataset,
+            fingerprint=job.source.fingerprints.dataset,
             dataset=job.source.repo_id,
-            recordings=job.fingerprints.recordings,
+            recordings=job.source.fingerprints.recordings,
             overwrite=overwrite,
         )
 

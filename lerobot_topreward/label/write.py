@@ -6,12 +6,12 @@ from typing import Any
 from rich.console import Console
 
 from lerobot_topreward import __version__
-from lerobot_topreward.data.dataset import fetch_all_videos
+from lerobot_topreward.data.dataset import fetch_videos
 from lerobot_topreward.label.config import LabelConfig
 from lerobot_topreward.label.job import Job
 from lerobot_topreward.publish.push import Destination
 from lerobot_topreward.records import PrefixScores
-from lerobot_topreward.rewards import assemble, label_rewards
+from lerobot_topreward.rewards import label_rewards
 from lerobot_topreward.storage.columns import write_columns
 from lerobot_topreward.storage.key import ScoreKey
 from lerobot_topreward.storage.sidecar import SIDECAR_NAME, write_sidecar
@@ -35,15 +35,15 @@ def write_rewards(
     Raises:
         UserError: the output cannot be written; the raw scores are kept.
     """
-    source, frames = job.source, job.frames
-    episodes = label_rewards(
+    source = job.source
+    rewards = label_rewards(
         scores,
+        source.frames.episode_index,
         horizon=job.horizon,
         normalize=config.normalize,
         scale=config.scale,
         static=static if config.debias == "static" else None,
     )
-    rewards = assemble(frames.index, frames.episode_index, frames.frame_index, episodes)
     provenance: dict[str, Any] = {
         "version": __version__,
         "dataset": source.repo_id,
@@ -57,7 +57,7 @@ def write_rewards(
         "episodes_labelled": len({score.segment.episode_index for score in scores}),
         "episodes_total": source.meta.total_episodes,
     }
-    fingerprint = job.fingerprints.dataset
+    fingerprint = source.fingerprints.dataset
     if config.write == "sidecar":
         path = job.output / SIDECAR_NAME
         write_sidecar(path, rewards, fingerprint=fingerprint, provenance=provenance)
@@ -65,14 +65,14 @@ def write_rewards(
     # What is pushed to the source itself needs no videos: they are on the Hub already.
     to_source = config.push_to_hub and choose_destination(config, job).repo_id == source.repo_id
     if config.other_cameras and not to_source:
-        fetch_all_videos(source)
+        fetch_videos(source)
     write_columns(
         source.root,
         rewards,
         job.output,
         fingerprint=fingerprint,
         provenance=provenance,
-        recordings=job.fingerprints.recordings,
+        recordings=source.fingerprints.recordings,
         sidecar=config.write == "both",
         link_videos=config.link_videos,
         overwrite=config.overwrite,

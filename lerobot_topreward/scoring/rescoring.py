@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lerobot_topreward.data.dataset import fetch_videos
-from lerobot_topreward.data.fingerprints import video_prints
+from lerobot_topreward.data.video_prints import video_prints
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.files.atomic import output_lock
 from lerobot_topreward.files.transaction import WORK_FOLDER
@@ -42,15 +42,14 @@ def list_labelled_shards(
     return list_shards(
         segments,
         controls,
-        fingerprints=dataset.fingerprints.episodes,
+        fingerprints=dataset.source.fingerprints.episodes,
         videos=_print_videos(dataset, list(segments)),
         swapped=swapped,
     )
 
 
 def _print_videos(dataset: LabelledDataset, episodes: Sequence[int]) -> dict[int, str]:
-    camera = dataset.key.camera
-    return video_prints(dataset.source, dataset.frames, camera=camera, episodes=episodes)
+    return video_prints(dataset.source, camera=dataset.key.camera, episodes=episodes)
 
 
 def find_stores(dataset: LabelledDataset, output: Path | None) -> list[Store]:
@@ -81,8 +80,8 @@ def claim_store(dataset: LabelledDataset, store: Store) -> Iterator[None]:
             check_lineage(
                 output,
                 dataset=dataset.source.repo_id,
-                fingerprint=dataset.fingerprint,
-                recordings=dataset.fingerprints.recordings,
+                fingerprint=dataset.source.fingerprints.dataset,
+                recordings=dataset.source.fingerprints.recordings,
             )
             open_store(output, dataset.key, fps=dataset.fps)
         yield
