@@ -36,23 +36,13 @@ from lerobot_topreward.errors import UserError
 
 RepoType = Literal["dataset", "model"]
 
-_CONVERT = "python -m lerobot.scripts.convert_dataset_v21_to_v30 --repo-id="
 _WAITS_S = (1, 2, 4, 8)  # before the tries after the first
-_LONGEST_WAIT_S = (
-    300  # the Hub's window for rate limits is 300 s; after a longer wait run again instead
-)
+_LONGEST_WAIT_S = 300  # the Hub's window for rate limits; after a longer wait run again instead
 _BUSY = (408, 429, 500, 502, 503, 504)  # those that huggingface_hub retries, where it does
 _CUT = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
-_NO_DISK = (
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.EEXIST,
-    errno.ENOTDIR,
-    errno.EISDIR,
-    errno.ENOSPC,
-    errno.EDQUOT,
-)
+_NO_FOLDER = (PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError)
+_NO_DISK = (errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+_TRIED = f"{len(_WAITS_S) + 1} tries over {sum(_WAITS_S)} s or more"
 
 
 class _Client(httpx.Client):
@@ -66,9 +56,9 @@ class _Client(httpx.Client):
         self, request: httpx.Request, *, stream: bool = False, **options: Any
     ) -> httpx.Response:
         """Send a request, again where that can help."""
-        asked = request.extensions.get("timeout", {})
+        given = request.extensions.get("timeout", {})
         request.extensions["timeout"] = self.timeout.as_dict() | {
-            part: seconds for part, seconds in asked.items() if seconds is not None
+            part: seconds for part, seconds in given.items() if seconds is not None
         }
         # HEAD is how huggingface_hub finds out, quickly, whether to use its cache instead; a file
         # that is streamed has to be rewound. It sends both again itself.
@@ -83,7 +73,7 @@ class _Client(httpx.Client):
             else:
                 if not _may_repeat(request, response.status_code):
                     return response
-                wait = max(wait, _asked_wait(response))
+                wait = max(wait, _requested_wait(response))
                 if wait > _LONGEST_WAIT_S:
                     hf_raise_for_status(response)
                 response.close()
@@ -99,9 +89,6 @@ class _Client(httpx.Client):
         return response
 
 
-_TRIED = f"{len(_WAITS_S) + 1} tries over {sum(_WAITS_S)} s or more"
-
-
 def _may_repeat(request: httpx.Request, status: int | None) -> bool:
     """Whether a request that was answered so, or was cut off (None), can do no harm again."""
     if "/commit/" in request.url.path and "create_pr" in request.url.params:
@@ -109,12 +96,12 @@ def _may_repeat(request: httpx.Request, status: int | None) -> bool:
     return status is None or status in _BUSY
 
 
-def _asked_wait(response: httpx.Response) -> int:
+def _requested_wait(response: httpx.Response) -> int:
     limit = parse_ratelimit_headers(response.headers)
     if response.status_code == 429 and limit is not None and limit.remaining == 0:
         return limit.reset_in_seconds + 1  # the Hub rounds down
-    asked = response.headers.get("Retry-After", "").strip()
-    return int(asked[:9]) if asked.isdecimal() else 0  # Python refuses thousands of digits
+    seconds = response.headers.get("Retry-After", "").strip()
+    return int(seconds[:9]) if seconds.isdecimal() else 0  # Python refuses thousands of digits
 
 
 def limit_waiting(*, limit_s: float = 60) -> None:
@@ -143,7 +130,7 @@ def translate_errors(
     Args:
         repo_id: The repository that is read or written inside the block.
         option: The command-line option that named it; the message begins with it.
-        revision: The branch, tag or commit asked for, if any.
+        revision: The branch, tag or commit that was asked for, if any.
         repo_type: What the repository is said to be.
 
     Raises:
@@ -157,29 +144,24 @@ def translate_errors(
     except UserError:
         raise
     except Exception as error:
+        chain: list[BaseException] = []
+        link: BaseException | None = error
+        while link is not None and link is not handled and link not in chain:
+            chain.append(link)
+            link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
         # Libraries wrap the Hub's errors (transformers in OSError, uploads in RuntimeError) and the
         # innermost one says most: a file missing from the cache is there because of it.
-        for link in reversed(_chain(error, until=handled)):
-            advice = _access(link, repo_id=repo_id, revision=revision, repo_type=repo_type)
-            advice = advice or _connection(link, repo_id=repo_id) or _disk(link, repo_id=repo_id)
+        for link in reversed(chain):
+            advice = _advise(link, repo_id, revision, repo_type)
             if advice is None and repo_type == "dataset":
-                advice = _format_version(link, repo_id=repo_id) or _garbled(link, repo_id=repo_id)
+                advice = _advise_on_format(link, repo_id) or _advise_on_answer(link, repo_id)
             if advice is not None:
                 raise UserError(f"{option} {advice}") from error
         raise
 
 
-def _chain(error: BaseException, *, until: BaseException | None) -> list[BaseException]:
-    links: list[BaseException] = []
-    link: BaseException | None = error
-    while link is not None and link is not until and link not in links:
-        links.append(link)
-        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
-    return links
-
-
-def _access(
-    error: BaseException, *, repo_id: str, revision: str | None, repo_type: RepoType
+def _advise(
+    error: BaseException, repo_id: str, revision: str | None, repo_type: RepoType
 ) -> str | None:
     where = f"{constants.ENDPOINT}/{'datasets/' if repo_type == 'dataset' else ''}{repo_id}"
     match error:
@@ -201,58 +183,17 @@ def _access(
                 "account that may read it: hf auth login"
             )
         case RevisionNotFoundError():
-            asked = "" if revision is None else f" {revision!r}"
+            name = "" if revision is None else f" {revision!r}"
             return (
                 f"must be read at a branch, tag or commit that exists; {repo_id!r} has no such "
-                f"revision{asked}. Its branches and tags are listed at {where}/tree/main"
+                f"revision{name}. Its branches and tags are listed at {where}/tree/main"
             )
         case DisabledRepoError():
             return f"must name a {repo_type} in service; the Hub has disabled {repo_id!r}."
         case LocalTokenNotFoundError():
             return "needs a token for the Hub and none was found. Log in: hf auth login"
         case HfHubHTTPError():
-            return _status(error, repo_id=repo_id)
-    return None
-
-
-def _status(error: HfHubHTTPError, *, repo_id: str) -> str | None:
-    status = error.response.status_code
-    if status == 401:
-        return (
-            f"needs a valid token and the Hub refused yours for {repo_id!r} (401). It may have "
-            "expired: log in again with hf auth login, or fix HF_TOKEN"
-        )
-    if status == 403:
-        return (
-            f"needs a token that may do this to {repo_id!r} and the Hub forbade it (403). Take a "
-            "token with write access to its owner, or name a repository of your own"
-        )
-    tried = f", {_TRIED}" if _may_repeat(error.response.request, status) else ""
-    if status == 429:
-        return (
-            f"reached the Hub's rate limit at {repo_id!r} (429{tried}). Wait some minutes and run "
-            "again; logging in (hf auth login) raises the limit"
-        )
-    if status >= 500:
-        return f"needs the Hub, and it answered {status} for {repo_id!r}{tried}. Run again later"
-    reason = " ".join((error.server_message or error.response.reason_phrase).split())[:200]
-    return f"was refused by the Hub for {repo_id!r}: {reason} ({status}). {_ADVICE.get(status, _REPORT)}"
-
-
-_REPORT = (
-    "Run again; if that does not help, look at the repository's page and status.huggingface.co"
-)
-_ADVICE = {
-    404: "The repository, its branch or a file of it has gone: look there, then run again",
-    409: "Somebody changed it at the same time: run again",
-    412: "Somebody changed it at the same time: run again",
-    413: "It is too much for one request: push fewer episodes, or ask Hugging Face",
-    416: "The file changed while it was read: run again",
-}
-
-
-def _connection(error: BaseException, *, repo_id: str) -> str | None:
-    match error:
+            return _advise_on_status(error, repo_id)
         case OfflineModeIsEnabled():
             return (
                 f"{repo_id!r} is not (completely) on this machine and HF_HUB_OFFLINE forbids "
@@ -272,34 +213,58 @@ def _connection(error: BaseException, *, repo_id: str) -> str | None:
             )
         case EntryNotFoundError():
             return f"{repo_id!r} lacks a file that is needed: {str(error).strip()}"
+        case OSError():
+            # Where the cache's folder cannot be made, as below /proc, it is reported as missing.
+            # So is every file that was only looked for in the cache: those are not a problem.
+            missing = error.filename if error.errno == errno.ENOENT else None
+            homeless = missing is not None and Path(constants.HF_HOME).is_relative_to(missing)
+            if isinstance(error, _NO_FOLDER) or error.errno in _NO_DISK or homeless:
+                return (
+                    f"{repo_id!r} cannot be stored in the cache: "
+                    f"{error.filename or constants.HF_HOME}: {error.strerror}. Make room, or name "
+                    "another folder in HF_HOME"
+                )
     return None
 
 
-def _disk(error: BaseException, *, repo_id: str) -> str | None:
-    if not isinstance(error, OSError):
-        return None
-    # What cannot be made below /proc is missing, and so is what was only looked for in the cache:
-    # the first is the home itself, or a folder around it.
-    missing = error.filename if error.errno == errno.ENOENT else None
-    homeless = missing is not None and Path(constants.HF_HOME).is_relative_to(missing)
-    if error.errno not in _NO_DISK and not homeless:
-        return None
-    return (
-        f"{repo_id!r} cannot be stored in the cache: {error.filename or constants.HF_HOME}: "
-        f"{error.strerror}. Make room, or name another folder in HF_HOME"
-    )
+_STATUS = {  # {at} is the repository, {tried} how often it was tried
+    401: "needs a valid token and the Hub refused yours for {at} (401). It may have expired: log in "
+    "again with hf auth login, or fix HF_TOKEN",
+    403: "needs a token that may do this to {at} and the Hub forbade it (403). Take a token with "
+    "write access to its owner, or name a repository of your own",
+    429: "reached the Hub's rate limit at {at} (429{tried}). Wait some minutes and run again; "
+    "logging in (hf auth login) raises the limit",
+}
+_REFUSAL = {
+    404: "The repository, its branch or a file of it has gone: look there, then run again",
+    409: "Somebody changed it at the same time: run again",
+    412: "Somebody changed it at the same time: run again",
+    413: "It is too much for one request: push fewer episodes, or ask Hugging Face",
+    416: "The file changed while it was read: run again",
+}
+_RUN_AGAIN = (
+    "Run again; if that does not help, look at the repository's page and status.huggingface.co"
+)
 
 
-def _garbled(error: BaseException, *, repo_id: str) -> str | None:
-    # What huggingface_hub stumbles over when an answer is not what it expects.
-    if not isinstance(
-        error, ValueError | TypeError | LookupError | AttributeError | AssertionError
-    ):
-        return None
-    modules = [
-        str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)
-    ]
-    if not any(name.startswith("huggingface_hub.") for name in modules):
+def _advise_on_status(error: HfHubHTTPError, repo_id: str) -> str:
+    status = error.response.status_code
+    tried = f", {_TRIED}" if _may_repeat(error.response.request, status) else ""
+    if status in _STATUS:
+        return _STATUS[status].format(at=repr(repo_id), tried=tried)
+    if status >= 500:
+        return f"needs the Hub, and it answered {status} for {repo_id!r}{tried}. Run again later"
+    reason = " ".join((error.server_message or error.response.reason_phrase).split())[:200]
+    advice = _REFUSAL.get(status, _RUN_AGAIN)
+    return f"was refused by the Hub for {repo_id!r}: {reason} ({status}). {advice}"
+
+
+def _advise_on_answer(error: BaseException, repo_id: str) -> str | None:
+    """Recognize what huggingface_hub raises when an answer is not what it expects."""
+    kinds = ValueError | TypeError | LookupError | AttributeError | AssertionError
+    frames = traceback.walk_tb(error.__traceback__)
+    modules = [str(frame.f_globals.get("__name__")) for frame, _ in frames]
+    if not isinstance(error, kinds) or not any(m.startswith("huggingface_hub.") for m in modules):
         return None
     what = " ".join(str(error).split())[:200]
     return (
@@ -308,7 +273,7 @@ def _garbled(error: BaseException, *, repo_id: str) -> str | None:
     )
 
 
-def _format_version(error: BaseException, *, repo_id: str) -> str | None:
+def _advise_on_format(error: BaseException, repo_id: str) -> str | None:
     from lerobot.datasets.utils import CompatibilityError, ForwardCompatibilityError
 
     rule = f"must name a dataset of LeRobot's format v3; {repo_id!r} is "
@@ -316,7 +281,8 @@ def _format_version(error: BaseException, *, repo_id: str) -> str | None:
         case ForwardCompatibilityError():
             return f"{rule}newer than the installed lerobot reads. Upgrade lerobot"
         case CompatibilityError():
-            return f"{rule}v2.1. Convert it: {_CONVERT}{repo_id}"
+            convert = "python -m lerobot.scripts.convert_dataset_v21_to_v30"
+            return f"{rule}v2.1. Convert it: {convert} --repo-id={repo_id}"
         # LeRobot raises these two bare; see BackwardCompatibilityError and get_safe_version in
         # https://github.com/huggingface/lerobot/blob/main/src/lerobot/datasets/utils.py
         case NotImplementedError() if "Contact the maintainer" in str(error):

@@ -107,7 +107,7 @@ def _compare(source: Source, ours: Lineage, *, for_labels: bool) -> str | None:
         return None
     is_earlier = for_labels or labelled is not None
     if is_earlier and ours.recordings is None:
-        return None  # nobody can know before it is made
+        return None  # not known before it is made
     theirs = lineage_of(source)
     if theirs.fingerprint == ours.fingerprint:
         return None
