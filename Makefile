@@ -6,7 +6,7 @@ all_extras := dev sim train viz docs
 # The tests of one file stay in one process: they share what is slow to make.
 parallel := -n 2 --dist loadfile
 
-.PHONY: help demo test test-slow test-all attack lint style types docs format smoke constraints clean
+.PHONY: help demo test test-slow test-all attack lint style types page docs format smoke constraints clean
 
 help:
 	@echo "make demo         label the SO-101 dataset that comes with the project; see demo-output/"
@@ -14,7 +14,7 @@ help:
 	@echo "make test-slow    the others: simulation, training, the built wheel"
 	@echo "make test-all     both"
 	@echo "make attack       every attack that docs/reliability.md counts, with its count"
-	@echo "make lint         ruff and pyright, as in CI"
+	@echo "make lint         ruff, pyright and, where npx is, ESLint; as in CI"
 	@echo "make docs         build the site into build/site; a warning fails"
 	@echo "make format       let ruff rewrite what it can"
 	@echo "make smoke        build sdist and wheel, try the wheel in a fresh environment"
@@ -41,7 +41,7 @@ attack:
 	@scripts/setup.sh $(all_extras)
 	$(bin)/python -m pytest $(parallel) -q -rs tests/attack
 
-lint: style types
+lint: style types page
 
 style:
 	@scripts/setup.sh dev
@@ -54,6 +54,10 @@ types:
 	rm -rf build
 	$(bin)/python -m pip install --quiet --no-deps --no-build-isolation --target build/types .
 	$(bin)/pyright
+
+page:
+	@if command -v npx >/dev/null; then npx --yes eslint@9 lerobot_topreward/report/page; \
+	else echo "no npx (Node.js): the JavaScript of the report's page is not linted"; fi
 
 docs:
 	@scripts/setup.sh $(all_extras)

@@ -31,7 +31,7 @@ from lerobot_topreward.storage.store import ScoreKey
 
 CAMERA = "observation.images.front"
 TASKS = ("put the red block in the box", "open the drawer", "stack the cups")
-WAYS = ("none", "strip", "inline")
+WAYS = ("none", "strip")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +92,9 @@ def record(config: BenchmarkConfig, root: Path) -> None:
         whole = Segment(episode % len(lengths), 0, lengths[episode % len(lengths)], "")
         fps = float(demo.meta.fps)
         clip = read_clip(demo, camera=CAMERA, segment=whole, sample_fps=fps, final_frame=True)
-        large = [np.asarray(Image.fromarray(one).resize((width, height))) for one in clip.frames]
+        large = [
+            np.asarray(Image.fromarray(frame).resize((width, height))) for frame in clip.frames
+        ]
         frames = round(config.seconds * config.fps)
         for frame in range(frames):
             image = large[frame * len(large) // frames] + grain[rng.integers(len(grain))]

@@ -18,10 +18,10 @@ from lerobot_topreward.evaluate.summary import (
     GroupSummary,
     GvlSummary,
     SuccessSummary,
-    summarise,
-    summarise_debias,
-    summarise_gvl,
-    summarise_success,
+    summarize,
+    summarize_debias,
+    summarize_gvl,
+    summarize_success,
 )
 from lerobot_topreward.evaluate.table import (
     print_controls,
@@ -77,9 +77,9 @@ def evaluate(config: EvaluateConfig, *, console: Console) -> int:
     gvl = _gvl(config, dataset, told) if config.baseline == "gvl" else None
     found = Evaluation(
         metrics=metrics,
-        groups=summarise(metrics),
+        groups=summarize(metrics),
         known=known,
-        success=None if known is None else summarise_success(metrics, known),
+        success=None if known is None else summarize_success(metrics, known),
         controls=[
             compare_controls(
                 scored.real,
@@ -90,10 +90,10 @@ def evaluate(config: EvaluateConfig, *, console: Console) -> int:
             for scores in scored.controls.values()
             if scores
         ],
-        debias=summarise_debias(scored.real, scored.controls.get("static", []), known),
+        debias=summarize_debias(scored.real, scored.controls.get("static", []), known),
         left_out=scored.reasons,
         failed={**scored.failed, **(gvl.failed if gvl else {})},
-        gvl=None if gvl is None else summarise_gvl(gvl, dataset.scores),
+        gvl=None if gvl is None else summarize_gvl(gvl, dataset.scores),
     )
     if config.json:
         text = json.dumps(as_json(dataset, found), indent=2, allow_nan=False)
@@ -137,7 +137,10 @@ def as_json(dataset: LabelledDataset, found: Evaluation) -> dict[str, Any]:
         "dataset": dataset.source.repo_id,
         "fingerprint": dataset.fingerprint,
         "provenance": plain(dataset.provenance),
-        "groups": plain(found.groups),
+        "groups": [
+            {"name": group.name, "episodes": group.episodes, **plain(group.means)}
+            for group in found.groups
+        ],
         "success": plain(found.success),
         "controls": [{**plain(one), "verdict": verdict(one)} for one in found.controls],
         "debias": plain(found.debias),

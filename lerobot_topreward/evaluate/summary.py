@@ -5,9 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float
 
 from lerobot_topreward.data.success import Success
 from lerobot_topreward.evaluate.gvl_question import GvlResult
+from lerobot_topreward.judging.episode_metrics import METRICS
 from lerobot_topreward.judging.intervals import Estimate, auc_estimate, mean_estimate
 from lerobot_topreward.judging.metrics import mean_defined, success_score, voc
 from lerobot_topreward.judging.thresholds import Threshold, suggest_threshold
@@ -23,15 +25,7 @@ class GroupSummary:
 
     name: str
     episodes: int
-    voc: Estimate  # -1..1
-    success_score: Estimate  # nats
-    final_progress: Estimate  # 0..1
-    max_progress: Estimate  # 0..1
-    seconds_to_90: Estimate  # s; undefined for episodes that never reach 0.9
-    negative_share: Estimate  # 0..1
-    longest_stall: Estimate  # s
-    regress: Estimate  # 0..1
-    log_odds: Estimate  # nats
+    means: Mapping[str, Estimate]  # by the keys of METRICS, in their units
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +53,63 @@ class DebiasSummary:
     auc_debiased: Estimate
 
 
-def summarise_debias(
+@dataclass(frozen=True, slots=True)
+class GvlSummary:
+    """GVL beside the reward, on the episodes of which GVL's answer can be used."""
+
+    segments: int  # asked about
+    usable: int  # whose answer keeps to the format
+    reasons: Mapping[str, int]  # rule -> how many answers break it
+    voc: Estimate  # -1..1, of the percentages; undefined where they are all the same
+    voc_reward: Estimate  # -1..1, of log P(True) of the same segments
+
+
+def summarize(episodes: Sequence[EpisodeMetrics]) -> list[GroupSummary]:
+    """Average by task, the tasks in alphabetical order, and last over the whole dataset.
+
+    Args:
+        episodes: at least one episode.
+    """
+    tasks: dict[str, list[EpisodeMetrics]] = defaultdict(list)
+    for episode in episodes:
+        tasks[episode.task].append(episode)
+    return [
+        GroupSummary(
+            name,
+            len(members),
+            {
+                metric.key: mean_estimate([getattr(member, metric.key) for member in members])
+                for metric in METRICS
+            },
+        )
+        for name, members in [*sorted(tasks.items()), (EVERYTHING, episodes)]
+    ]
+
+
+def summarize_success(episodes: Sequence[EpisodeMetrics], success: Success) -> SuccessSummary:
+    """Compare success scores with what is known of success.
+
+    Args:
+        episodes: at least one episode.
+        success: what is known; other episodes' truth is left alone.
+    """
+    known = [episode for episode in episodes if episode.episode_index in success.by_episode]
+    outcome = np.array([success.by_episode[episode.episode_index] for episode in known], dtype=bool)
+    scores = np.array([episode.success_score for episode in known])
+    vocs = np.array([episode.voc for episode in known])
+    return SuccessSummary(
+        origin=success.origin,
+        successes=int(outcome.sum()),
+        failures=int((~outcome).sum()),
+        unknown=len(episodes) - len(known),
+        auc=auc_estimate(scores, outcome),
+        voc_successes=mean_estimate(vocs[outcome]),
+        voc_failures=mean_estimate(vocs[~outcome]),
+        threshold=suggest_threshold(scores, outcome),
+    )
+
+
+def summarize_debias(
     real: Sequence[PrefixScores], static: Sequence[PrefixScores], success: Success | None
 ) -> DebiasSummary | None:
     """Compare curves before and after their static curves are subtracted.
@@ -72,42 +122,36 @@ def summarise_debias(
     Returns:
         None where no episode has its static control.
     """
-    parts: dict[int, list[int]] = defaultdict(list)
-    known = {one.segment for one in static}
-    shared = [one for one in real if one.segment in known]
-    for position, one in enumerate(shared):
-        parts[one.segment.episode_index].append(position)
-    if not parts:
+    segments = {scores.segment for scores in static}
+    shared = [scores for scores in real if scores.segment in segments]
+    if not shared:
         return None
-    before = [one.log_prob_true.astype(np.float64) for one in shared]
-    after = debias_static(shared, static)
+    episodes = [scores.segment.episode_index for scores in shared]
+    before = [scores.log_prob_true.astype(np.float64) for scores in shared]
+    voc_before, auc_before = _judge_curves(episodes, before, success)
+    voc_after, auc_after = _judge_curves(episodes, debias_static(shared, static), success)
+    return DebiasSummary(len(set(episodes)), voc_before, voc_after, auc_before, auc_after)
+
+
+def _judge_curves(
+    episodes: Sequence[int], curves: Sequence[Float[np.ndarray, " _"]], success: Success | None
+) -> tuple[Estimate, Estimate]:
+    """VOC and success AUC of curves, one per segment, with the episode of each."""
+    parts: dict[int, list[np.ndarray]] = defaultdict(list)
+    for episode, curve in zip(episodes, curves, strict=True):
+        parts[episode].append(curve)
     truth = {} if success is None else success.by_episode
-    order, auc = [], []
-    for curves in (before, after):
-        each = [[curves[i] for i in members] for members in parts.values()]
-        order.append(mean_estimate([mean_defined([voc(one) for one in own]) for own in each]))
-        scores = {
-            episode: success_score(np.concatenate(own))
-            for episode, own in zip(parts, each, strict=True)
-            if episode in truth
-        }
-        outcome = np.array([truth[episode] for episode in scores], dtype=bool)
-        auc.append(auc_estimate(np.array(list(scores.values())), outcome))
-    return DebiasSummary(len(parts), *order, *auc)
+    known = [episode for episode in parts if episode in truth]
+    return (
+        mean_estimate([mean_defined([voc(curve) for curve in own]) for own in parts.values()]),
+        auc_estimate(
+            np.array([success_score(np.concatenate(parts[episode])) for episode in known]),
+            np.array([truth[episode] for episode in known], dtype=bool),
+        ),
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class GvlSummary:
-    """GVL beside the reward, on the episodes of which GVL's answer can be used."""
-
-    segments: int  # asked about
-    usable: int  # whose answer keeps to the format
-    reasons: Mapping[str, int]  # rule -> how many answers break it
-    voc: Estimate  # -1..1, of the percentages; undefined where they are all the same
-    voc_reward: Estimate  # -1..1, of log P(True) of the same segments
-
-
-def summarise_gvl(found: GvlResult, real: Sequence[PrefixScores]) -> GvlSummary:
+def summarize_gvl(found: GvlResult, real: Sequence[PrefixScores]) -> GvlSummary:
     """Compare GVL's order with the reward's.
 
     Args:
@@ -115,66 +159,11 @@ def summarise_gvl(found: GvlResult, real: Sequence[PrefixScores]) -> GvlSummary:
         real: every segment of the labelled episodes, control "none".
     """
     usable = [answer for answer in found.answers if answer.percentages is not None]
-    curves = {one.segment: one.log_prob_true for one in real}
+    curves = {scores.segment: scores.log_prob_true for scores in real}
     return GvlSummary(
         segments=len(found.answers),
         usable=len(usable),
         reasons=found.reasons,
         voc=mean_estimate([answer.voc for answer in usable]),
         voc_reward=mean_estimate([voc(curves[answer.segment]) for answer in usable]),
-    )
-
-
-def summarise(episodes: Sequence[EpisodeMetrics]) -> list[GroupSummary]:
-    """Average by task, the tasks in alphabetical order, and last over the whole dataset.
-
-    Args:
-        episodes: at least one episode.
-    """
-    tasks: dict[str, list[EpisodeMetrics]] = defaultdict(list)
-    for one in episodes:
-        tasks[one.task].append(one)
-    groups = [_group(name, members) for name, members in sorted(tasks.items())]
-    return [*groups, _group(EVERYTHING, episodes)]
-
-
-def _group(name: str, episodes: Sequence[EpisodeMetrics]) -> GroupSummary:
-    def mean(attribute: str) -> Estimate:
-        return mean_estimate([getattr(one, attribute) for one in episodes])
-
-    return GroupSummary(
-        name=name,
-        episodes=len(episodes),
-        voc=mean("voc"),
-        success_score=mean("success_score"),
-        final_progress=mean("final_progress"),
-        max_progress=mean("max_progress"),
-        seconds_to_90=mean("seconds_to_90"),
-        negative_share=mean("negative_share"),
-        longest_stall=mean("longest_stall"),
-        regress=mean("regress"),
-        log_odds=mean("log_odds"),
-    )
-
-
-def summarise_success(episodes: Sequence[EpisodeMetrics], success: Success) -> SuccessSummary:
-    """Compare success scores with what is known of success.
-
-    Args:
-        episodes: at least one episode.
-        success: what is known; other episodes' truth is left alone.
-    """
-    known = [one for one in episodes if one.episode_index in success.by_episode]
-    outcome = np.array([success.by_episode[one.episode_index] for one in known], dtype=bool)
-    scores = np.array([one.success_score for one in known])
-    voc = np.array([one.voc for one in known])
-    return SuccessSummary(
-        origin=success.origin,
-        successes=int(outcome.sum()),
-        failures=int((~outcome).sum()),
-        unknown=len(episodes) - len(known),
-        auc=auc_estimate(scores, outcome),
-        voc_successes=mean_estimate(voc[outcome]),
-        voc_failures=mean_estimate(voc[~outcome]),
-        threshold=suggest_threshold(scores, outcome),
     )

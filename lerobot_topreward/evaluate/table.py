@@ -14,24 +14,20 @@ from lerobot_topreward.evaluate.summary import (
     SuccessSummary,
 )
 from lerobot_topreward.judging.controls import ControlSummary, CurveSummary, verdict
+from lerobot_topreward.judging.episode_metrics import METRICS
 from lerobot_topreward.judging.intervals import Estimate
 from lerobot_topreward.records import EpisodeMetrics
 
 WORST = 10  # episodes listed
-_OTHER_COLUMNS = 64  # characters beside an instruction
-
-# attribute, heading, unit, what it says, decimals
-_METRICS = (
-    ("voc", "VOC", "", "1: it always rises with time", 2),
-    ("success_score", "success score", " nats", "log-prob of the last 3 prefixes", 2),
-    ("final_progress", "final progress", "", "of what the task's best reach", 2),
-    ("max_progress", "maximum progress", "", "the same at its best moment", 2),
-    ("seconds_to_90", "time to 0.9", " s", "", 1),
-    ("negative_share", "frames losing", "", "share of negative advantage", 2),
-    ("longest_stall", "longest stall", " s", "without any progress", 1),
-    ("regress", "largest fall", "", "of progress from its maximum", 2),
-    ("log_odds", "log-odds", " nats", "of True against False", 2),
-)
+_OTHER_COLUMNS = 70  # characters beside an instruction
+# A line has room for some metrics only.
+_BY_TASK = ("success_score", "final_progress", "voc", "seconds_to_90", "longest_stall", "regress")
+_BY_EPISODE = ("success_score", "final_progress", "voc", "longest_stall", "regress")
+_CONTROL_VIDEOS = {
+    "static": "the first frame repeated",
+    "reversed": "the video backwards",
+    "swapped": "another task's instruction",
+}
 
 
 def print_groups(groups: Sequence[GroupSummary], console: Console) -> None:
@@ -42,70 +38,65 @@ def print_groups(groups: Sequence[GroupSummary], console: Console) -> None:
     table.add_column("", justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     table.add_column("", style="dim")
-    for attribute, heading, unit, meaning, decimals in _METRICS:
-        one: Estimate = getattr(everything, attribute)
-        gaps = f"undefined in {one.undefined}" if one.undefined else ""
+    for metric in METRICS:
+        mean = everything.means[metric.key]
+        undefined = f"; undefined in {mean.undefined}" if mean.undefined else ""
         table.add_row(
-            heading,
-            f"{number(one.value, decimals)}{unit}",
-            interval(one, decimals),
-            "; ".join(text for text in (meaning, gaps) if text),
+            metric.label,
+            f"{number(mean.value, metric.digits)} {metric.unit}".rstrip(),
+            interval(mean, metric.digits),
+            metric.explanation + undefined,
         )
     table.show_header = False
     console.print(table)
     if len(groups) > 2:
-        console.print(_tasks(groups[:-1], console))
-
-
-def _tasks(groups: Sequence[GroupSummary], console: Console) -> Table:
-    table = text_table("by task")
-    for heading in ("episodes", "VOC", "success", "final", "to 0.9", "losing", "stall", "fall"):
-        table.add_column(heading, justify="right", no_wrap=True, min_width=max(5, len(heading)))
-    table.add_column("task", no_wrap=True)
-    for group in groups:
-        table.add_row(
-            str(group.episodes),
-            number(group.voc.value),
-            number(group.success_score.value),
-            number(group.final_progress.value),
-            number(group.seconds_to_90.value, 1),
-            number(group.negative_share.value),
-            number(group.longest_stall.value, 1),
-            number(group.regress.value),
-            shorten(group.name, console.width - _OTHER_COLUMNS),
-        )
-    return table
+        table = _make_table("by task", ["Episodes", *_headings(_BY_TASK)])
+        for group in groups[:-1]:
+            means = {key: estimate.value for key, estimate in group.means.items()}
+            task = shorten(group.name, console.width - _OTHER_COLUMNS)
+            table.add_row(str(group.episodes), *_cells(_BY_TASK, means), task)
+        console.print(table)
 
 
 def print_worst(
     metrics: Sequence[EpisodeMetrics], success: Mapping[int, bool], console: Console
 ) -> None:
     """Print the episodes with the lowest success scores."""
-    worst = sorted(metrics, key=lambda one: one.success_score)[:WORST]
+    worst = sorted(metrics, key=lambda episode: episode.success_score)[:WORST]
     title = "episodes" if len(worst) == len(metrics) else f"the {len(worst)} worst episodes"
-    table = text_table(f"{title}, by success score")
-    for heading in ("episode", "success", "final", "VOC", "stall s", "fall", "long s"):
-        table.add_column(heading, justify="right", no_wrap=True, min_width=max(5, len(heading)))
-    if success:
-        table.add_column("ok", no_wrap=True, min_width=3)
-    table.add_column("task", no_wrap=True)
-    for one in worst:
+    known = ["OK"] if success else []
+    table = _make_table(
+        f"{title}, by success score", ["Episode", *_headings(_BY_EPISODE), "Length, s", *known]
+    )
+    for episode in worst:
+        outcome = {None: "?", True: "yes", False: "no"}[success.get(episode.episode_index)]
         table.add_row(
-            str(one.episode_index),
-            number(one.success_score),
-            number(one.final_progress),
-            number(one.voc),
-            number(one.longest_stall, 1),
-            number(one.regress),
-            number(one.seconds, 1),
-            *([_outcome(success, one.episode_index)] if success else []),
-            shorten(one.task, console.width - _OTHER_COLUMNS),
+            str(episode.episode_index),
+            *_cells(_BY_EPISODE, {key: getattr(episode, key) for key in _BY_EPISODE}),
+            number(episode.seconds, 1),
+            *([outcome] if success else []),
+            shorten(episode.task, console.width - _OTHER_COLUMNS),
         )
     console.print(table)
 
 
-def _outcome(success: Mapping[int, bool], episode: int) -> str:
-    return {None: "?", True: "yes", False: "no"}[success.get(episode)]
+def _make_table(title: str, headings: Sequence[str]) -> Table:
+    table = text_table(title)
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True, min_width=max(5, len(heading)))
+    table.add_column("Task", no_wrap=True)
+    return table
+
+
+def _headings(keys: Sequence[str]) -> list[str]:
+    metrics = {metric.key: metric for metric in METRICS}
+    units = {"s": ", s"}  # nats are said above
+    return [metrics[key].short + units.get(metrics[key].unit, "") for key in keys]
+
+
+def _cells(keys: Sequence[str], values: Mapping[str, float]) -> list[str]:
+    digits = {metric.key: metric.digits for metric in METRICS}
+    return [number(values[key], digits[key]) for key in keys]
 
 
 def print_success(found: SuccessSummary | None, console: Console) -> None:
@@ -123,7 +114,8 @@ def print_success(found: SuccessSummary | None, console: Console) -> None:
     if math.isnan(found.auc.value):
         console.print("  all alike, so no AUC")
         return
-    console.print(f"  ROC-AUC of the success score  {_with_interval(found.auc)}")
+    auc = f"{number(found.auc.value)} {interval(found.auc)}".rstrip()
+    console.print(f"  ROC-AUC of the success score  {auc}")
     console.print(
         f"  VOC of successes {number(found.voc_successes.value)}, of failures "
         f"{number(found.voc_failures.value)}: where they are alike, VOC does not see failure"
@@ -139,22 +131,11 @@ def print_success(found: SuccessSummary | None, console: Console) -> None:
     )
 
 
-def _with_interval(one: Estimate) -> str:
-    return f"{number(one.value)} {interval(one)}".rstrip()
-
-
-def interval(one: Estimate, decimals: int = 2) -> str:
+def interval(estimate: Estimate, decimals: int = 2) -> str:
     """An estimate's interval; empty where undefined."""
-    if math.isnan(one.low):
+    if math.isnan(estimate.low):
         return ""
-    return f"[{number(one.low, decimals)}, {number(one.high, decimals)}]"
-
-
-_MEANING = {
-    "static": "the first frame repeated",
-    "reversed": "the video backwards",
-    "swapped": "another task's instruction",
-}
+    return f"[{number(estimate.low, decimals)}, {number(estimate.high, decimals)}]"
 
 
 def print_controls(controls: Sequence[ControlSummary], console: Console) -> None:
@@ -167,23 +148,34 @@ def print_controls(controls: Sequence[ControlSummary], console: Console) -> None
         return
     table = text_table("controls, against the real videos of the same episodes")
     table.add_column("", no_wrap=True)
-    for heading in ("VOC", "success", "rise", "of real", "ends below"):
-        table.add_column(heading, justify="right", no_wrap=True, min_width=max(6, len(heading)))
-    shown: CurveSummary | None = None
-    for one in controls:
-        if one.real != shown:  # the sample may differ from control to control
-            shown = one.real
-            table.add_row(f"the real videos of {one.episodes}", *_curve(one.real, one), "", "")
-        share, below = _percent(one.share), _percent(one.real_above)
-        table.add_row(_MEANING[one.control], *_curve(one.other, one), share, below)
+    for heading in ("VOC", "Success", "Rise", "Rise / real rise", "Final score below real"):
+        table.add_column(heading, justify="right", min_width=6)
+
+    def cells(curve: CurveSummary, scale: str) -> list[str]:
+        undefined = f" ({curve.voc_undefined} undefined)" if curve.voc_undefined else ""
+        rise = curve.prob_rise if scale == "prob" else curve.rise
+        return [f"{number(curve.voc)}{undefined}", number(curve.success_score), number(rise)]
+
+    real: CurveSummary | None = None
+    for control in controls:
+        if control.real != real:  # the sample may differ from control to control
+            real = control.real
+            name = f"the real videos of {control.episodes}"
+            table.add_row(name, *cells(real, control.scale), "", "")
+        shares = [
+            "-" if math.isnan(share) else f"{round(100 * share)}%"
+            for share in (control.share, control.real_above)
+        ]
+        name = _CONTROL_VIDEOS[control.control]
+        table.add_row(name, *cells(control.other, control.scale), *shares)
     console.print(table)
     console.print(
         "rise: of "
         + ("P(True)" if controls[0].scale == "prob" else "log P(True), nats")
-        + ", the last three prefixes over the first; ends below: in so many episodes"
+        + ", the last three prefixes over the first; final score below real: share of episodes"
     )
-    for one in controls:
-        console.print(f"{one.control}: {verdict(one)}")
+    for control in controls:
+        console.print(f"{control.control}: {verdict(control)}")
 
 
 def print_debias(found: DebiasSummary | None, console: Console) -> None:
@@ -213,13 +205,3 @@ def print_gvl(found: GvlSummary | None, console: Console) -> None:
             f"{found.voc.undefined}; of log P(True) in the same episodes "
             f"{number(found.voc_reward.value)} {interval(found.voc_reward)}"
         )
-
-
-def _curve(curve: CurveSummary, summary: ControlSummary) -> list[str]:
-    risen = curve.prob_rise if summary.scale == "prob" else curve.rise
-    undefined = f" ({curve.voc_undefined} undefined)" if curve.voc_undefined else ""
-    return [f"{number(curve.voc)}{undefined}", number(curve.success_score), number(risen)]
-
-
-def _percent(share: float) -> str:
-    return "-" if math.isnan(share) else f"{round(100 * share)}%"

@@ -2,6 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -15,6 +17,43 @@ from lerobot_topreward.judging.metrics import (
     voc,
 )
 from lerobot_topreward.records import EpisodeMetrics, EpisodeReward, PrefixScores
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """What a number of an episode is called, and how tables and the report write it."""
+
+    key: str  # the field of EpisodeMetrics
+    label: str
+    short: str  # as the heading of a column
+    explanation: str
+    worst: Literal["low", "high"]  # which end is the bad one
+    unit: str = ""
+    digits: int = 2
+    undefined: str | None = None  # what an undefined value means; None: it only is undefined
+
+
+# To add a metric: a field of EpisodeMetrics, its formula in `episode_metrics` below, and a line
+# here. The tables and JSON of evaluate and the report's page follow, in this order.
+METRICS = (
+    Metric("voc", "VOC", "VOC",
+           "value-order correlation; 1: always in the order of time", "low"),
+    Metric("success_score", "Success score", "Success",
+           "mean log P(True) of the last three prefixes", "low", unit="nats"),
+    Metric("final_progress", "Final progress", "Final",
+           "mean progress of the last three prefixes", "low"),
+    Metric("max_progress", "Highest progress", "Highest", "progress at its best moment", "low"),
+    Metric("seconds_to_90", "Time to 0.9", "To 0.9",
+           "when progress first reaches 0.9", "high", unit="s", digits=1, undefined="never"),
+    Metric("negative_share", "Losing", "Losing",
+           "share of frames with a negative advantage", "high"),
+    Metric("longest_stall", "Longest stall", "Stall",
+           "without any gain of progress", "high", unit="s", digits=1),
+    Metric("regress", "Largest fall", "Fall",
+           "of progress below an earlier maximum", "high"),
+    Metric("log_odds", "Log-odds", "Log-odds",
+           "log P(True) - log P(False) of the last prefix", "low", unit="nats"),
+)  # fmt: skip
 
 
 def episode_metrics(

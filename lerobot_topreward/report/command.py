@@ -2,9 +2,10 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -17,26 +18,25 @@ from lerobot_topreward.files.atomic import drafted
 from lerobot_topreward.files.jsonable import read_index
 from lerobot_topreward.judging.decisions import check_decisions, read_decisions
 from lerobot_topreward.judging.episode_metrics import episode_metrics
-from lerobot_topreward.judging.rules import RulesConfig, judge
+from lerobot_topreward.judging.metrics import roc_auc
+from lerobot_topreward.judging.rules import judge
 from lerobot_topreward.records import Segment
 from lerobot_topreward.report.config import ReportConfig
 from lerobot_topreward.report.content import (
     Findings,
     controls,
     episode_contents,
-    success_auc,
-    unlabelled,
+    page_metrics,
 )
-from lerobot_topreward.report.media import EpisodeMedia, Footage, NoPictures, read_strips
+from lerobot_topreward.report.media import EpisodeMedia, Footage, read_strips
 from lerobot_topreward.report.page import Page, render
 from lerobot_topreward.report.recording import check_rerun, write_recording
-from lerobot_topreward.report.video import read_videos
 from lerobot_topreward.scoring.control_scores import stored_controls
 from lerobot_topreward.scoring.scorer import CONTROLS
 from lerobot_topreward.storage.reader import LabelledDataset, open_labelled
 from lerobot_topreward.storage.store import read_run
 
-_NAMED = 5  # episodes without pictures that the terminal lists
+_LISTED = 5  # episodes without pictures that the terminal names
 _BASE64 = 3 / 4  # bytes of pictures in a byte of text
 _EPISODE_BYTES = 800  # of text around the pictures of an episode
 
@@ -59,16 +59,30 @@ def report(config: ReportConfig, *, console: Console) -> int:
         )
         if not dataset.scores:
             raise UserError(f"{dataset.labels} has no labelled episode; label some, then report")
-        camera = resolve_camera(dataset.source.meta, config.camera or dataset.key.camera)
         known = read_success(dataset.source, config.success_file)
-        findings = find(dataset, config.rules, known)
-        footage = Footage(dataset.source, camera, _parts(findings))
-        page = make_page(dataset, findings, known, config=config, camera=camera)
-        media = read_media(footage, dataset, config=config, page=page, console=console)
+        page, findings = _make_page(config, dataset, known)
+        parts: dict[int, list[Segment]] = defaultdict(list)
+        for scores in dataset.scores:
+            parts[scores.segment.episode_index].append(scores.segment)
+        footage = Footage(dataset.source, page.camera, parts)
+        if config.videos == "strip" or rerun_draft is not None:
+            try:
+                fetch_videos(footage.source, footage.camera, list(footage.episodes))
+            except UserError as error:
+                raise UserError(f"{error}. To do without pictures: --videos none") from error
+        media: Mapping[int, EpisodeMedia] = {}
+        if config.videos == "strip":
+            budget = config.max_mb * 1e6 - len(render(page, {})) - _EPISODE_BYTES * len(parts)
+            with _count_frames(footage, console) as done:
+                media = read_strips(
+                    footage,
+                    sample_fps=dataset.key.sample_fps,
+                    budget=max(0, int(budget * _BASE64)),
+                    done=done,
+                )
         with page_draft.writing() as path:
             size = path.write_bytes(render(page, media).encode("utf-8", "replace"))
         if rerun_draft is not None:
-            _fetch(footage)
             with rerun_draft.writing() as path:
                 write_recording(
                     path,
@@ -77,7 +91,11 @@ def report(config: ReportConfig, *, console: Console) -> int:
                     name=page.title,
                     sample_fps=dataset.key.sample_fps,
                 )
-    _print_missing(media, console)
+    without = [(episode, shown.reason) for episode, shown in sorted(media.items()) if shown.reason]
+    for episode, reason in without[:_LISTED]:
+        console.print(f"episode {episode} has no pictures: {reason}", style="yellow")
+    if len(without) > _LISTED:
+        console.print(f"and {len(without) - _LISTED} more have none", style="yellow")
     if size > config.max_mb * 1e6:
         console.print(f"the curves alone take more than --max-mb {config.max_mb:g}", style="yellow")
     if config.rerun is not None:
@@ -87,37 +105,43 @@ def report(config: ReportConfig, *, console: Console) -> int:
     return 0
 
 
-def find(dataset: LabelledDataset, rules: RulesConfig, known: Success | None) -> Findings:
-    """Gather what is known of the labelled episodes, controls in the store included."""
+def _make_page(
+    config: ReportConfig, dataset: LabelledDataset, known: Success | None
+) -> tuple[Page, Findings]:
+    """Put everything but the pictures together, controls in the store included."""
+    camera = resolve_camera(dataset.source.meta, config.camera or dataset.key.camera)
     rewards = dataset.rewards()
     metrics = episode_metrics(dataset.scores, rewards, fps=dataset.fps)
-    return Findings(
+    findings = Findings(
         scores=dataset.scores,
         rewards=rewards,
         metrics=metrics,
-        verdicts=judge(metrics, rules),
+        verdicts=judge(metrics, config.rules),
         success={} if known is None else known.by_episode,
         controls=stored_controls(dataset, controls=CONTROLS),
         horizon=dataset.horizon,
         scale=dataset.scale,
     )
-
-
-def make_page(
-    dataset: LabelledDataset,
-    findings: Findings,
-    known: Success | None,
-    *,
-    config: ReportConfig,
-    camera: str,
-) -> Page:
-    """Put everything but the pictures together."""
-    decisions = _decisions(config.rules, dataset)
+    decisions: Mapping[int, bool] = {}
+    if config.rules.decisions is not None:
+        earlier = read_decisions(config.rules.decisions)
+        check_decisions(earlier, dataset)
+        decisions = earlier.by_episode
     run = dataset.store.folder / "run.json"
     failed = read_run(run).get("failed") if run.is_file() else None
-    by_task = dataset.provenance.get("normalize") == "task"
-    debiased = dataset.debias == "static" and (bool(dataset.static) or by_task)
-    return Page(
+    reasons = {
+        read_index(name): str(why)
+        for name, why in (failed.items() if isinstance(failed, dict) else ())
+    }
+    judged = [found for found in metrics if found.episode_index in findings.success]
+    # How the dataset's own progress differs from the page's, which lets episodes compare.
+    normalize = dataset.provenance.get("normalize")
+    debiased = dataset.debias == "static" and (bool(dataset.static) or normalize == "task")
+    columns = ["scaled within each episode"] if normalize == "episode" else []
+    if dataset.debias == "static" and not debiased:
+        columns.append("beyond what the first frame repeated earns")
+    rules = config.rules.with_default().named
+    page = Page(
         title=config.title or dataset.source.repo_id,
         dataset=dataset.source.repo_id,
         fingerprint=dataset.fingerprint,
@@ -130,75 +154,29 @@ def make_page(
         horizon=dataset.horizon / dataset.fps,
         scale=dataset.scale,
         debiased=debiased,
-        columns=_columns(dataset, debiased=debiased),
-        rules=config.rules.with_default().named,
+        columns=" and ".join(columns) or None,
+        rules=rules,
+        rule_texts=[f"{name.replace('_', ' ')} {limit:g}" for name, limit in rules.items()],
+        metrics=page_metrics(findings),
         success_origin=None if known is None else known.origin,
-        success_auc=success_auc(findings),
+        success_auc=roc_auc(
+            np.array([found.success_score for found in judged]),
+            np.array([findings.success[found.episode_index] for found in judged], dtype=bool),
+        ),
         controls=controls(findings),
         episodes=episode_contents(findings),
-        unlabelled=unlabelled(
-            dataset.episodes,
-            total=dataset.source.meta.total_episodes,
-            failed={
-                episode: str(why)
-                for name, why in (failed.items() if isinstance(failed, dict) else ())
-                if (episode := read_index(name)) is not None
-            },
-        ),
+        unlabelled={
+            episode: reasons.get(episode)
+            for episode in range(dataset.source.meta.total_episodes)
+            if episode not in set(dataset.episodes)
+        },
         decisions={episode: "keep" if keep else "drop" for episode, keep in decisions.items()},
     )
-
-
-def _columns(dataset: LabelledDataset, *, debiased: bool) -> str | None:
-    """How the dataset's own progress differs from the page's, which lets episodes compare."""
-    differs = []
-    if dataset.provenance.get("normalize") == "episode":
-        differs.append("scaled within each episode")
-    if dataset.debias == "static" and not debiased:
-        differs.append("beyond what the first frame repeated earns")
-    return " and ".join(differs) or None
-
-
-def read_media(
-    footage: Footage,
-    dataset: LabelledDataset,
-    *,
-    config: ReportConfig,
-    page: Page,
-    console: Console,
-) -> dict[int, EpisodeMedia]:
-    """Read the pictures of all episodes, as good as the size of the page allows.
-
-    Args:
-        footage: whose.
-        dataset: which the footage is of.
-        config: how, and how large the page may be.
-        page: what else it holds.
-        console: where the progress is shown.
-
-    Raises:
-        UserError: the Hub refuses or is out of reach.
-    """
-    if config.videos == "none":
-        return {}
-    _fetch(footage)
-    left = config.max_mb * 1e6 - len(render(page, {})) - _EPISODE_BYTES * len(page.episodes)
-    room = max(0, int(left * _BASE64))
-    with _progress(footage, console) as done:
-        if config.videos == "strip":
-            return read_strips(footage, sample_fps=dataset.key.sample_fps, room=room, done=done)
-        return read_videos(footage, room=room, done=done)
-
-
-def _fetch(footage: Footage) -> None:
-    try:
-        fetch_videos(footage.source, footage.camera, list(footage.episodes))
-    except UserError as error:
-        raise UserError(f"{error}. To do without pictures: --videos none") from error
+    return page, findings
 
 
 @contextmanager
-def _progress(footage: Footage, console: Console) -> Iterator[Callable[[int], None]]:
+def _count_frames(footage: Footage, console: Console) -> Iterator[Callable[[int], None]]:
     """Count frames: a bar on a terminal, a line elsewhere."""
     columns = (TextColumn("reading pictures"), BarColumn(), TimeRemainingColumn())
     if not console.is_terminal:
@@ -206,30 +184,3 @@ def _progress(footage: Footage, console: Console) -> Iterator[Callable[[int], No
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=sum(footage.frames(i) for i in footage.episodes))
         yield lambda frames: bar.update(task, advance=frames)
-
-
-def _parts(findings: Findings) -> dict[int, list[Segment]]:
-    parts: dict[int, list[Segment]] = defaultdict(list)
-    for one in findings.scores:
-        parts[one.segment.episode_index].append(one.segment)
-    return dict(parts)
-
-
-def _decisions(rules: RulesConfig, dataset: LabelledDataset) -> Mapping[int, bool]:
-    if rules.decisions is None:
-        return {}
-    decisions = read_decisions(rules.decisions)
-    check_decisions(decisions, dataset)
-    return decisions.by_episode
-
-
-def _print_missing(media: Mapping[int, EpisodeMedia], console: Console) -> None:
-    missing: Sequence[tuple[int, str]] = [
-        (episode, one.pictures.reason)
-        for episode, one in sorted(media.items())
-        if isinstance(one.pictures, NoPictures)
-    ]
-    for episode, reason in missing[:_NAMED]:
-        console.print(f"episode {episode} has no pictures: {reason}", style="yellow")
-    if len(missing) > _NAMED:
-        console.print(f"and {len(missing) - _NAMED} more have none", style="yellow")

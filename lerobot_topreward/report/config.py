@@ -22,7 +22,7 @@ class ReportConfig:
     labels: Path | None = None  # folder that label wrote, where it is neither of the above
     output: Path = Path("report.html")  # the page; its folder must exist
 
-    videos: Literal["strip", "inline", "none"] = "strip"  # frames, videos (slow to make), nothing
+    videos: Literal["strip", "none"] = "strip"  # frames of each episode, or no pictures
     camera: str | None = None  # feature key or its last part; the one that was scored if not given
     max_mb: float = 30.0  # size of the page, which pictures are made coarser to keep, MB
     title: str | None = None  # of the page; the dataset's name if not given

@@ -1,24 +1,22 @@
-"""What the page says: records become the data of the page, pure arithmetic without any I/O."""
+"""What the page says: scores and verdicts become the data of the page, without any I/O."""
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int64
 
 from lerobot_topreward.judging.controls import compare_controls, verdict
-from lerobot_topreward.judging.metrics import mean_defined, roc_auc, voc
-from lerobot_topreward.records import (
-    EpisodeMetrics,
-    EpisodeReward,
-    PrefixScores,
-    Segment,
-    Verdict,
-)
+from lerobot_topreward.judging.episode_metrics import METRICS, Metric
+from lerobot_topreward.judging.metrics import mean_defined, voc
+from lerobot_topreward.records import EpisodeMetrics, EpisodeReward, PrefixScores, Segment, Verdict
 from lerobot_topreward.rewards import Scale
 
 _DECIMALS = 4  # a tenth of a millinat: less than a pixel at any zoom
+LENGTH = Metric("seconds", "Length", "Length", "of the episode", "high", unit="s", digits=1)
+STATIC_VOC = Metric(
+    "static_voc", "Static VOC", "Static", "VOC of the first frame repeated: time alone", "high"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,37 +30,20 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """A segment as the page draws it."""
-
-    start: int  # frame of the episode
-    length: int
-    instruction: str
-
-
-@dataclass(frozen=True, slots=True)
 class EpisodeContent:
     """Everything that the page says of one episode but for its pictures."""
 
-    episode: int
+    index: int
     task: str
     frames: int
     keep: bool  # by the rules alone
     reasons: Sequence[str]  # why not
     success: bool | None  # what truly happened, where known
-    metrics: Mapping[str, float]  # by their names in EpisodeMetrics; nan where undefined
-    parts: Sequence[Part]
+    metrics: Mapping[str, float]  # by the keys of the page's metrics; nan where undefined
+    parts: Sequence[Segment]
     curve: Curve
     prefixes: Int64[np.ndarray, " prefixes"]  # last frame of each scored prefix
     static: Float[np.ndarray, " prefixes"] | None  # nats, log-prob of the first frame repeated
-
-
-@dataclass(frozen=True, slots=True)
-class Unlabelled:
-    """An episode without rewards, and why, where that is known."""
-
-    episode: int
-    reason: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +52,6 @@ class ControlContent:
 
     name: str
     sentence: str
-    voc: float  # -1..1, mean
     share: float  # its rise as a share of the real one
     episodes: int
 
@@ -80,8 +60,8 @@ class ControlContent:
 class Findings:
     """What is known of the labelled episodes of a dataset."""
 
-    scores: Sequence[PrefixScores]  # control "none"
-    rewards: Sequence[EpisodeReward]  # of the same episodes, normalised per task
+    scores: Sequence[PrefixScores]  # control "none", an episode's segments in the order of time
+    rewards: Sequence[EpisodeReward]  # of the same episodes, normalized per task
     metrics: Sequence[EpisodeMetrics]  # of the same episodes
     verdicts: Sequence[Verdict]  # of the same episodes, by the rules alone
     success: Mapping[int, bool]
@@ -90,38 +70,51 @@ class Findings:
     scale: Scale
 
 
+def page_metrics(findings: Findings) -> list[Metric]:
+    """Describe the numbers that the page shows of each episode, in their order."""
+    shown = [*METRICS, LENGTH]
+    if findings.controls.get("static"):
+        shown.insert(1 + [metric.key for metric in METRICS].index("voc"), STATIC_VOC)
+    return shown
+
+
 def episode_contents(findings: Findings) -> list[EpisodeContent]:
     """Describe every labelled episode, in the order of their indices."""
-    parts: dict[int, list[PrefixScores]] = defaultdict(list)
-    for one in findings.scores:
-        parts[one.segment.episode_index].append(one)
-    static: dict[int, list[PrefixScores]] = defaultdict(list)
-    for one in findings.controls.get("static", ()):
-        static[one.segment.episode_index].append(one)
     rewards = {reward.episode_index: reward for reward in findings.rewards}
-    verdicts = {one.episode_index: one for one in findings.verdicts}
-    found = []
+    verdicts = {verdict.episode_index: verdict for verdict in findings.verdicts}
+    parts = _by_episode(findings.scores)
+    static_parts = _by_episode(findings.controls.get("static", ()))
+    contents = []
     for metrics in findings.metrics:
         episode = metrics.episode_index
-        scores = sorted(parts[episode], key=lambda one: one.segment.start)
-        still = sorted(static[episode], key=lambda one: one.segment.start)
-        log_probs = _rounded(np.concatenate([s.log_prob_true for s in still])) if still else None
-        found.append(
+        scores, static = parts[episode], static_parts.get(episode)
+        values = {
+            metric.key: round(float(getattr(metrics, metric.key)), _DECIMALS)
+            for metric in (*METRICS, LENGTH)
+        }
+        if static:
+            static_vocs = [voc(part.log_prob_true) for part in static]
+            values[STATIC_VOC.key] = round(mean_defined(static_vocs), _DECIMALS)
+        contents.append(
             EpisodeContent(
-                episode=episode,
+                index=episode,
                 task=metrics.task,
                 frames=metrics.frames,
                 keep=verdicts[episode].keep,
                 reasons=verdicts[episode].reasons,
                 success=findings.success.get(episode),
-                metrics=_metrics(metrics, still),
-                parts=[_part(one.segment) for one in scores],
+                metrics=values,
+                parts=[part.segment for part in scores],
                 curve=curve(scores, rewards[episode], horizon=findings.horizon),
-                prefixes=np.concatenate([_ends(one) for one in scores]),
-                static=log_probs,
+                prefixes=np.concatenate(
+                    [part.segment.start + part.prefix_length - 1 for part in scores]
+                ),
+                static=_round(np.concatenate([part.log_prob_true for part in static]))
+                if static
+                else None,
             )
         )
-    return found
+    return contents
 
 
 def curve(scores: Sequence[PrefixScores], reward: EpisodeReward, *, horizon: int) -> Curve:
@@ -135,79 +128,39 @@ def curve(scores: Sequence[PrefixScores], reward: EpisodeReward, *, horizon: int
         reward: the episode's.
         horizon: span of the advantage, frames.
     """
-    knots: list[Int64[np.ndarray, " knots"]] = []
-    for one in scores:
-        last = one.segment.length - 1
-        span = min(horizon, last)
-        bends = np.concatenate([one.prefix_length - 1, [0, last]])
-        bends = np.concatenate([bends, bends - span])
-        knots.append(one.segment.start + np.unique(bends[bends >= 0]))
+    knots = []
+    for part in scores:
+        last = part.segment.length - 1
+        bends = np.concatenate([part.prefix_length - 1, [0, last]])
+        bends = np.concatenate([bends, bends - min(horizon, last)])
+        knots.append(part.segment.start + np.unique(bends[bends >= 0]))
     frame = np.concatenate(knots).astype(np.int64)
     return Curve(
         frame=frame,
-        log_prob=_rounded(reward.log_prob_true[frame]),
-        progress=_rounded(reward.progress[frame]),
-        advantage=_rounded(reward.advantage[frame]),
+        log_prob=_round(reward.log_prob_true[frame]),
+        progress=_round(reward.progress[frame]),
+        advantage=_round(reward.advantage[frame]),
     )
 
 
 def controls(findings: Findings) -> list[ControlContent]:
     """Say what each control that was scored says of the rewards."""
-    found = []
+    contents = []
     for name, scores in findings.controls.items():
-        if not scores:
-            continue
-        summary = compare_controls(
-            findings.scores, scores, scale=findings.scale, success=findings.success
-        )
-        found.append(
-            ControlContent(
-                name=name,
-                sentence=verdict(summary),
-                voc=summary.other.voc,
-                share=summary.share,
-                episodes=summary.episodes,
+        if scores:
+            summary = compare_controls(
+                findings.scores, scores, scale=findings.scale, success=findings.success
             )
-        )
-    return found
+            contents.append(ControlContent(name, verdict(summary), summary.share, summary.episodes))
+    return contents
 
 
-def success_auc(findings: Findings) -> float:
-    """How well the success score tells successes from failures, 0..1; nan where undefined."""
-    known = [one for one in findings.metrics if one.episode_index in findings.success]
-    scores = np.array([one.success_score for one in known])
-    truth = np.array([findings.success[one.episode_index] for one in known], dtype=bool)
-    return roc_auc(scores, truth)
+def _by_episode(scores: Sequence[PrefixScores]) -> dict[int, list[PrefixScores]]:
+    episodes: dict[int, list[PrefixScores]] = {}
+    for part in sorted(scores, key=lambda part: part.segment.start):
+        episodes.setdefault(part.segment.episode_index, []).append(part)
+    return episodes
 
 
-def unlabelled(
-    labelled: Sequence[int], *, total: int, failed: Mapping[int, str]
-) -> list[Unlabelled]:
-    """List the episodes without rewards, with the reasons that the labelling gave."""
-    rest = sorted(set(range(total)) - set(labelled))
-    return [Unlabelled(episode, failed.get(episode)) for episode in rest]
-
-
-def _metrics(metrics: EpisodeMetrics, static: Sequence[PrefixScores]) -> dict[str, float]:
-    values = {
-        item.name: round(float(getattr(metrics, item.name)), _DECIMALS)
-        for item in fields(metrics)
-        if item.type is float
-    }
-    if static:
-        values["static_voc"] = round(
-            mean_defined([voc(one.log_prob_true) for one in static]), _DECIMALS
-        )
-    return values
-
-
-def _part(segment: Segment) -> Part:
-    return Part(segment.start, segment.length, segment.instruction)
-
-
-def _ends(scores: PrefixScores) -> Int64[np.ndarray, " prefixes"]:
-    return scores.segment.start + scores.prefix_length - 1
-
-
-def _rounded(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+def _round(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     return np.round(np.asarray(values, dtype=np.float64), _DECIMALS)

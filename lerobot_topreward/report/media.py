@@ -1,4 +1,4 @@
-"""The pictures of an episode, small enough for a page: a strip of frames, or its video."""
+"""The pictures of an episode, small enough for a page: a strip of frames and a thumbnail."""
 
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,16 +16,13 @@ from lerobot_topreward.records import Segment
 
 MAX_PICTURES = 120  # of a strip
 _FEWEST_PICTURES = 4
-_WIDEST = 400  # px
 _THUMBNAIL = 96  # px
-_SMALLEST_PICTURE = 1100  # bytes, roughly, at the last of the rungs
-# Longer side in px and WebP quality, from the best on.
-_RUNGS = ((400, 70), (320, 70), (320, 50), (240, 50), (240, 30), (160, 30), (96, 30))
+_SMALLEST_PICTURE = 1100  # bytes, roughly, at the lowest quality level
+# Longer side in px and WebP quality, best first.
+_LEVELS = ((400, 70), (320, 70), (320, 50), (240, 50), (240, 30), (160, 30), (96, 30))
 _AT_ONCE = 48  # full frames in memory
-AHEAD = 2  # episodes read while one is encoded
+_AHEAD = 2  # episodes read while one is encoded
 _COLUMNS = 10  # of a sheet
-
-Frames = UInt8[np.ndarray, "frames height width 3"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,27 +37,12 @@ class Strip:
 
 
 @dataclass(frozen=True, slots=True)
-class Video:
-    """The video of one episode alone, from its first frame at 0 s on."""
-
-    data: bytes  # MP4, H.264
-    width: int  # px
-    height: int
-
-
-@dataclass(frozen=True, slots=True)
-class NoPictures:
-    """Why an episode has none."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
 class EpisodeMedia:
     """What a page shows of one episode."""
 
-    pictures: Strip | Video | NoPictures
+    strip: Strip | None = None
     thumbnail: bytes | None = None  # WebP, of the last frame
+    reason: str | None = None  # why there is no strip
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,93 +68,91 @@ class Footage:
             key=lambda i: (str(meta.get_video_file_path(i, self.camera)), starts[i] or 0),
         )
 
-    def read(self, episode: int, *, sample_fps: float) -> Iterator[tuple[int, Frames]]:
+    def read(
+        self, episode: int, *, sample_fps: float
+    ) -> Iterator[tuple[int, UInt8[np.ndarray, "height width 3"]]]:
         """Read the frames of an episode, few at a time.
 
         Yields:
-            Frames of the episode with the index of each.
+            The index of each frame in the episode, and its image.
 
         Raises:
             EpisodeError: a video is missing or damaged.
         """
-        fps = self.source.meta.fps
-        span = max(1, round(_AT_ONCE * max(1.0, fps / sample_fps)))
+        span = max(1, round(_AT_ONCE * max(1.0, self.source.meta.fps / sample_fps)))
         for part in self.episodes[episode]:
-            for start in range(0, part.length, span):
-                last = start + span >= part.length
-                piece = Segment(
-                    episode, part.start + start, min(span, part.length - start), part.instruction
-                )
+            for start in range(part.start, part.start + part.length, span):
+                length = min(span, part.start + part.length - start)
                 clip = read_clip(
                     self.source,
                     camera=self.camera,
-                    segment=piece,
+                    segment=Segment(episode, start, length, part.instruction),
                     sample_fps=sample_fps,
-                    final_frame=last,
+                    final_frame=start + length == part.start + part.length,
                 )
-                yield from zip(
-                    (piece.start + clip.frame_indices).tolist(), clip.frames, strict=True
-                )
+                yield from zip((start + clip.frame_indices).tolist(), clip.frames, strict=True)
 
 
 def read_strips(
-    footage: Footage, *, sample_fps: float, room: int, done: Callable[[int], None]
+    footage: Footage, *, sample_fps: float, budget: int, done: Callable[[int], None]
 ) -> dict[int, EpisodeMedia]:
-    """Make a strip of every episode, as good as there is room for.
+    """Make a strip of every episode, as good as the budget allows.
 
     Args:
         footage: whose pictures.
         sample_fps: pictures per second, Hz; fewer for very long or very many episodes.
-        room: bytes for all of them.
+        budget: bytes for all of them.
         done: told of every finished episode by its frames.
 
     Returns:
         What there is of each episode.
     """
     lengths = {episode: footage.frames(episode) for episode in footage.episodes}
-    most = room // (_SMALLEST_PICTURE * max(1, len(lengths)))
+    most = budget // (_SMALLEST_PICTURE * max(1, len(lengths)))
     most = min(MAX_PICTURES, max(_FEWEST_PICTURES, most))
-    fps = footage.source.meta.fps
 
     def read(episode: int) -> tuple[list[int], list[Image.Image]] | EpisodeError:
-        slow = most * fps / lengths[episode]
+        fps = min(sample_fps, most * footage.source.meta.fps / lengths[episode])
+        indices, pictures = [], []
         try:
-            found = footage.read(episode, sample_fps=min(sample_fps, slow))
-            pairs = [(index, _shrink(frame, _WIDEST)) for index, frame in found]
+            for index, frame in footage.read(episode, sample_fps=fps):
+                picture = Image.fromarray(frame)
+                size = fit_size(picture.size, _LEVELS[0][0])
+                indices.append(index)
+                pictures.append(picture.resize(size, Image.Resampling.BILINEAR))
         except EpisodeError as error:
             return error
-        return [index for index, _ in pairs], [picture for _, picture in pairs]
+        return indices, pictures
 
-    media, rung, frames_left = {}, 0, sum(lengths.values())
-    for episode, found in work_ahead(read, footage.in_order_of_files(), ahead=AHEAD):
-        if isinstance(found, EpisodeError):
-            media[episode] = EpisodeMedia(NoPictures(str(found)))
+    media, level, frames_left = {}, 0, sum(lengths.values())
+    for episode, frames in work_ahead(read, footage.in_order_of_files(), ahead=_AHEAD):
+        if isinstance(frames, EpisodeError):
+            media[episode] = EpisodeMedia(reason=str(frames))
         else:
-            # What one episode leaves over is there for the others; try better rungs again.
-            share = room * lengths[episode] // frames_left
-            media[episode], rung = _fit(*found, share=share, rung=max(0, rung - 1))
-            room -= _size(media[episode])
+            # An episode's share of the budget grows with its length. What one leaves over is there
+            # for the others, so each begins a level above that of the one before it.
+            share = budget * lengths[episode] // frames_left
+            thumbnail = make_thumbnail(frames[1][-1])
+            level = max(0, level - 1)
+            strip = make_strip(*frames, *_LEVELS[level])
+            while len(strip.data) + len(thumbnail) > share and level + 1 < len(_LEVELS):
+                level += 1
+                strip = make_strip(*frames, *_LEVELS[level])
+            if len(strip.data) + len(thumbnail) <= share:
+                media[episode] = EpisodeMedia(strip, thumbnail)
+                budget -= len(strip.data) + len(thumbnail)
+            else:
+                kept = thumbnail if len(thumbnail) <= share else None
+                reason = "there is no room for its pictures within --max-mb"
+                media[episode] = EpisodeMedia(None, kept, reason)
+                budget -= len(kept or b"")
         frames_left -= lengths[episode]
         done(lengths[episode])
     return media
 
 
-def _fit(
-    indices: Sequence[int], pictures: Sequence[Image.Image], *, share: int, rung: int
-) -> tuple[EpisodeMedia, int]:
-    """The best sheet within a share of the room, and the rung of the ladder that it is on."""
-    thumbnail = make_thumbnail(pictures[-1])
-    for place in range(rung, len(_RUNGS)):
-        strip = make_strip(indices, pictures, longer=_RUNGS[place][0], quality=_RUNGS[place][1])
-        if len(strip.data) + len(thumbnail) <= share:
-            return EpisodeMedia(strip, thumbnail), place
-    reason = "there is no room for its pictures within --max-mb"
-    kept = thumbnail if len(thumbnail) <= share else None
-    return EpisodeMedia(NoPictures(reason), kept), len(_RUNGS) - 1
-
-
 def make_strip(
-    indices: Sequence[int], pictures: Sequence[Image.Image], *, longer: int, quality: int
+    indices: Sequence[int], pictures: Sequence[Image.Image], longer: int, quality: int
 ) -> Strip:
     """Lay pictures out on one sheet.
 
@@ -182,40 +162,29 @@ def make_strip(
         longer: at most so many px for the longer side of each.
         quality: of WebP, 0..100.
     """
-    width, height = fitted(pictures[0].size, longer)
+    width, height = fit_size(pictures[0].size, longer)
     columns = min(_COLUMNS, len(pictures))
-    rows = -(-len(pictures) // columns)
-    sheet = Image.new("RGB", (columns * width, rows * height))
+    sheet = Image.new("RGB", (columns * width, -(-len(pictures) // columns) * height))
     for i, picture in enumerate(pictures):
         row, column = divmod(i, columns)
         sheet.paste(picture.resize((width, height)), (column * width, row * height))
-    data = _webp(sheet, quality=quality)
+    data = _encode(sheet, quality=quality)
     return Strip(data, np.array(indices, dtype=np.int64), columns, width, height)
 
 
 def make_thumbnail(picture: Image.Image) -> bytes:
     """A picture for the list of episodes, as WebP."""
-    return _webp(picture.resize(fitted(picture.size, _THUMBNAIL)), quality=50)
+    return _encode(picture.resize(fit_size(picture.size, _THUMBNAIL)), quality=50)
 
 
-def fitted(size: tuple[int, int], longer: int) -> tuple[int, int]:
+def fit_size(size: tuple[int, int], longer: int) -> tuple[int, int]:
     """Width and height, both even, whose longer side is at most so many px."""
     scale = min(1.0, longer / max(size))
     width, height = (max(2, 2 * round(side * scale / 2)) for side in size)
     return width, height
 
 
-def _shrink(frame: UInt8[np.ndarray, "height width 3"], longer: int) -> Image.Image:
-    picture = Image.fromarray(frame)
-    return picture.resize(fitted(picture.size, longer), Image.Resampling.BILINEAR)
-
-
-def _webp(picture: Image.Image, *, quality: int) -> bytes:
+def _encode(picture: Image.Image, *, quality: int) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, "WEBP", quality=quality, method=2)  # 2: a third of the time of the best
     return buffer.getvalue()
-
-
-def _size(media: EpisodeMedia) -> int:
-    pictures = 0 if isinstance(media.pictures, NoPictures) else len(media.pictures.data)
-    return pictures + len(media.thumbnail or b"")

@@ -14,10 +14,10 @@ from lerobot_topreward.demo.command import DATASET
 from lerobot_topreward.demo.evaluation import read_truth
 from lerobot_topreward.evaluate.gvl_question import GvlAnswer, GvlResult
 from lerobot_topreward.evaluate.summary import (
-    summarise,
-    summarise_debias,
-    summarise_gvl,
-    summarise_success,
+    summarize,
+    summarize_debias,
+    summarize_gvl,
+    summarize_success,
 )
 from lerobot_topreward.judging.episode_metrics import episode_metrics
 from lerobot_topreward.judging.intervals import auc_estimate, mean_estimate
@@ -121,10 +121,10 @@ def test_summary_by_task_and_against_success() -> None:
     scores = [_scores([-3, -2, -1], episode=0), _scores([-3, -3, -3], episode=1)]
     rewards = [_reward([0.1] * 6, [0.0] * 6, episode=e) for e in (0, 1)]
     metrics = episode_metrics(scores, rewards, fps=10)
-    *tasks, everything = summarise(metrics)
+    *tasks, everything = summarize(metrics)
     assert [group.name for group in tasks] == ["stack"]
-    assert (everything.voc.value, everything.voc.undefined) == (1, 1)
-    found = summarise_success(metrics, Success("a file", {0: True, 1: False, 5: True}))
+    assert (everything.means["voc"].value, everything.means["voc"].undefined) == (1, 1)
+    found = summarize_success(metrics, Success("a file", {0: True, 1: False, 5: True}))
     assert (found.successes, found.failures, found.unknown) == (1, 1, 0)
     assert found.auc.value == 1
     assert found.threshold is None  # two of each are needed
@@ -136,12 +136,12 @@ def test_what_debiasing_would_change() -> None:
     still = [_scores([-4, -3, -2, -1], episode=e) for e in (0, 1)]
     still += [_scores([-4, -4, -4, -4], episode=e) for e in (2, 3)]
     success = Success("a file", {0: False, 1: False, 2: True, 3: True})
-    found = summarise_debias(real, [replace(one, control="static") for one in still], success)
+    found = summarize_debias(real, [replace(one, control="static") for one in still], success)
     assert found is not None
     assert (found.episodes, found.voc.value, found.auc.value) == (4, 1, 0.5)
     assert (found.voc_debiased.value, found.voc_debiased.undefined) == (1, 2)
     assert found.auc_debiased.value == 1
-    assert summarise_debias(real, [], success) is None
+    assert summarize_debias(real, [], success) is None
 
 
 @pytest.fixture(scope="module")
@@ -264,7 +264,7 @@ def test_gvl_beside_the_reward() -> None:
         )
 
     answers = (answer(0, [10.0, 50.0]), answer(1, [50.0, 10.0]), answer(2, None))
-    found = summarise_gvl(GvlResult(answers), real)
+    found = summarize_gvl(GvlResult(answers), real)
     assert (found.segments, found.usable, dict(found.reasons)) == (3, 2, {"no frame twice": 1})
     assert found.voc.value == pytest.approx(0)
     assert found.voc_reward.value == pytest.approx(1)

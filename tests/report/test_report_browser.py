@@ -14,16 +14,11 @@ import pytest
 from PIL import Image
 
 from lerobot_topreward.judging.decisions import read_decisions
-from lerobot_topreward.report.content import (
-    ControlContent,
-    Curve,
-    EpisodeContent,
-    Part,
-    Unlabelled,
-)
-from lerobot_topreward.report.media import EpisodeMedia, NoPictures, make_strip, make_thumbnail
+from lerobot_topreward.judging.episode_metrics import METRICS
+from lerobot_topreward.records import Segment
+from lerobot_topreward.report.content import LENGTH, ControlContent, Curve, EpisodeContent
+from lerobot_topreward.report.media import EpisodeMedia, make_strip, make_thumbnail
 from lerobot_topreward.report.page import Page, render
-from lerobot_topreward.report.video import encode
 
 pytestmark = pytest.mark.slow
 
@@ -32,8 +27,7 @@ DRIVER = shutil.which("chromedriver")
 EVIL = '</script><img src=x onerror="window.hacked = true"><b>{{title}}'
 FPS = 10.0
 STEP = 5  # frames between pictures
-LINES = ("success_score", "final_progress", "voc", "max_progress", "seconds_to_90")
-LINES += ("longest_stall", "regress", "negative_share", "log_odds", "seconds")
+LINES = [metric.key for metric in (*METRICS, LENGTH)]
 
 Open = Callable[..., Any]
 
@@ -76,14 +70,14 @@ def episode(index: int, **changes: Any) -> EpisodeContent:
     rise = np.linspace(0, 1, len(frames))
     metrics = {name: round(-0.1 * index, 3) for name in LINES} | {"seconds": 5.0}
     values: dict[str, Any] = {
-        "episode": index,
+        "index": index,
         "task": "stack the cups",
         "frames": 50,
         "keep": True,
         "reasons": (),
         "success": None,
         "metrics": metrics,
-        "parts": [Part(0, 50, "stack the cups")],
+        "parts": [Segment(index, 0, 50, "stack the cups")],
         "curve": Curve(frames, 9 * rise - 10, rise, rise * 0 + 0.1),
         "prefixes": frames,
         "static": None,
@@ -94,21 +88,18 @@ def episode(index: int, **changes: Any) -> EpisodeContent:
 def strip() -> EpisodeMedia:
     frames = [*range(0, 50, STEP), 49]
     pictures = [Image.new("RGB", (64, 48), (shade(i), shade(i), shade(i))) for i in frames]
-    return EpisodeMedia(
-        make_strip(frames, pictures, longer=64, quality=90), make_thumbnail(pictures[-1])
-    )
-
-
-def video() -> EpisodeMedia:
-    frames = (np.full((48, 64, 3), shade(i), dtype=np.uint8) for i in range(50))
-    return encode(frames, fps=FPS, longer=320, rate=200_000)
+    return EpisodeMedia(make_strip(frames, pictures, 64, 90), make_thumbnail(pictures[-1]))
 
 
 FIVE = (
     episode(0, success=True),
     episode(1, task="pour", keep=False, reasons=("VOC 0.10 < 0.50",), success=False),
     episode(2, keep=False, reasons=("stall 4.00 > 3.00 s",)),
-    episode(3, parts=[Part(0, 20, "reach"), Part(20, 30, "lift the cup")], task="reach / lift"),
+    episode(
+        3,
+        parts=[Segment(3, 0, 20, "reach"), Segment(3, 20, 30, "lift the cup")],
+        task="reach / lift",
+    ),
     episode(4, metrics={**episode(4).metrics, "voc": float("nan")}),
 )
 
@@ -140,11 +131,13 @@ def show(browser: Any, tmp_path: Path) -> Iterator[Open]:
             "debiased": False,
             "columns": "scaled within each episode",
             "rules": {"min_final_progress": 0.8},
+            "rule_texts": ["final progress at least 0.8"],
+            "metrics": [*METRICS, LENGTH],
             "success_origin": None,
             "success_auc": float("nan"),
             "controls": [],
             "episodes": episodes,
-            "unlabelled": [],
+            "unlabelled": {},
             "decisions": {},
         }
         path = tmp_path / name
@@ -195,16 +188,15 @@ def pixel(browser: Any) -> int:
         """const seen = document.querySelector('.picture'), place = document.createElement('canvas');
         place.width = place.height = 1;
         const context = place.getContext('2d');
-        context.drawImage(seen, (seen.videoWidth || seen.width) / 2, 10, 1, 1, 0, 0, 1, 1);
+        context.drawImage(seen, seen.width / 2, 10, 1, 1, 0, 0, 1, 1);
         return context.getImageData(0, 0, 1, 1).data[0]"""
     )
 
 
 def test_the_page_opens_from_a_file_and_asks_for_nothing_else(show: Open) -> None:
-    browser = show(FIVE, {0: strip(), 1: video()}, at="#episode=0")
+    browser = show(FIVE, {0: strip()}, at="#episode=0")
     until(browser, "document.querySelector('.picture').dataset.frame", "0")
-    show(FIVE, {0: strip(), 1: video()}, at="#episode=1")
-    until(browser, "document.querySelector('video').readyState >= 2", True)
+    show(FIVE, {0: strip()}, at="#episode=1")
     messages = [json.loads(line["message"])["message"] for line in browser.get_log("performance")]
     asked = [
         message["params"]["request"]["url"]
@@ -218,17 +210,21 @@ def test_the_page_opens_from_a_file_and_asks_for_nothing_else(show: Open) -> Non
 
 def test_text_of_a_dataset_stays_text(show: Open) -> None:
     evil = episode(
-        1, task=EVIL, keep=False, reasons=(EVIL,), parts=[Part(0, 9, EVIL), Part(9, 41, EVIL)]
+        1,
+        task=EVIL,
+        keep=False,
+        reasons=(EVIL,),
+        parts=[Segment(3, 0, 9, EVIL), Segment(3, 9, 41, EVIL)],
     )
     browser = show(
         [evil, episode(0)],
-        {1: EpisodeMedia(NoPictures(EVIL))},
+        {1: EpisodeMedia(reason=EVIL)},
         title=EVIL,
         dataset=EVIL,
         vlm=EVIL,
         success_origin=EVIL,
-        unlabelled=[Unlabelled(7, EVIL)],
-        controls=[ControlContent("static", EVIL, 0.1, 0.1, 2)],
+        unlabelled={7: EVIL},
+        controls=[ControlContent("static", EVIL, 0.1, 2)],
     )
     assert browser.title == EVIL
     assert EVIL in text(browser, ".home-name")
@@ -342,19 +338,6 @@ def test_a_pointer_moves_the_cursor(show: Open, pointer: str) -> None:
     until(browser, "document.querySelector('.picture').dataset.frame", "25")
 
 
-def test_the_video_follows_the_cursor_and_moves_it(show: Open) -> None:
-    browser = show(FIVE, {0: video()}, at="#episode=0")
-    until(browser, "document.querySelector('video').readyState >= 2", True)
-    for steps, frame in ((4, 20), (3, 35)):
-        press(browser, *["\ue014"] * steps)
-        assert text(browser, "#clock").endswith(f"frame {frame}")
-        until(browser, "document.querySelector('video').seeking", False)
-        assert pixel(browser) == pytest.approx(shade(frame), abs=6)
-    press(browser, " ")
-    until(browser, "document.getElementById('play').getAttribute('aria-label')", "Play")
-    assert text(browser, "#clock").endswith("frame 49")  # played to its end
-
-
 def test_playing_a_strip_moves_the_cursor(show: Open) -> None:
     browser = show(FIVE, {0: strip()}, at="#episode=0")
     until(browser, "document.querySelector('.picture').dataset.frame", "0")
@@ -438,7 +421,7 @@ def test_a_browser_that_keeps_nothing_says_so(show: Open) -> None:
 
 
 def test_an_episode_without_pictures_has_its_curves(show: Open) -> None:
-    browser = show(FIVE, {0: EpisodeMedia(NoPictures("file-000.mp4 is missing"))}, at="#episode=0")
+    browser = show(FIVE, {0: EpisodeMedia(reason="file-000.mp4 is missing")}, at="#episode=0")
     assert "file-000.mp4 is missing" in text(browser, ".no-picture")
     assert browser.execute_script("return document.querySelectorAll('.pane .curve').length") == 3
     show(FIVE, at="#episode=3")  # no pictures at all, and two subtasks
@@ -455,7 +438,7 @@ def test_one_frame_and_nothing_defined_is_a_page_all_the_same(show: Open) -> Non
         0,
         frames=1,
         metrics=empty,
-        parts=[Part(0, 1, "blink")],
+        parts=[Segment(3, 0, 1, "blink")],
         curve=Curve(one, one - 1.0, one + 1.0, one * 0.0),
         prefixes=one,
     )
@@ -499,8 +482,8 @@ def test_every_control_has_a_name(show: Open) -> None:
 
 
 def test_pictures_that_cannot_be_read_say_so(show: Open) -> None:
-    made = strip().pictures
-    assert not isinstance(made, NoPictures)
+    made = strip().strip
+    assert made
     buffer = io.BytesIO()
     Image.new("RGB", (2, 2)).save(buffer, "PNG")
     broken = EpisodeMedia(replace(made, data=buffer.getvalue()[:20]))

@@ -6,7 +6,7 @@ const OUTCOMES = [
   { name: "unknown", kind: "plain" },
 ];
 
-// Diagonal lines, so that failures differ from successes by more than their colour.
+// Diagonal lines, so that failures differ from successes by more than their color.
 function hatch(id) {
   const lines = svg("path", { d: "M-1 5L5 -1M-1 1L1 -1M3 5L5 3", class: "hatch-line" });
   const ground = svg("rect", { width: 4, height: 4, class: "hatch-ground" });
@@ -14,11 +14,12 @@ function hatch(id) {
   return svg("defs", {}, svg("pattern", { id, ...size }, ground, lines));
 }
 
-function histogram(width, { values, label, digits, limit }) {
+function histogram(width, { values, metric, limit }) {
+  const { label, digits } = metric;
   const groups = knowsSuccess
-    ? OUTCOMES.filter(({ name }) => values.some(([one]) => outcome(one.success) === name))
+    ? OUTCOMES.filter(({ name }) => values.some(([episode]) => outcome(episode.success) === name))
     : [{ name: "episodes", kind: "good" }];
-  const rowOf = (one) => (knowsSuccess ? outcome(one.success) : "episodes");
+  const rowOf = (episode) => (knowsSuccess ? outcome(episode.success) : "episodes");
   const [left, right, axis, head] = [86, 18, 38, 6];
   const rowHeight = Math.round((196 - axis - head) / groups.length);
   const height = head + rowHeight * groups.length + axis;
@@ -34,7 +35,7 @@ function histogram(width, { values, label, digits, limit }) {
   const bin = (value) => Math.min(bins - 1, Math.floor((value - first) / step + 1e-9));
   const counts = groups.map(({ name }) => {
     const row = new Array(bins).fill(0);
-    for (const [one, value] of values) if (rowOf(one) === name) row[bin(value)]++;
+    for (const [episode, value] of values) if (rowOf(episode) === name) row[bin(value)]++;
     return row;
   });
   const most = Math.max(1, ...counts.flat());
@@ -62,7 +63,7 @@ function histogram(width, { values, label, digits, limit }) {
     root.append(svg("path", { class: "axis", d: `M${x(value).toFixed(1)} ${bottom}v4` }));
     root.append(text(x(value), bottom + 16, number(value, tickDigits(marksX)), { class: "tick", "text-anchor": "middle" }));
   }
-  root.append(text((left + width - right) / 2, height - 4, label, { class: "axis-name", "text-anchor": "middle" }));
+  root.append(text((left + width - right) / 2, height - 4, metric.unit ? `${metric.explanation}, ${metric.unit}` : metric.explanation, { class: "axis-name", "text-anchor": "middle" }));
   if (limit !== undefined) {
     root.append(svg("path", { class: "limit", d: `M${x(limit)} ${head}V${bottom}` }));
     const side = x(limit) > width - 50 ? [-4, "end"] : [4, "start"];
@@ -77,15 +78,15 @@ function glyph(kind, x, y) {
   return svg("rect", { class: "dot-plain", x: x - 3, y: y - 3, width: 6, height: 6 });
 }
 
-function kindOf(one) {
-  return one.success === null ? "plain" : one.success ? "good" : "bad";
+function kindOf(episode) {
+  return episode.success === null ? "plain" : episode.success ? "good" : "bad";
 }
 
 function staticScatter(width) {
-  const points = episodes.filter((one) => one.metrics.voc !== null && (one.metrics.static_voc ?? null) !== null);
+  const points = episodes.filter((episode) => episode.metrics.voc !== null && (episode.metrics.static_voc ?? null) !== null);
   const [left, right, head, axis] = [44, 14, 18, 38];
   const height = 202;
-  const low = Math.min(0, ...points.map((one) => Math.min(one.metrics.voc, one.metrics.static_voc)));
+  const low = Math.min(0, ...points.map((episode) => Math.min(episode.metrics.voc, episode.metrics.static_voc)));
   const from = Math.max(-1, Math.floor(low * 2) / 2);
   const x = scale([from, 1], [left, width - right - 6]);
   const y = scale([from, 1], [height - axis, head + 6]);
@@ -100,17 +101,17 @@ function staticScatter(width) {
   root.append(svg("path", { class: "equal", d: line([[x(from), y(from)], [x(1), y(1)]]) }));
   root.append(text(left, 11, "VOC of the first frame repeated", { class: "axis-name" }));
   root.append(text((left + width - right) / 2, height - 4, "VOC of the real video", { class: "axis-name", "text-anchor": "middle" }));
-  for (const one of points) {
-    const place = glyph(kindOf(one), x(one.metrics.voc), y(one.metrics.static_voc));
-    const title = `Episode ${one.episode}: VOC ${number(one.metrics.voc, 2)}, static ${number(one.metrics.static_voc, 2)}`;
-    root.append(hover(svg("a", { href: `#episode=${one.episode}`, tabindex: -1, "aria-label": title }, place), title));
+  for (const episode of points) {
+    const place = glyph(kindOf(episode), x(episode.metrics.voc), y(episode.metrics.static_voc));
+    const title = `Episode ${episode.index}: VOC ${number(episode.metrics.voc, 2)}, static ${number(episode.metrics.static_voc, 2)}`;
+    root.append(hover(svg("a", { href: `#episode=${episode.index}`, tabindex: -1, "aria-label": title }, place), title));
   }
   return root;
 }
 
 function legend() {
   const sample = (kind) => svg("svg", { width: 12, height: 12, "aria-hidden": "true" }, glyph(kind, 6, 6));
-  const kinds = OUTCOMES.filter(({ name }) => episodes.some((one) => outcome(one.success) === name));
+  const kinds = OUTCOMES.filter(({ name }) => episodes.some((episode) => outcome(episode.success) === name));
   return h("p", { class: "legend" }, ...kinds.map(({ name, kind }) => h("span", {}, sample(kind), name)));
 }
 
@@ -128,19 +129,19 @@ function figure(title, note, draw, ...after) {
 
 function charts() {
   if (!episodes.length) return [];
-  const scores = episodes.map((one) => [one, one.metrics.success_score]);
-  const known = data.success_origin ? `known from ${data.success_origin}` : "of the last three prefixes";
-  const first = figure("Success score", h("p", { class: "faint" }, known), (width) =>
-    histogram(width, { values: scores, label: "mean log P(True) at the end, nats", digits: 2, limit: data.rules.min_success }),
+  const scores = episodes.map((episode) => [episode, episode.metrics.success_score]);
+  const known = data.success_origin ? h("p", { class: "faint" }, `success known from ${data.success_origin}`) : "";
+  const first = figure(metricOf.success_score.label, known, (width) =>
+    histogram(width, { values: scores, metric: metricOf.success_score, limit: data.rules.min_success }),
   );
-  if (episodes.some((one) => (one.metrics.static_voc ?? null) !== null)) {
+  if (episodes.some((episode) => (episode.metrics.static_voc ?? null) !== null)) {
     return [first, figure("What time alone explains", knowsSuccess ? legend() : "", staticScatter)];
   }
-  const vocs = episodes.filter((one) => one.metrics.voc !== null).map((one) => [one, one.metrics.voc]);
+  const vocs = episodes.filter((episode) => episode.metrics.voc !== null).map((episode) => [episode, episode.metrics.voc]);
   const hint = h("p", { class: "hint" }, "No static control: a curve can rise with time alone. To see how much, label again with ",
     h("code", {}, "--control static"), ".");
   if (!vocs.length) return [first, h("figure", { class: "chart" }, h("figcaption", {}, h("h2", {}, "VOC"), ""), h("p", { class: "hint" }, "Undefined: every curve is constant or has one point."))];
-  const second = figure("VOC", h("p", { class: "faint" }, "order of time, 1 is best"), (width) =>
-    histogram(width, { values: vocs, label: "value-order correlation", digits: 2, limit: data.rules.min_voc }), hint);
+  const second = figure("VOC", "", (width) =>
+    histogram(width, { values: vocs, metric: metricOf.voc, limit: data.rules.min_voc }), hint);
   return [first, second];
 }

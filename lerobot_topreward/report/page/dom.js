@@ -45,3 +45,5 @@ const ICONS = {
 function say(text) {
   $("said").textContent = text;
 }
+
+const data = JSON.parse($("data").textContent);

@@ -4,8 +4,8 @@ const KEYS = [
   ["↑ ↓  or  p n", "previous and next episode of the list"],
   ["Enter", "open the episode; in the overview, the one that has the focus"],
   ["Esc  or  o", "back to the overview"],
-  ["k", "mark: keep (again: take the mark away)"],
-  ["d", "mark: drop (again: take the mark away)"],
+  ["k", "mark: keep (again: remove the mark)"],
+  ["d", "mark: drop (again: remove the mark)"],
   ["u", "undo the last mark"],
   ["← →", "previous and next scored prefix"],
   [",  .", "one frame back and on"],
@@ -17,25 +17,25 @@ const KEYS = [
 ];
 
 function drawHelp() {
-  const keys = KEYS.map(([key, what]) => h("tr", {}, h("th", { scope: "row" }, ...key.split(/\s{2}|\s/).filter(Boolean).map((one) => (one === "or" ? " or " : h("kbd", {}, one)))), h("td", {}, what)));
+  const keys = KEYS.map(([key, what]) => h("tr", {}, h("th", { scope: "row" }, ...key.split(/\s{2}|\s/).filter(Boolean).map((name) => (name === "or" ? " or " : h("kbd", {}, name)))), h("td", {}, what)));
   const terms = [
     ["Prefix", "the episode's video from its start to some frame; each dot on a curve is one that the VLM was asked about"],
     ["log P(True)", "how likely the VLM says that the task is done at the end of the prefix, in nats, at most 0"],
     ["Progress", "that value scaled to 0..1 over all episodes of the task"],
     ["Advantage", `progress gained in the ${number(data.horizon, 1)} s that follow`],
-    ...metrics.map((one) => [one.name, one.says]),
+    ...metrics.map(({ label, explanation }) => [label, explanation]),
   ];
   $("help").replaceChildren(
     h("header", {}, h("h2", { id: "help-title" }, "Keys and terms"), h("button", { type: "button", class: "round", "aria-label": "Close", onclick: () => $("help").close() }, icon(ICONS.drop))),
     h("div", { class: "help-columns" },
       h("table", { class: "keys" }, h("tbody", {}, ...keys)),
       h("dl", { class: "terms" }, ...terms.flatMap(([term, meaning]) => [h("dt", {}, term), h("dd", {}, meaning)]))),
-    h("p", { class: "faint" }, "Your marks beat the rules. Save them, then make a dataset without what is dropped: ",
+    h("p", { class: "faint" }, "Your marks override the rules. Save them, then make a dataset without what is dropped: ",
       h("code", {}, "lerobot-topreward curate --decisions decisions.json")));
 }
 
 function focusedEpisode() {
-  if (current) return current.one;
+  if (current) return current.episode;
   const row = document.activeElement?.closest("tr[data-episode]");
   return row ? byIndex.get(Number(row.dataset.episode)) : null;
 }
@@ -43,13 +43,13 @@ function focusedEpisode() {
 // The next episode of the list: on view, or focused in the overview.
 function move(step) {
   if (current) {
-    const other = neighbour(current.one.episode, step);
-    if (other) go(other.episode);
+    const next = neighbor(current.episode, step);
+    if (next) go(next.index);
     return;
   }
   const here = focusedEpisode();
-  const other = here ? neighbour(here.episode, step) : shown[0];
-  const link = other && rows.get(other.episode).querySelector("a");
+  const other = here ? neighbor(here, step) : shown[0];
+  const link = other && rows.get(other.index).querySelector("a");
   link?.focus();
   link?.scrollIntoView({ block: "nearest" });
 }
@@ -64,10 +64,10 @@ const ACTIONS = {
   ".": () => current && (stop(), setFrame(current.frame + 1)),
   ",": () => current && (stop(), setFrame(current.frame - 1)),
   Home: () => current && (stop(), setFrame(0)),
-  End: () => current && (stop(), setFrame(current.one.frames - 1)),
+  End: () => current && (stop(), setFrame(current.episode.frames - 1)),
   " ": () => current && togglePlay(),
-  k: () => focusedEpisode() && mark(focusedEpisode().episode, "keep"),
-  d: () => focusedEpisode() && mark(focusedEpisode().episode, "drop"),
+  k: () => focusedEpisode() && mark(focusedEpisode().index, "keep"),
+  d: () => focusedEpisode() && mark(focusedEpisode().index, "drop"),
   u: () => undo(),
   s: () => marks.size && download(),
   o: () => (location.hash = "#overview"),
@@ -80,7 +80,7 @@ const ACTIONS = {
 };
 const ONLY_EPISODE = ["ArrowRight", "ArrowLeft", ".", ",", "Home", "End", " "];
 
-function pressed(event) {
+function pressKey(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || $("help").open) return;
   const { target, key } = event;
   if (target.matches("input, select, textarea")) {

@@ -2,25 +2,29 @@
 
 let returnTo = null; // episode that had been on view, to find it again in the list
 
-function go(episode) {
-  location.hash = `#episode=${episode}`;
+function go(index) {
+  location.hash = `#episode=${index}`;
 }
 
 function route() {
   const match = /^#episode=(\d+)$/.exec(location.hash);
-  const one = match ? byIndex.get(Number(match[1])) : null;
-  $("overview").hidden = Boolean(one);
-  $("episode").hidden = !one;
-  document.title = one ? `Episode ${one.episode}, ${data.title}` : data.title;
-  if (one) {
-    returnTo = one.episode;
-    if (!shown.includes(one)) Object.assign(list, { task: "", verdict: "", outcome: "", text: "" }), resetFilters(), arrange();
+  const episode = match ? byIndex.get(Number(match[1])) : null;
+  $("overview").hidden = Boolean(episode);
+  $("episode").hidden = !episode;
+  document.title = episode ? `Episode ${episode.index}, ${data.title}` : data.title;
+  if (episode) {
+    returnTo = episode.index;
+    if (!shown.includes(episode)) {
+      Object.assign(list, { task: "", verdict: "", outcome: "", text: "" });
+      resetFilters();
+      arrange();
+    }
     const inside = $("episode").contains(document.activeElement) ? document.activeElement.className : "";
-    openEpisode(one);
+    openEpisode(episode);
     if (inside === "step") $("episode").querySelector(".step:not([disabled])")?.focus();
     else $("episode").focus({ preventScroll: true });
     window.scrollTo(0, 0);
-    say(`Episode ${one.episode}, ${verdict(one)}`);
+    say(`Episode ${episode.index}, ${verdict(episode)}`);
     return;
   }
   closeEpisode();
@@ -38,7 +42,7 @@ function resetFilters() {
 }
 
 function drawTally() {
-  const count = (word) => [...marks.values()].filter((one) => one === word).length;
+  const count = (word) => [...marks.values()].filter((other) => other === word).length;
   $("tally").replaceChildren(
     marks.size ? h("span", {}, h("b", {}, String(marks.size)), h("span", { class: "wide" }, ` marked: ${count("keep")} keep, ${count("drop")} drop`), h("span", { class: "narrow" }, " marked")) : h("span", { class: "faint wide" }, "nothing marked yet"),
   );
@@ -54,7 +58,7 @@ listeners.push((what) => what === "marks" && drawTally());
 drawHelp();
 drawOverview();
 drawTally();
-document.addEventListener("keydown", pressed);
+document.addEventListener("keydown", pressKey);
 window.addEventListener("hashchange", route);
 window.addEventListener("resize", fitTimeline);
 window.addEventListener("beforeunload", (event) => {

@@ -2,42 +2,42 @@
 
 const rows = new Map(); // episode -> its row
 
-function verdictBadge(one) {
-  const word = verdict(one);
-  const own = marks.has(one.episode);
+function verdictBadge(episode) {
+  const word = verdict(episode);
+  const own = marks.has(episode.index);
   return h(
     "span",
-    { class: `badge ${word}${own ? " own" : ""}`, title: own ? "your mark" : one.reasons.join("; ") || "breaks no rule" },
+    { class: `badge ${word}${own ? " own" : ""}`, title: own ? "your mark" : episode.reasons.join("; ") || "breaks no rule" },
     icon(ICONS[word]),
     h("span", {}, word),
     own ? h("span", { class: "own-note" }, "marked") : null,
   );
 }
 
-function outcomeText(one) {
-  const kind = kindOf(one);
+function outcomeText(episode) {
+  const kind = kindOf(episode);
   return h("span", { class: `outcome ${kind}` },
-    svg("svg", { width: 12, height: 12, "aria-hidden": "true" }, glyph(kind, 6, 6)), outcome(one.success));
+    svg("svg", { width: 12, height: 12, "aria-hidden": "true" }, glyph(kind, 6, 6)), outcome(episode.success));
 }
 
-function thumbnail(one) {
-  const source = one.media.thumbnail;
+function thumbnail(episode) {
+  const source = episode.media.thumbnail;
   if (!source) return h("span", { class: "thumb none" });
   return h("img", { class: "thumb", alt: "", decoding: "async", src: `data:image/webp;base64,${source}` });
 }
 
 function headline() {
-  const minutes = episodes.reduce((sum, one) => sum + one.metrics.seconds, 0) / 60;
-  const vocs = episodes.map((one) => one.metrics.voc).filter((value) => value !== null);
+  const minutes = episodes.reduce((sum, episode) => sum + episode.metrics.seconds, 0) / 60;
+  const vocs = episodes.map((episode) => episode.metrics.voc).filter((value) => value !== null);
   const mean = vocs.length ? vocs.reduce((a, b) => a + b, 0) / vocs.length : null;
-  const still = data.controls.find((one) => one.name === "static");
-  const total = episodes.length + data.unlabelled.length;
+  const staticControl = data.controls.find((control) => control.name === "static");
+  const total = episodes.length + Object.keys(data.unlabelled).length;
   const items = [
     ["episodes", String(episodes.length), episodes.length < total ? `labelled, of ${total}` : null],
     ["tasks", String(tasks.length), null],
     ["of video", `${number(minutes, minutes < 10 ? 1 : 0)} min`, null],
     ["mean VOC", number(mean, 2), "1: always in order"],
-    still ? ["static rise", percent(still.share), "of the real one"] : null,
+    staticControl ? ["static rise", percent(staticControl.share), "of the real rise"] : null,
     data.success_auc === null ? null : ["success AUC", number(data.success_auc, 2), "0.5 is chance"],
   ];
   const cells = items.filter(Boolean).map(([name, value, note]) =>
@@ -48,7 +48,7 @@ function headline() {
 function drawSplit() {
   const place = $("split");
   if (!place) return;
-  const kept = episodes.filter((one) => verdict(one) === "keep").length;
+  const kept = episodes.filter((episode) => verdict(episode) === "keep").length;
   const dropped = episodes.length - kept;
   const part = (kind, count) => {
     const node = h("span", { class: `part ${kind}` });
@@ -63,14 +63,13 @@ function drawSplit() {
 }
 
 function about() {
-  const limits = Object.entries(data.rules).map(([name, limit]) => (RULES[name] ?? ((v) => `${name} ${v}`))(limit));
   const made = data.scale === "prob" ? "P(True)" : "log P(True)";
   const beyond = data.debiased ? ", beyond what the first frame repeated earns" : "";
   const differs = data.columns ? ` The dataset's own progress is ${data.columns}, so its values differ.` : "";
   return h("div", { class: "about" },
-    h("p", {}, h("b", {}, "Rules: "), `${limits.join("; ")}.`),
+    h("p", {}, h("b", {}, "Rules: "), `${data.rule_texts.join("; ")}.`),
     h("p", {}, h("b", {}, "Progress "), `is ${made}${beyond}, scaled over all episodes of a task so that episodes compare.${differs}`),
-    ...data.controls.map((one) => h("p", {}, h("b", {}, `${one.name[0].toUpperCase()}${one.name.slice(1)} control: `), one.sentence)),
+    ...data.controls.map(({ name, sentence }) => h("p", {}, h("b", {}, `${name[0].toUpperCase()}${name.slice(1)} control: `), sentence)),
     h("p", {}, h("b", {}, "Scored "), `by ${data.vlm} on ${data.scored_camera}.`),
   );
 }
@@ -84,21 +83,24 @@ function columns() {
   found.push({ key: "verdict", name: "Verdict", short: "Verdict", class: "c-verdict" });
   if (knowsSuccess) found.push({ key: "outcome", name: "What happened", short: "Truth", class: "c-outcome" });
   found.push({ key: "task", name: "Task", short: tasks.length > 1 ? "Task, reason to drop" : "Reason to drop", class: "c-task" });
-  for (const one of metrics) found.push({ key: one.key, name: `${one.name}${one.unit ? `, ${one.unit}` : ""}: ${one.says}`, short: one.short, class: `number c-${one.key}`, metric: one });
+  for (const metric of metrics) {
+    const unit = metric.unit ? `, ${metric.unit}` : "";
+    found.push({ key: metric.key, name: `${metric.label}${unit}: ${metric.explanation}`, short: metric.short, class: `number c-${metric.key}`, metric });
+  }
   return found;
 }
 
-function cell(column, one) {
-  if (column.metric) return h("td", { class: column.class, "data-name": column.short }, metricText(column.metric, one.metrics[column.key]));
+function cell(column, episode) {
+  if (column.metric) return h("td", { class: column.class, "data-name": column.short }, metricText(column.metric, episode.metrics[column.key]));
   const content = {
-    "c-episode": () => h("a", { href: `#episode=${one.episode}`, "aria-label": `Episode ${one.episode}` }, String(one.episode)),
-    "c-thumb": () => thumbnail(one),
-    "c-spark": () => sparkline(one, 104, 30),
-    "c-verdict": () => verdictBadge(one),
-    "c-outcome": () => outcomeText(one),
+    "c-episode": () => h("a", { href: `#episode=${episode.index}`, "aria-label": `Episode ${episode.index}` }, String(episode.index)),
+    "c-thumb": () => thumbnail(episode),
+    "c-spark": () => sparkline(episode, 104, 30),
+    "c-verdict": () => verdictBadge(episode),
+    "c-outcome": () => outcomeText(episode),
     "c-task": () => [
-      tasks.length > 1 ? h("span", { class: "task", title: one.task }, one.task) : null,
-      one.reasons.length ? h("span", { class: "reason", title: one.reasons.join("; ") }, one.reasons.join("; ")) : null,
+      tasks.length > 1 ? h("span", { class: "task", title: episode.task }, episode.task) : null,
+      episode.reasons.length ? h("span", { class: "reason", title: episode.reasons.join("; ") }, episode.reasons.join("; ")) : null,
     ],
   }[column.class]();
   return h("td", { class: column.class }, ...[content].flat());
@@ -111,9 +113,9 @@ function table() {
       : h("span", { title: column.name }, column.short);
     return h("th", { scope: "col", class: column.class, "data-key": column.key }, inner);
   });
-  for (const one of episodes) {
-    const row = h("tr", { "data-episode": one.episode, onclick: () => go(one.episode) }, ...columns().map((column) => cell(column, one)));
-    rows.set(one.episode, row);
+  for (const episode of episodes) {
+    const row = h("tr", { "data-episode": episode.index, onclick: () => go(episode.index) }, ...columns().map((column) => cell(column, episode)));
+    rows.set(episode.index, row);
   }
   return h("div", { class: "scroll" }, h("table", { id: "episodes" }, h("thead", {}, h("tr", {}, ...heads)), h("tbody")));
 }
@@ -133,7 +135,7 @@ function filters() {
   const short = (task) => (task.length > 60 ? `${task.slice(0, 58)}…` : task);
   const search = h("input", { type: "search", id: "search", placeholder: "Search", "aria-label": "Search tasks, reasons and episode numbers", autocomplete: "off" });
   search.addEventListener("input", () => set("text")(search.value));
-  const sorts = [...metrics.map((one) => [one.key, `Worst ${one.name.toLowerCase().replace("voc", "VOC")} first`]), ["episode", "In order of episodes"]];
+  const sorts = [...metrics.map(({ key, label }) => [key, `Worst first: ${label}`]), ["episode", "In order of episodes"]];
   const order = select("order", sorts, list.sort, (key) => {
     [list.sort, list.worstFirst] = [key, true];
     arrange();
@@ -148,9 +150,9 @@ function filters() {
 }
 
 function drawList() {
-  document.querySelector("#episodes tbody").replaceChildren(...shown.map((one) => rows.get(one.episode)));
+  document.querySelector("#episodes tbody").replaceChildren(...shown.map((episode) => rows.get(episode.index)));
   for (const old of document.querySelectorAll("#episodes td.sorted")) old.classList.remove("sorted");
-  for (const one of shown) rows.get(one.episode).querySelector(`td.number.c-${list.sort}`)?.classList.add("sorted");
+  for (const episode of shown) rows.get(episode.index).querySelector(`td.number.c-${list.sort}`)?.classList.add("sorted");
   for (const head of document.querySelectorAll("#episodes th[data-key]")) {
     const { worst } = SORTS[head.dataset.key];
     const ascending = (worst === "low") === list.worstFirst;
@@ -158,14 +160,14 @@ function drawList() {
     else head.removeAttribute("aria-sort");
   }
   const order = $("filter-order");
-  if ([...order.options].some((one) => one.value === list.sort)) order.value = list.sort;
+  if ([...order.options].some(({ value }) => value === list.sort)) order.value = list.sort;
   $("count").textContent = shown.length === episodes.length ? `${shown.length}` : `${shown.length} of ${episodes.length}`;
   $("nothing").hidden = shown.length > 0;
 }
 
-function missing() {
-  if (!data.unlabelled.length) return null;
-  const items = data.unlabelled.map((one) => h("li", {}, `Episode ${one.episode}`, one.reason ? `: ${one.reason}` : ""));
+function unlabelled() {
+  const items = Object.entries(data.unlabelled).map(([index, reason]) => h("li", {}, `Episode ${index}`, reason ? `: ${reason}` : ""));
+  if (!items.length) return null;
   return h("details", { class: "missing", open: items.length <= 5 }, h("summary", {}, `${plural(items.length, "episode")} not labelled`), h("ul", {}, ...items));
 }
 
@@ -173,17 +175,17 @@ function drawOverview() {
   $("overview").replaceChildren(
     headline(), about(), h("div", { class: "charts" }, ...charts()), filters(), table(),
     h("p", { id: "nothing", class: "hint", hidden: true }, "No episode matches. Clear the search or choose another filter."),
-    missing() ?? "",
+    unlabelled() ?? "",
     h("p", { class: "foot faint" }, `lerobot-topreward ${data.version}, ${data.made}. Dataset ${data.dataset}, fingerprint ${data.fingerprint.slice(0, 12)}.`),
   );
   drawSplit();
 }
 
-listeners.push((what, episode) => {
+listeners.push((what, index) => {
   if (what === "list") drawList();
   if (what === "marks") {
     drawSplit();
-    const place = rows.get(episode)?.querySelector(".c-verdict");
-    place?.replaceChildren(verdictBadge(byIndex.get(episode)));
+    const place = rows.get(index)?.querySelector(".c-verdict");
+    place?.replaceChildren(verdictBadge(byIndex.get(index)));
   }
 });

@@ -12,7 +12,7 @@ function ticks(low, high, count) {
   const rough = (high - low) / Math.max(1, count);
   if (!(rough > 0)) return [low];
   const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 2.5, 5, 10].map((one) => one * power).find((one) => one >= rough * 0.999);
+  const step = [1, 2, 2.5, 5, 10].map((factor) => factor * power).find((size) => size >= rough * 0.999);
   const found = [];
   for (let i = Math.ceil(low / step - 1e-6); i * step <= high + step * 1e-6; i++) found.push(i * step);
   return found;
@@ -40,8 +40,8 @@ function hover(node, title) {
 }
 
 // One value of a curve of an episode: straight between knots, never across segments.
-function valueAt(one, name, frame) {
-  const knots = one.curve.frame;
+function valueAt(episode, name, frame) {
+  const knots = episode.curve.frame;
   let low = 0;
   let high = knots.length - 1;
   while (low < high) {
@@ -49,36 +49,36 @@ function valueAt(one, name, frame) {
     if (knots[middle] <= frame) low = middle;
     else high = middle - 1;
   }
-  const values = one.curve[name];
+  const values = episode.curve[name];
   if (knots[low] === frame || low + 1 === knots.length) return values[low];
   const part = (frame - knots[low]) / (knots[low + 1] - knots[low]);
   return values[low] + part * (values[low + 1] - values[low]);
 }
 
 // The knots of a curve, a list for each segment.
-function runs(one, name) {
+function runs(episode, name) {
   const found = [];
   let at = 0;
-  for (const part of one.parts) {
+  for (const part of episode.parts) {
     const run = [];
-    for (; at < one.curve.frame.length && one.curve.frame[at] < part.start + part.length; at++) {
-      run.push([one.curve.frame[at], one.curve[name][at]]);
+    for (; at < episode.curve.frame.length && episode.curve.frame[at] < part.start + part.length; at++) {
+      run.push([episode.curve.frame[at], episode.curve[name][at]]);
     }
     found.push(run);
   }
   return found;
 }
 
-function sparkline(one, width, height) {
-  const x = scale([0, Math.max(1, one.frames - 1)], [2, width - 3]);
+function sparkline(episode, width, height) {
+  const x = scale([0, Math.max(1, episode.frames - 1)], [2, width - 3]);
   const y = scale([0, 1], [height - 3, 3]);
-  const lines = runs(one, "progress").map((run) => line(run.map(([f, v]) => [x(f), y(v)])));
-  const last = one.curve.progress.length - 1;
+  const lines = runs(episode, "progress").map((run) => line(run.map(([f, v]) => [x(f), y(v)])));
+  const last = episode.curve.progress.length - 1;
   return svg(
     "svg",
     { class: "spark", width, height, viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" },
     svg("path", { class: "spark-base", d: `M0 ${y(0)}H${width}M0 ${y(1)}H${width}` }),
     svg("path", { class: "spark-line", d: lines.join("") }),
-    svg("circle", { class: "spark-end", cx: x(one.frames - 1), cy: y(one.curve.progress[last]), r: 2.2 }),
+    svg("circle", { class: "spark-end", cx: x(episode.frames - 1), cy: y(episode.curve.progress[last]), r: 2.2 }),
   );
 }

@@ -1,26 +1,24 @@
-// The data, the marks that a person makes, and which episodes are listed in which order.
+// The episodes, the marks that a person makes, and which episodes are isListed in which order.
 
-const data = JSON.parse($("data").textContent);
-const episodes = data.episodes.map((one) => ({
-  ...one,
-  media: data.media[one.episode] ?? { kind: "none", reason: null, thumbnail: null },
+const episodes = data.episodes.map((episode) => ({
+  ...episode,
+  media: data.media[episode.index] ?? { strip: null, reason: null, thumbnail: null },
 }));
-const byIndex = new Map(episodes.map((one) => [one.episode, one]));
-const tasks = [...new Set(episodes.map((one) => one.task))];
-const knowsSuccess = episodes.some((one) => one.success !== null);
-const hasThumbnails = episodes.some((one) => one.media.thumbnail);
-const metrics = METRICS.filter((one) => episodes.some((e) => e.metrics[one.key] !== undefined));
+const byIndex = new Map(episodes.map((episode) => [episode.index, episode]));
+const tasks = [...new Set(episodes.map((episode) => episode.task))];
+const knowsSuccess = episodes.some((episode) => episode.success !== null);
+const hasThumbnails = episodes.some((episode) => episode.media.thumbnail);
 
 const listeners = [];
-function changed(what, episode = null) {
-  for (const listener of listeners) listener(what, episode);
+function notify(what, index = null) {
+  for (const listener of listeners) listener(what, index);
 }
 
-// Marks: a person's word, which beats the rules.
+// Marks: manual decisions, which override the rules.
 
 const WORDS = ["keep", "drop"];
 const marks = new Map();
-const history = [];
+const undoable = []; // episode and the mark that it had, last episode last
 let stored = true; // whether marks survive a reload
 let saved = true; // whether the marks are in a file
 
@@ -45,33 +43,36 @@ function loadMarks() {
   }
 }
 
-function mark(episode, word) {
-  history.push([episode, marks.get(episode) ?? null]);
-  setMark(episode, marks.get(episode) === word ? null : word);
-  say(`Episode ${episode}: ${marks.get(episode) ? `marked ${word}` : "no mark"}`);
+function mark(index, word) {
+  undoable.push([index, marks.get(index) ?? null]);
+  setMark(index, marks.get(index) === word ? null : word);
+  say(`Episode ${index}: ${marks.get(index) ? `marked ${word}` : "no mark"}`);
 }
 
 function undo() {
-  const last = history.pop();
-  if (!last) return say("Nothing to undo");
+  const last = undoable.pop();
+  if (!last) {
+    say("Nothing to undo");
+    return;
+  }
   setMark(...last);
   say(`Undone: episode ${last[0]} ${last[1] ? `marked ${last[1]}` : "has no mark"}`);
 }
 
-function setMark(episode, word) {
-  if (word) marks.set(episode, word);
-  else marks.delete(episode);
+function setMark(index, word) {
+  if (word) marks.set(index, word);
+  else marks.delete(index);
   saved = false;
   try {
     localStorage.setItem(storageKey, JSON.stringify(Object.fromEntries(marks)));
   } catch {
     stored = false;
   }
-  changed("marks", episode);
+  notify("marks", index);
 }
 
-function verdict(one) {
-  return marks.get(one.episode) ?? (one.keep ? "keep" : "drop");
+function verdict(episode) {
+  return marks.get(episode.index) ?? (episode.keep ? "keep" : "drop");
 }
 
 function decisions() {
@@ -98,14 +99,14 @@ function download() {
 // The list.
 
 const SORTS = {
-  episode: { value: (one) => one.episode, worst: "low" },
-  verdict: { value: (one) => (verdict(one) === "drop" ? 0 : 1), worst: "low" },
-  outcome: { value: (one) => (one.success === null ? null : Number(one.success)), worst: "low" },
-  task: { value: (one) => one.task, worst: "low" },
+  episode: { value: (episode) => episode.index, worst: "low" },
+  verdict: { value: (episode) => (verdict(episode) === "drop" ? 0 : 1), worst: "low" },
+  outcome: { value: (episode) => (episode.success === null ? null : Number(episode.success)), worst: "low" },
+  task: { value: (episode) => episode.task, worst: "low" },
 };
-for (const metric of METRICS) {
-  const never = metric.missing ? Infinity : null;
-  SORTS[metric.key] = { value: (one) => one.metrics[metric.key] ?? never, worst: metric.worst };
+for (const metric of metrics) {
+  const never = metric.undefined ? Infinity : null;
+  SORTS[metric.key] = { value: (episode) => episode.metrics[metric.key] ?? never, worst: metric.worst };
 }
 
 const list = { sort: "success_score", worstFirst: true, task: "", verdict: "", outcome: "", text: "" };
@@ -113,23 +114,23 @@ let shown = [];
 
 const VERDICT_FILTERS = {
   "": () => true,
-  keep: (one) => verdict(one) === "keep",
-  drop: (one) => verdict(one) === "drop",
-  marked: (one) => marks.has(one.episode),
-  unmarked: (one) => !marks.has(one.episode),
-  overruled: (one) => marks.has(one.episode) && (marks.get(one.episode) === "keep") !== one.keep,
+  keep: (episode) => verdict(episode) === "keep",
+  drop: (episode) => verdict(episode) === "drop",
+  marked: (episode) => marks.has(episode.index),
+  unmarked: (episode) => !marks.has(episode.index),
+  overruled: (episode) => marks.has(episode.index) && (marks.get(episode.index) === "keep") !== episode.keep,
 };
 
-function listed(one) {
+function isListed(episode) {
   const text = list.text.trim().toLowerCase();
   const found = () =>
-    String(one.episode) === text.replace(/^#/, "") ||
-    one.task.toLowerCase().includes(text) ||
-    one.reasons.some((reason) => reason.toLowerCase().includes(text));
+    String(episode.index) === text.replace(/^#/, "") ||
+    episode.task.toLowerCase().includes(text) ||
+    episode.reasons.some((reason) => reason.toLowerCase().includes(text));
   return (
-    (list.task === "" || one.task === list.task) &&
-    (list.outcome === "" || outcome(one.success) === list.outcome) &&
-    VERDICT_FILTERS[list.verdict](one) &&
+    (list.task === "" || episode.task === list.task) &&
+    (list.outcome === "" || outcome(episode.success) === list.outcome) &&
+    VERDICT_FILTERS[list.verdict](episode) &&
     (text === "" || found())
   );
 }
@@ -143,8 +144,8 @@ function compare(a, b) {
 }
 
 function arrange() {
-  shown = episodes.filter(listed).sort((a, b) => compare(a, b) || a.episode - b.episode);
-  changed("list");
+  shown = episodes.filter(isListed).sort((a, b) => compare(a, b) || a.index - b.index);
+  notify("list");
 }
 
 function sortBy(key) {
@@ -153,7 +154,7 @@ function sortBy(key) {
   arrange();
 }
 
-function neighbour(episode, step) {
-  const at = shown.findIndex((one) => one.episode === episode);
+function neighbor(episode, step) {
+  const at = shown.indexOf(episode);
   return at < 0 ? shown[0] : shown[at + step];
 }

@@ -10,9 +10,9 @@ function extent(values) {
 
 // The same scales for all episodes, so that paging through them compares.
 const ranges = (() => {
-  const log = episodes.map((one) => extent(one.static ? [...one.curve.log_prob, ...one.static] : one.curve.log_prob));
+  const log = episodes.map((episode) => extent(episode.static ? [...episode.curve.log_prob, ...episode.static] : episode.curve.log_prob));
   const [low, high] = log.length ? [Math.min(...log.map((r) => r[0])), Math.max(...log.map((r) => r[1]))] : [-1, 0];
-  const gain = Math.max(0.1, ...episodes.map((one) => Math.max(...one.curve.advantage.map(Math.abs))));
+  const gain = Math.max(0.1, ...episodes.map((episode) => Math.max(...episode.curve.advantage.map(Math.abs))));
   const padding = Math.max(0.05, 0.04 * (high - low));
   return { progress: [0, 1], log_prob: [low - padding, Math.min(0, high + padding)], advantage: [-gain * 1.05, gain * 1.05] };
 })();
@@ -23,7 +23,7 @@ const PANES = [
   { key: "advantage", name: `Advantage: progress gained in ${number(data.horizon, 1)} s`, share: 0.25, digits: 2 },
 ];
 
-function pane(one, { key, name, digits }, x, top, height, width) {
+function pane(episode, { key, name, digits }, x, top, height, width) {
   const y = scale(ranges[key], [top + height, top]);
   const group = svg("g", { class: `pane ${key}` });
   const right = width - EDGE;
@@ -35,18 +35,18 @@ function pane(one, { key, name, digits }, x, top, height, width) {
   group.append(text(GUTTER, top - 7, name, { class: "pane-name" }));
   const readout = text(right, top - 7, "", { class: "readout", "text-anchor": "end", "data-pane": key });
   group.append(readout);
-  const lines = runs(one, key).map((run) => run.map(([frame, value]) => [x(frame), y(value)]));
+  const lines = runs(episode, key).map((run) => run.map(([frame, value]) => [x(frame), y(value)]));
   if (key === "advantage") group.append(...gains(lines, y(0), top, height, width));
   if (key === "progress" && data.rules.min_final_progress !== undefined) group.append(...ruleLine(data.rules.min_final_progress, y, right));
-  if (key === "log_prob" && one.static) group.append(...staticCurve(one, x, y, right));
+  if (key === "log_prob" && episode.static) group.append(...staticCurve(episode, x, y, right));
   group.append(svg("path", { class: "curve", d: lines.map(line).join("") }));
-  if (key !== "advantage" && one.prefixes.length < width / 6) {
-    for (const frame of one.prefixes) group.append(svg("circle", { class: "prefix", cx: x(frame), cy: y(valueAt(one, key, frame)), r: 2.4 }));
+  if (key !== "advantage" && episode.prefixes.length < width / 6) {
+    for (const frame of episode.prefixes) group.append(svg("circle", { class: "prefix", cx: x(frame), cy: y(valueAt(episode, key, frame)), r: 2.4 }));
   }
   const bead = svg("circle", { class: "bead", r: 4.5 });
   group.append(bead);
   const show = (frame) => {
-    const value = valueAt(one, key, frame);
+    const value = valueAt(episode, key, frame);
     bead.setAttribute("cx", x(frame));
     bead.setAttribute("cy", y(value));
     const gained = key === "advantage" && Number(value.toFixed(digits)) > 0;
@@ -62,8 +62,8 @@ function ruleLine(limit, y, right) {
   ];
 }
 
-function staticCurve(one, x, y, right) {
-  const points = one.prefixes.map((frame, i) => [x(frame), y(one.static[i])]);
+function staticCurve(episode, x, y, right) {
+  const points = episode.prefixes.map((frame, i) => [x(frame), y(episode.static[i])]);
   const last = points[points.length - 1];
   return [
     svg("path", { class: "static-curve", d: line(points) }),
@@ -83,13 +83,13 @@ function gains(lines, zero, top, height, width) {
   ];
 }
 
-function partLane(one, x, width) {
+function partLane(episode, x, width) {
   const group = svg("g", { class: "lane" });
-  one.parts.forEach((part, i) => {
+  episode.parts.forEach((part, i) => {
     const [from, to] = [x(part.start), x(part.start + part.length - 1)];
-    const next = one.parts[i + 1];
+    const next = episode.parts[i + 1];
     const end = next ? (to + x(next.start)) / 2 : width - EDGE;
-    const start = i ? (from + x(one.parts[i - 1].start + one.parts[i - 1].length - 1)) / 2 : from;
+    const start = i ? (from + x(episode.parts[i - 1].start + episode.parts[i - 1].length - 1)) / 2 : from;
     const room = Math.floor((end - start - 12) / 6.6);
     const label = part.instruction.length > room ? `${part.instruction.slice(0, Math.max(0, room - 1))}…` : part.instruction;
     group.append(hover(svg("rect", { class: i % 2 ? "part-odd" : "part-even", x: start, y: 0, width: Math.max(1, end - start), height: 18 }), part.instruction));
@@ -98,16 +98,16 @@ function partLane(one, x, width) {
   return group;
 }
 
-function partBorders(one, x, height) {
-  return one.parts.slice(1).map((part, i) => {
-    const before = one.parts[i];
+function partBorders(episode, x, height) {
+  return episode.parts.slice(1).map((part, i) => {
+    const before = episode.parts[i];
     const place = (x(before.start + before.length - 1) + x(part.start)) / 2;
     return svg("path", { class: "border", d: `M${place.toFixed(1)} 0V${height}` });
   });
 }
 
-function timeAxis(one, x, top, width) {
-  const seconds = Math.max(1, one.frames - 1) / data.fps;
+function timeAxis(episode, x, top, width) {
+  const seconds = Math.max(1, episode.frames - 1) / data.fps;
   const marksAt = ticks(0, seconds, (width - GUTTER) / 80);
   const group = svg("g", {}, svg("path", { class: "axis", d: `M${GUTTER} ${top + 0.5}H${width - EDGE}` }));
   for (const value of marksAt) {
@@ -119,8 +119,8 @@ function timeAxis(one, x, top, width) {
 }
 
 // Draws into a place as wide as it is; `moved` is told of every frame that a pointer chooses.
-function timeline(one, moved, playing) {
-  const place = h("div", { class: "timeline", tabindex: 0, role: "slider", "aria-label": "Time", "aria-valuemin": 0, "aria-valuemax": one.frames - 1 });
+function timeline(episode, moved, playing) {
+  const place = h("div", { class: "timeline", tabindex: 0, role: "slider", "aria-label": "Time", "aria-valuemin": 0, "aria-valuemax": episode.frames - 1 });
   const cursor = h("div", { class: "cursor", "aria-hidden": "true" });
   let [x, panes, frame, drawn] = [null, [], 0, ""];
   const draw = () => {
@@ -128,20 +128,20 @@ function timeline(one, moved, playing) {
     const height = Math.max(250, Math.min(700, Number(place.dataset.height) || 420));
     if (width < 80 || drawn === `${width} ${height}`) return;
     drawn = `${width} ${height}`;
-    x = scale([0, Math.max(1, one.frames - 1)], [GUTTER, width - EDGE]);
-    const lane = one.parts.length > 1 ? 22 : 0;
+    x = scale([0, Math.max(1, episode.frames - 1)], [GUTTER, width - EDGE]);
+    const lane = episode.parts.length > 1 ? 22 : 0;
     const room = height - lane - PANES.length * HEAD - 24;
     const root = svg("svg", { class: "curves", width, height, viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" });
-    if (lane) root.append(partLane(one, x, width), ...partBorders(one, x, height - 24));
+    if (lane) root.append(partLane(episode, x, width), ...partBorders(episode, x, height - 24));
     let top = lane;
     panes = PANES.map((description) => {
       const size = Math.round(room * description.share) - 8;
-      const made = pane(one, description, x, top + HEAD, size, width);
+      const made = pane(episode, description, x, top + HEAD, size, width);
       top += HEAD + size + 8;
       return made;
     });
-    root.append(...panes.map((made) => made.group), timeAxis(one, x, height - 24, width));
-    const strip = filmstrip(one, GUTTER, width - GUTTER - EDGE);
+    root.append(...panes.map((made) => made.group), timeAxis(episode, x, height - 24, width));
+    const strip = filmstrip(episode, GUTTER, width - GUTTER - EDGE);
     place.replaceChildren(root, strip ?? "", cursor);
     show(frame);
   };
@@ -151,13 +151,13 @@ function timeline(one, moved, playing) {
     cursor.style.transform = `translateX(${x(frame)}px)`;
     for (const made of panes) made.show(frame);
     place.setAttribute("aria-valuenow", frame);
-    const values = PANES.map(({ key }) => `${key.replace("_", "-")} ${number(valueAt(one, key, frame), 2)}`);
+    const values = PANES.map(({ key }) => `${key.replace("_", "-")} ${number(valueAt(episode, key, frame), 2)}`);
     place.setAttribute("aria-valuetext", `${number(frame / data.fps, 1)} seconds, ${values.join(", ")}`);
   };
   const choose = (event) => {
     if (!x) return;
     const at = x.invert(event.clientX - place.getBoundingClientRect().left);
-    moved(Math.max(0, Math.min(one.frames - 1, Math.round(at))), event);
+    moved(Math.max(0, Math.min(episode.frames - 1, Math.round(at))), event);
   };
   let dragging = false;
   place.addEventListener("pointerdown", (event) => {
