@@ -160,80 +160,37 @@ def translate_errors(
         raise
 
 
-def _advise(
-    error: BaseException, repo_id: str, revision: str | None, repo_type: RepoType
-) -> str | None:
-    where = f"{constants.ENDPOINT}/{'datasets/' if repo_type == 'dataset' else ''}{repo_id}"
-    match error:
-        case HFValidationError():
-            return (
-                f"must look like owner/name (letters, digits, '-', '_', '.'); got {repo_id!r}. "
-                "For a folder on this machine give its path instead."
-            )
-        case GatedRepoError():
-            return (
-                f"must name a {repo_type} that you may read; {repo_id!r} is gated. "
-                f"Accept its terms at {where}, then log in: hf auth login"
-            )
-        case RepositoryNotFoundError():
-            seen = "cannot be seen with your token" if get_token() else "is private"
-            return (
-                f"must name a {repo_type} on the Hub that you may read; got {repo_id!r}, which "
-                f"does not exist or {seen}.\nCheck the spelling at {where}, or log in to an "
-                "account that may read it: hf auth login"
-            )
-        case RevisionNotFoundError():
-            name = "" if revision is None else f" {revision!r}"
-            return (
-                f"must be read at a branch, tag or commit that exists; {repo_id!r} has no such "
-                f"revision{name}. Its branches and tags are listed at {where}/tree/main"
-            )
-        case DisabledRepoError():
-            return f"must name a {repo_type} in service; the Hub has disabled {repo_id!r}."
-        case LocalTokenNotFoundError():
-            return "needs a token for the Hub and none was found. Log in: hf auth login"
-        case HfHubHTTPError():
-            return _advise_on_status(error, repo_id)
-        case OfflineModeIsEnabled():
-            return (
-                f"{repo_id!r} is not (completely) on this machine and HF_HUB_OFFLINE forbids "
-                "fetching it. Unset HF_HUB_OFFLINE, or give a local folder"
-            )
-        case httpx.RequestError():  # not answered, not to be decoded, redirected for ever
-            kind = "" if type(error) is httpx.TransportError else f"{type(error).__name__}: "
-            return (
-                f"{repo_id!r} needs the Hub, and {constants.ENDPOINT} cannot be reached "
-                f"({kind}{error}).\nCheck the network, HF_ENDPOINT and the "
-                "proxy, and run again, or give a local folder"
-            )
-        case LocalEntryNotFoundError():
-            return (
-                f"{repo_id!r} is not (completely) in the cache and could not be fetched. Check "
-                "the network and HF_HUB_OFFLINE"
-            )
-        case EntryNotFoundError():
-            return f"{repo_id!r} lacks a file that is needed: {str(error).strip()}"
-        case OSError():
-            # Where the cache's folder cannot be made, as below /proc, it is reported as missing.
-            # So is every file that was only looked for in the cache: those are not a problem.
-            missing = error.filename if error.errno == errno.ENOENT else None
-            homeless = missing is not None and Path(constants.HF_HOME).is_relative_to(missing)
-            if isinstance(error, _NO_FOLDER) or error.errno in _NO_DISK or homeless:
-                return (
-                    f"{repo_id!r} cannot be stored in the cache: "
-                    f"{error.filename or constants.HF_HOME}: {error.strerror}. Make room, or name "
-                    "another folder in HF_HOME"
-                )
-    return None
-
-
-_STATUS = {  # {at} is the repository, {tried} how often it was tried
-    401: "needs a valid token and the Hub refused yours for {at} (401). It may have expired: log in "
-    "again with hf auth login, or fix HF_TOKEN",
-    403: "needs a token that may do this to {at} and the Hub forbade it (403). Take a token with "
+# Tried in this order. {name} is the repository, {kind} a dataset or model, {where} its page.
+_ADVICE: dict[type[BaseException], str] = {
+    HFValidationError: "must look like owner/name (letters, digits, '-', '_', '.'); got {name}. "
+    "For a folder on this machine give its path instead.",
+    GatedRepoError: "must name a {kind} that you may read; {name} is gated. Accept its terms at "
+    "{where}, then log in: hf auth login",
+    RepositoryNotFoundError: "must name a {kind} on the Hub that you may read; got {name}, which "
+    "does not exist or {hidden}.\nCheck the spelling at {where}, or log in to an account that may "
+    "read it: hf auth login",
+    RevisionNotFoundError: "must be read at a branch, tag or commit that exists; {name} has no such "
+    "revision{revision}. Its branches and tags are listed at {where}/tree/main",
+    DisabledRepoError: "must name a {kind} in service; the Hub has disabled {name}.",
+    LocalTokenNotFoundError: "needs a token for the Hub and none was found. Log in: hf auth login",
+    HfHubHTTPError: "{status}",
+    OfflineModeIsEnabled: "{name} is not (completely) on this machine and HF_HUB_OFFLINE forbids "
+    "fetching it. Unset HF_HUB_OFFLINE, or give a local folder",
+    # Not answered, not to be decoded, redirected for ever.
+    httpx.RequestError: "{name} needs the Hub, and {hub} cannot be reached ({error}).\nCheck the "
+    "network, HF_ENDPOINT and the proxy, and run again, or give a local folder",
+    LocalEntryNotFoundError: "{name} is not (completely) in the cache and could not be fetched. "
+    "Check the network and HF_HUB_OFFLINE",
+    EntryNotFoundError: "{name} lacks a file that is needed: {error}",
+}
+_STATUS = {
+    401: "needs a valid token and the Hub refused yours for {name} (401). It may have expired: log "
+    "in again with hf auth login, or fix HF_TOKEN",
+    403: "needs a token that may do this to {name} and the Hub forbade it (403). Take a token with "
     "write access to its owner, or name a repository of your own",
-    429: "reached the Hub's rate limit at {at} (429{tried}). Wait some minutes and run again; "
+    429: "reached the Hub's rate limit at {name} (429{tried}). Wait some minutes and run again; "
     "logging in (hf auth login) raises the limit",
+    500: "needs the Hub, and it answered {status} for {name}{tried}. Run again later",
 }
 _REFUSAL = {
     404: "The repository, its branch or a file of it has gone: look there, then run again",
@@ -247,13 +204,42 @@ _RUN_AGAIN = (
 )
 
 
-def _advise_on_status(error: HfHubHTTPError, repo_id: str) -> str:
+def _advise(
+    error: BaseException, repo_id: str, revision: str | None, repo_type: RepoType
+) -> str | None:
+    cause = str(error).strip()
+    if isinstance(error, httpx.RequestError) and type(error) is not httpx.TransportError:
+        cause = f"{type(error).__name__}: {error}"
+    for kind, advice in _ADVICE.items():
+        if isinstance(error, kind):
+            return advice.format(
+                name=repr(repo_id),
+                kind=repo_type,
+                hub=constants.ENDPOINT,
+                where=f"{constants.ENDPOINT}/{'datasets/' * (repo_type == 'dataset')}{repo_id}",
+                hidden="cannot be seen with your token" if get_token() else "is private",
+                revision="" if revision is None else f" {revision!r}",
+                status=_advise_on_status(error, repo_id) if kind is HfHubHTTPError else "",
+                error=cause,
+            )
+    if isinstance(error, OSError):
+        # Where the cache's folder cannot be made, as below /proc, it is reported as missing. So is
+        # every file that was only looked for in the cache: those are not a problem.
+        missing = error.filename if error.errno == errno.ENOENT else None
+        homeless = missing is not None and Path(constants.HF_HOME).is_relative_to(missing)
+        if isinstance(error, _NO_FOLDER) or error.errno in _NO_DISK or homeless:
+            return (
+                f"{repo_id!r} cannot be stored in the cache: {error.filename or constants.HF_HOME}: "
+                f"{error.strerror}. Make room, or name another folder in HF_HOME"
+            )
+    return None
+
+
+def _advise_on_status(error: Any, repo_id: str) -> str:
     status = error.response.status_code
     tried = f", {_TRIED}" if _may_repeat(error.response.request, status) else ""
-    if status in _STATUS:
-        return _STATUS[status].format(at=repr(repo_id), tried=tried)
-    if status >= 500:
-        return f"needs the Hub, and it answered {status} for {repo_id!r}{tried}. Run again later"
+    if (advice := _STATUS.get(min(status, 500))) is not None:
+        return advice.format(name=repr(repo_id), status=status, tried=tried)
     reason = " ".join((error.server_message or error.response.reason_phrase).split())[:200]
     advice = _REFUSAL.get(status, _RUN_AGAIN)
     return f"was refused by the Hub for {repo_id!r}: {reason} ({status}). {advice}"

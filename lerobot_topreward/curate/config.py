@@ -11,14 +11,14 @@ from lerobot_topreward.publish.options import check_push_options
 
 @dataclass(frozen=True, kw_only=True)
 class CurateConfig:
-    """Find bad demonstrations in a labelled dataset, and make a dataset without them.
+    """Find bad demonstrations in a labeled dataset, and make a dataset without them.
 
     Says what would go and why; writes only with --output or --episodes-file. The source is never
     changed.
     """
 
-    repo_id: str | None = None  # labelled dataset on the Hub, or recorded under $HF_LEROBOT_HOME
-    root: Path | None = None  # labelled dataset in a local folder
+    repo_id: str | None = None  # labeled dataset on the Hub, or recorded under $HF_LEROBOT_HOME
+    root: Path | None = None  # labeled dataset in a local folder
     revision: str | None = None  # branch, tag or commit on the Hub
     labels: Path | None = None  # folder with the labels, if not in the dataset or next to it
 

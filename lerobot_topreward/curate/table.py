@@ -44,7 +44,7 @@ def print_plan(plan: Plan, console: Console) -> None:
         gone = sum(not plan.verdicts[episode].keep for episode in plan.unlabelled)
         kept = len(plan.unlabelled) - gone
         console.print(
-            f"not labelled, so no rule can judge them: {len(plan.unlabelled)} episodes, of which "
+            f"not labeled, so no rule can judge them: {len(plan.unlabelled)} episodes, of which "
             f"{kept} stay and {gone} go"
         )
     if plan.dropped:

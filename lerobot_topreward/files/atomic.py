@@ -118,11 +118,6 @@ class Draft:
 def open_draft(target: Path, *, option: str, make_folder: bool = False) -> Iterator[Draft]:
     """Check that a file named by an option can be written, and replace it when the block ends well.
 
-    Args:
-        target: the file.
-        option: that named it.
-        make_folder: make its folder where that is missing.
-
     Raises:
         UserError: it cannot be written.
     """
@@ -209,10 +204,7 @@ def report_full_disk(folder: Path) -> Iterator[None]:
 def require_space(folder: Path, *, needed: int, ops: FileOps = DISK) -> Iterator[None]:
     """Refuse to start without room on the disk, and say so when it runs out all the same.
 
-    Args:
-        folder: an existing folder on the disk in question.
-        needed: bytes to be written, estimated.
-        ops: file operations.
+    The folder must exist; `needed` are the bytes to be written, estimated.
 
     Raises:
         UserError: not enough room, before or during the work inside.

@@ -22,13 +22,8 @@ def dataset_files(root: Path, *, parts: Collection[str] | None = None) -> list[P
     """List the files of a dataset that a copy of it holds: no hidden folders, no raw scores.
 
     Links to files of the dataset stand for them, as do those of the Hub's cache into its own blobs.
-
-    Args:
-        root: the dataset's folder.
-        parts: which entries of it; everything when None.
-
-    Returns:
-        Paths relative to it, sorted within each folder.
+    The paths are relative to the dataset and sorted within each folder; `parts` are the entries of
+    the dataset's folder to list, all when None.
 
     Raises:
         UserError: names a link that leaves the dataset or leads to a folder, or a file that is
@@ -52,9 +47,8 @@ def dataset_files(root: Path, *, parts: Collection[str] | None = None) -> list[P
 def check_file(path: Path, root: Path) -> None:
     """Refuse a file that does not lie within a dataset, its links followed, or is no regular file.
 
-    Args:
-        path: the file; something is there.
-        root: the dataset's folder, resolved. A snapshot in the Hub's cache may lead to its blobs.
+    `root` is the dataset's folder, resolved; from a snapshot in the Hub's cache, links may lead to
+    the cache's blobs.
 
     Raises:
         UserError: says which and why.
@@ -79,14 +73,10 @@ def check_file(path: Path, root: Path) -> None:
 
 
 def copy_file(source: Path, target: Path, *, link: bool = False, ops: FileOps = DISK) -> None:
-    """Stage an unchanged file, sharing its bytes on the disk where that is safe or asked for.
+    """Copy a file, sharing its bytes on the disk where that is safe or asked for.
 
-    Args:
-        source: the file; a symbolic link, as in the Hub's cache, stands for its target.
-        target: where it goes; its folder is made.
-        link: make a hard link where possible: whoever edits one of the two files in place edits
-            both.
-        ops: file operations.
+    A symbolic link, as in the Hub's cache, stands for its target. With `link`, the copy is a hard
+    link where possible: whoever edits one of the two files in place edits both.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     source = source.resolve()

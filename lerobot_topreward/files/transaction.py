@@ -55,9 +55,6 @@ _JOURNAL = "commit.json"
 def staging_folder(output: Path) -> Iterator[Path]:
     """Make a staging folder, and remove it unless a commit of it is under way.
 
-    Args:
-        output: the folder to change; made when it is missing.
-
     Raises:
         UserError: the folder cannot be made or written to.
     """
@@ -87,12 +84,8 @@ def commit(
 ) -> None:
     """Make staged files take the place of the old ones, whatever interrupts it.
 
-    Args:
-        output: the folder to change.
-        staging: from `staging_folder`.
-        moves: paths relative to both, in the order of their moves.
-        stale: paths relative to the output, to be removed first.
-        ops: file operations.
+    `moves` are paths relative to the staging folder and to the output, in the order of their moves;
+    `stale` are files of the output to be removed first.
 
     Raises:
         OSError: nothing has been changed.
@@ -116,16 +109,9 @@ def commit(
 
 
 def finish_interrupted(output: Path, *, ops: FileOps = DISK) -> bool:
-    """Complete a commit that was cut off and discard what never became one.
+    """Complete a commit that was cut off, discard what never became one; says if one was completed.
 
-    To be called before anything in the folder is read.
-
-    Args:
-        output: a folder, or the place of one that does not exist yet.
-        ops: file operations.
-
-    Returns:
-        Whether a commit was completed.
+    To be called before anything in the folder is read; the folder may not exist.
 
     Raises:
         UserError: it cannot be completed now, or not at all since a file was removed by hand, or
@@ -158,7 +144,7 @@ def _read_journal(output: Path, path: Path) -> tuple[Path, list[str], list[str]]
     try:
         return _check_journal(output, record)
     except (ValueError, RuntimeError, OSError) as error:  # RuntimeError: links in a circle
-        raise UserError(f"{path} is not what labelling writes: {error}. {advice}") from None
+        raise UserError(f"{path} is not what labeling writes: {error}. {advice}") from None
 
 
 def _check_journal(output: Path, record: dict[str, Any]) -> tuple[Path, list[str], list[str]]:

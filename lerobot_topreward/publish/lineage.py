@@ -112,6 +112,6 @@ def _compare(source: Source, ours: Lineage, *, for_labels: bool) -> str | None:
     if theirs.fingerprint == ours.fingerprint:
         return None
     if not is_earlier:
-        return "without labels, and it is not the one that you labelled"
+        return "without labels, and it is not the one that you labeled"
     shared = set(theirs.recordings or ()) & set(ours.recordings or ())
     return None if shared else "and none of your recordings"

@@ -19,7 +19,7 @@ from lerobot_topreward.files.jsonable import read_index
 from lerobot_topreward.judging.decisions import check_decisions, read_decisions
 from lerobot_topreward.judging.episode_metrics import episode_metrics
 from lerobot_topreward.judging.metrics import roc_auc
-from lerobot_topreward.judging.rules import judge
+from lerobot_topreward.judging.rules import RULES, judge
 from lerobot_topreward.records import Segment
 from lerobot_topreward.report.config import ReportConfig
 from lerobot_topreward.report.content import (
@@ -156,7 +156,7 @@ def _make_page(
         debiased=debiased,
         columns=" and ".join(columns) or None,
         rules=rules,
-        rule_texts=[f"{name.replace('_', ' ')} {limit:g}" for name, limit in rules.items()],
+        rule_texts=[RULES[name].describe(limit) for name, limit in rules.items()],
         metrics=page_metrics(findings),
         success_origin=None if known is None else known.origin,
         success_auc=roc_auc(

@@ -10,10 +10,10 @@
 ============================  =======  ===========================================================
 
 All have shape (1,). Where ``labelled`` is False the others are 0, so that every frame is finite.
-How they were made stands in ``meta/info.json``, under ``info`` of ``topreward.log_prob``: LeRobot's
-own tools keep it there, and they drop the sidecar.
-Their statistics stand in ``meta/episodes`` and ``meta/stats.json``, without which LeRobot's own
-tools would drop them. Only ``data/``, ``meta/episodes``, ``meta/stats.json`` and ``meta/info.json``
+How they were made is in ``meta/info.json``, under ``info`` of ``topreward.log_prob``: LeRobot's own
+tools keep it there, and they drop the sidecar.
+Their statistics are in ``meta/episodes`` and ``meta/stats.json``, without which LeRobot's own tools
+would drop them. Only ``data/``, ``meta/episodes``, ``meta/stats.json`` and ``meta/info.json``
 are written anew, beside the sidecar; no video is ever encoded again.
 """
 
@@ -73,7 +73,7 @@ FEATURES: dict[str, dict[str, Any]] = {
     for name, attribute in COLUMNS.items()
 }
 DESCRIBED = "topreward.log_prob"  # the feature whose info says how all of them were made
-# Nothing of one dataset alone: LeRobot merges only datasets whose features are equal.
+# Nothing that differs between datasets: LeRobot merges only those whose features are equal.
 _DESCRIPTION = ("scoring", "normalize", "scale", "debias", "horizon_frames")
 
 PARQUET_OPTIONS: dict[str, Any] = {"compression": "snappy", "use_dictionary": True}  # LeRobot's

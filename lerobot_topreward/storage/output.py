@@ -52,7 +52,7 @@ def check_output(
         if (source_root / INFO_PATH).is_symlink():
             raise UserError(
                 f"the dataset in {source_root} belongs to the Hub's cache, which other programs "
-                "trust to be unchanged; name an output folder instead of labelling it in place"
+                "trust to be unchanged; name an output folder instead of labeling it in place"
             )
         dataset_files(source_root, parts=("data", "meta"))
     else:
@@ -65,7 +65,7 @@ def check_output(
             if not ours and fingerprint_of(output / SIDECAR_NAME) != fingerprint:
                 names = {entry.name for entry in output.iterdir()} - {WORK_FOLDER}
                 if names:
-                    advice = "labelling did not write. Choose another output folder"
+                    advice = "labeling did not write. Choose another output folder"
                     raise foreign_files(names, name=name, advice=advice)
             if not overwrite:
                 _check_unchanged(output)
