@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from jaxtyping import Float, Int64
 from lerobot.datasets.language import LANGUAGE_COLUMNS
 
-from lerobot_topreward.data.dataset import Source, data_files
+from lerobot_topreward.data.dataset import Source, read_columns
+from lerobot_topreward.data.fingerprints import flatten_column
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.storage.reader import LabelledDataset
 
@@ -96,7 +95,7 @@ def moving_spans(
     Raises:
         UserError: the dataset has neither states nor actions, or cannot be trimmed.
     """
-    source, frames = dataset.source, dataset.frames
+    source, frames = dataset.source, dataset.source.frames
     if any(name in source.meta.features for name in LANGUAGE_COLUMNS):
         raise UserError(
             f"--trim cannot move the times of the language annotations of {source.repo_id}; leave "
@@ -114,18 +113,18 @@ def moving_spans(
     if outcome is not None:
         movement = np.concatenate([movement, outcome], axis=1)
         thresholds = np.concatenate([thresholds, np.zeros(outcome.shape[1])])
+    rewards = dataset.rewards()
+    movement = np.column_stack([movement, rewards.progress.astype(np.float64)])
     thresholds = np.append(thresholds, _DRIFT)
     scored: dict[int, list[np.ndarray]] = defaultdict(list)  # last frames of prefixes, by episode
     for scores in dataset.scores:
         ends = scores.segment.start + scores.prefix_length - 1
         scored[scores.segment.episode_index].append(ends)
-    progress = {reward.episode_index: reward.progress for reward in dataset.rewards()}
     spans = {}
     for episode in episodes:
         rows = frames.rows(episode)
-        if episode in progress and rows.stop > rows.start:
-            signals = np.column_stack([movement[rows], progress[episode].astype(np.float64)])
-            span = moving_span(signals, thresholds, margin=margin)
+        if rewards.labelled[rows].any():
+            span = moving_span(movement[rows], thresholds, margin=margin)
             spans[episode] = widen(span, np.concatenate(scored[episode]))
     return spans
 
@@ -138,19 +137,6 @@ def _read_numbers(
     names = [n for n in names if n in features and features[n]["dtype"].startswith(NUMBERS)]
     if not names:
         return None
-    try:
-        tables = [pq.read_table(path, columns=["index", *names]) for path in data_files(source)]
-        table = pa.concat_tables(tables).combine_chunks()
-    except (pa.ArrowException, KeyError, OSError) as error:
-        raise UserError(f"{source.root / 'data'} cannot be read: {error}") from error
-    order = np.argsort(table["index"].to_numpy(), kind="stable")
-    columns = []
-    for name in names:
-        values = table[name].combine_chunks()
-        while isinstance(values.type, pa.BaseExtensionType):
-            values = values.storage
-        while pa.types.is_list(values.type) or pa.types.is_fixed_size_list(values.type):
-            values = values.flatten()
-        values = values.to_numpy(zero_copy_only=False).astype(np.float64)
-        columns.append(values.reshape(len(table), -1)[order])
-    return np.concatenate(columns, axis=1)
+    table = read_columns(source, names)
+    columns = [flatten_column(table[name]).astype(np.float64) for name in names]
+    return np.concatenate([values.reshape(len(table), -1) for values in columns], axis=1)

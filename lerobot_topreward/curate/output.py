@@ -46,11 +46,11 @@ def prepare_output(output: Path, dataset: LabelledDataset) -> dict[str, Any] | N
         advice = "curate did not write. Choose another folder"
         raise foreign_files(others or names, name=name, advice=advice)
     source = record["source"]
-    if source["fingerprint"] != dataset.fingerprint:
+    if source["fingerprint"] != dataset.source.fingerprints.dataset:
         raise UserError(
             f"{name} is not empty: it holds what was kept of {source['dataset']} "
             f"({source['fingerprint'][:12]}), not of {dataset.source.repo_id} "
-            f"({dataset.fingerprint[:12]}). Choose another folder"
+            f"({dataset.source.fingerprints.dataset[:12]}). Choose another folder"
         )
     return record
 

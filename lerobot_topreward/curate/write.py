@@ -1,7 +1,7 @@
 """The curated dataset: LeRobot's own deletion, and what it leaves behind carried over."""
 
 import json
-from dataclasses import fields
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,13 @@ from lerobot_topreward.curate.plan import Plan
 from lerobot_topreward.curate.record import curated_provenance, curation_record
 from lerobot_topreward.curate.trim import rewrite_in_place, trim_dataset
 from lerobot_topreward.data.dataset import (
-    FrameTable,
     Source,
     episode_rows,
-    fetch_all_videos,
-    frame_table,
+    fetch_videos,
     open_source,
     require_files,
 )
-from lerobot_topreward.data.fingerprints import dataset_fingerprint
+from lerobot_topreward.data.frames import FrameTable
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.files.atomic import write_file
 from lerobot_topreward.files.copying import DATASET_PARTS, copy_file, dataset_files
@@ -46,7 +44,7 @@ def write_curated(plan: Plan, output: Path) -> None:
     Raises:
         UserError: it cannot be written, or LeRobot cannot cut its videos.
     """
-    fetch_all_videos(plan.dataset.source)
+    fetch_videos(plan.dataset.source)
     require_videos(plan)
     with replace_folder(output, needed=count_bytes(plan.dataset)) as folder:
         _keep_episodes(plan, folder, name=f"local/{output.name}")
@@ -54,11 +52,10 @@ def write_curated(plan: Plan, output: Path) -> None:
             new = {old: index for index, old in enumerate(plan.kept)}
             trim_dataset(folder, {new[old]: span for old, span in plan.spans.items()})
         made = open_source(repo_id=f"local/{output.name}", root=folder, revision=None)
-        table = frame_table(made)
-        fingerprint = dataset_fingerprint(made, table)
+        fingerprint = made.fingerprints.dataset
         write_sidecar(
             folder / SIDECAR_NAME,
-            _select_rewards(plan, table),
+            _select_rewards(plan, made.frames),
             fingerprint=fingerprint,
             provenance=curated_provenance(plan),
         )
@@ -137,10 +134,12 @@ def _select_rewards(plan: Plan, made: FrameTable) -> FrameRewards:
     dataset = plan.dataset
     rows = []
     for episode in plan.kept:
-        whole = dataset.frames.rows(episode)
+        whole = dataset.source.frames.rows(episode)
         span = plan.spans.get(episode, Span(0, whole.stop - whole.start))
         rows.append(np.arange(whole.start + span.start, whole.start + span.stop))
-    left = np.concatenate(rows)
-    numbering = {name: getattr(made, name) for name in ("index", "episode_index", "frame_index")}
-    labels = {item.name: getattr(dataset.stored, item.name)[left] for item in fields(FrameRewards)}
-    return FrameRewards(**labels | numbering)
+    return replace(
+        dataset.stored.take(np.concatenate(rows)),
+        index=made.index,
+        episode_index=made.episode_index,
+        frame_index=made.frame_index,
+    )
