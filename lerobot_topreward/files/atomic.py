@@ -224,4 +224,3 @@ def require_space(folder: Path, *, needed: int, ops: FileOps = DISK) -> Iterator
 
 
 full_disk_reported = report_full_disk
-drafted = open_draft

@@ -42,8 +42,6 @@ from lerobot_topreward.files.atomic import (
     work_folder,
     write_file,  # noqa: F401
 )
-from lerobot_topreward.files.atomic import require_space as space_reported  # noqa: F401
-from lerobot_topreward.files.copying import check_file  # noqa: F401
 from lerobot_topreward.files.jsonable import read_json_object
 
 MANIFEST = Path(WORK_FOLDER, "written.json")  # the only file in there that a commit may move
