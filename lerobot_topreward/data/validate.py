@@ -25,8 +25,8 @@ from pydantic import (
 )
 
 from lerobot_topreward.errors import UserError
+from lerobot_topreward.files.copying import check_file
 from lerobot_topreward.files.jsonable import read_json_object
-from lerobot_topreward.files.transaction import check_file
 
 _MAX_FPS = 10_000
 _AGAIN = "copy or download the dataset again"

@@ -14,12 +14,12 @@ from lerobot_topreward.data.dataset import fetch_videos
 from lerobot_topreward.data.selection import resolve_camera
 from lerobot_topreward.data.success import Success, read_success
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.files.atomic import drafted
+from lerobot_topreward.files.atomic import open_draft
 from lerobot_topreward.files.jsonable import read_index
 from lerobot_topreward.judging.decisions import check_decisions, read_decisions
 from lerobot_topreward.judging.episode_metrics import episode_metrics
 from lerobot_topreward.judging.metrics import roc_auc
-from lerobot_topreward.judging.rules import judge
+from lerobot_topreward.judging.rules import RULES, judge
 from lerobot_topreward.records import Segment
 from lerobot_topreward.report.config import ReportConfig
 from lerobot_topreward.report.content import (
@@ -48,11 +48,11 @@ def report(config: ReportConfig, *, console: Console) -> int:
     """
     began = time.monotonic()
     with ExitStack() as drafts:
-        page_draft = drafts.enter_context(drafted(config.output, option="--output"))
+        page_draft = drafts.enter_context(open_draft(config.output, option="--output"))
         rerun_draft = None
         if config.rerun is not None:
             check_rerun()
-            rerun_draft = drafts.enter_context(drafted(config.rerun, option="--rerun"))
+            rerun_draft = drafts.enter_context(open_draft(config.rerun, option="--rerun"))
         dataset = open_labelled(
             repo_id=config.repo_id, root=config.root, revision=config.revision, labels=config.labels
         )
@@ -155,7 +155,7 @@ def _make_page(
         debiased=debiased,
         columns=" and ".join(columns) or None,
         rules=rules,
-        rule_texts=[f"{name.replace('_', ' ')} {limit:g}" for name, limit in rules.items()],
+        rule_texts=[RULES[name].describe(limit) for name, limit in rules.items()],
         metrics=page_metrics(findings),
         success_origin=None if known is None else known.origin,
         success_auc=roc_auc(

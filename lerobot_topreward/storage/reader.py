@@ -21,7 +21,7 @@ from lerobot_topreward.data.dataset import Source, open_source, segments
 from lerobot_topreward.data.schedule import images_shown, sample_frames
 from lerobot_topreward.data.video_prints import video_prints
 from lerobot_topreward.errors import EpisodeError, UserError
-from lerobot_topreward.files.transaction import WORK_FOLDER
+from lerobot_topreward.files.atomic import WORK_FOLDER
 from lerobot_topreward.records import FrameRewards, PrefixScores, Segment
 from lerobot_topreward.rewards import Debias, Normalize, Scale, label_rewards
 from lerobot_topreward.storage.key import ScoreKey
