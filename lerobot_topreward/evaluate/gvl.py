@@ -224,7 +224,7 @@ def gvl_baseline(
 
     Args:
         dataset: what is asked about; frames are chosen among those that the labels' VLM was shown.
-        episodes: labelled episodes.
+        episodes: labeled episodes.
         vlm: where the VLM of the labels lies and on which device it runs, see `identify_same`.
         console: what is told of progress.
         frames: images shown per segment at most, the first one included, >= 2.
@@ -268,7 +268,7 @@ def gvl_baseline(
             raise KeyboardInterrupt
     found |= {shard.episode: _read_answers(places, shard) for shard in todo}
     return GvlResult(
-        answers=tuple(one for answers in found.values() for one in answers or ()),
+        answers=tuple(answer for answers in found.values() for answer in answers or ()),
         asked=outcome.answered,
         failed=outcome.failed,
     )

@@ -1,4 +1,4 @@
-"""What is to be labelled, and where the labels go: everything that needs neither videos nor a VLM."""
+"""What is to be labeled, and where the labels go: everything that needs neither videos nor a VLM."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ from lerobot_topreward.storage.sidecar import SIDECAR_NAME, dataset_of, fingerpr
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A dataset, what of it is to be labelled, and where the labels go."""
+    """A dataset, what of it is to be labeled, and where the labels go."""
 
     source: Source
     camera: str  # feature key
@@ -56,7 +56,7 @@ def open_job(config: LabelConfig) -> Job:
 
 
 def _refuse_edited_copy(source: Source) -> None:
-    """Refuse what was recorded into a labelled copy: a copy of the copy would know no scores."""
+    """Refuse what was recorded into a labeled copy: a copy of the copy would know no scores."""
     sidecar = source.root / SIDECAR_NAME
     made_for, name = fingerprint_of(sidecar), dataset_of(sidecar)
     if made_for not in (None, source.fingerprints.dataset) and name not in (None, source.repo_id):

@@ -27,10 +27,10 @@ def list_labelled_shards(
     *,
     swapped: Mapping[str, str] | None = None,
 ) -> list[Shard]:
-    """List shards of labelled episodes, ascending; see `list_shards`.
+    """List shards of labeled episodes, ascending; see `list_shards`.
 
     Raises:
-        ValueError: an episode is not labelled.
+        ValueError: an episode is not labeled.
     """
     segments: dict[int, list[Segment]] = {episode: [] for episode in sorted(episodes)}
     for scores in dataset.scores:
