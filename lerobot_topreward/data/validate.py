@@ -17,6 +17,7 @@ from lerobot.datasets.utils import DEFAULT_TASKS_PATH, EPISODES_DIR, INFO_PATH, 
 from lerobot.utils.constants import HF_LEROBOT_HUB_CACHE
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -32,6 +33,8 @@ _MAX_FPS = 10_000
 _AGAIN = "copy or download the dataset again"
 _PATH = "a relative path without '..' whose placeholders are {chunk_index}, {file_index}"
 
+# An empty value, of whatever type, counts as none.
+_Details = Annotated[dict[str, Any] | None, BeforeValidator(lambda value: value or None)]
 Count = Annotated[int, Field(ge=0, lt=2**63, title="a whole number >= 0")]
 
 
@@ -40,8 +43,8 @@ class _Feature(BaseModel):
 
     dtype: str
     shape: list[Count]
-    info: dict[str, Any] | None = None
-    video_info: dict[str, Any] | None = None
+    info: _Details = None
+    video_info: _Details = None
 
 
 class _Info(BaseModel):
