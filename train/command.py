@@ -81,7 +81,7 @@ def make_plan(split: Arguments) -> Plan:
     """
     try:
         # Imported here: LeRobot and torch take seconds, which --help need not wait for.
-        from lerobot_topreward.data.dataset import frame_table, require_files
+        from lerobot_topreward.data.dataset import require_files
         from lerobot_topreward.policies.choice import per_sample_policy
         from lerobot_topreward.train.labels import read_labels
         from lerobot_topreward.train.sample_weighter import chunk_frames
@@ -111,7 +111,7 @@ def make_plan(split: Arguments) -> Plan:
             advice="leave its episodes out with --dataset.episodes",
         )
     episodes = training_episodes(source, config.dataset)
-    labels = read_labels(source, frame_table(source), episodes=episodes, config=weighting)
+    labels = read_labels(source, episodes=episodes, config=weighting)
     weights = weigh(labels, weighting, chunk=chunk)
     scheme = weighting.scheme
     title = f"{scheme.name}: {scheme.describe(chunk=chunk, fps=labels.fps)}"

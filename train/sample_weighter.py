@@ -11,7 +11,7 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.policies.pretrained import PreTrainedPolicy
 from torch import Tensor
 
-from lerobot_topreward.data.dataset import frame_table, source_of
+from lerobot_topreward.data.dataset import source_of
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.train.config import WeightingConfig, from_params
 from lerobot_topreward.train.frame_weights import weigh
@@ -126,6 +126,6 @@ def make_weighter(
     """
     config = from_params(params)
     source = source_of(dataset.meta)
-    labels = read_labels(source, frame_table(source), episodes=dataset.episodes, config=config)
+    labels = read_labels(source, episodes=dataset.episodes, config=config)
     weights = weigh(labels, config, chunk=chunk_frames(policy.config, config))
     return TopRewardWeighter(weights, config, device=device)

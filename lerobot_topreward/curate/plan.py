@@ -216,5 +216,5 @@ def _judge_unlabelled(
 
 
 def _count_frames(dataset: LabelledDataset, episode: int) -> int:
-    rows = dataset.frames.rows(episode)
+    rows = dataset.source.frames.rows(episode)
     return rows.stop - rows.start

@@ -21,7 +21,8 @@ def check_push_curated(config: CurateConfig, plan: Plan) -> None:
         UserError: as `push_curated`.
     """
     dataset = plan.dataset
-    ours = replace(lineage_of(dataset.source, dataset.fingerprints), made_from=dataset.fingerprint)
+    source = dataset.source
+    ours = replace(lineage_of(source), made_from=source.fingerprints.dataset)
     # What is not made yet has no fingerprints. Dropping whole episodes keeps the others' recordings.
     if plan.dropped or plan.spans:
         ours = replace(ours, fingerprint=None)

@@ -30,7 +30,7 @@ def curation_record(plan: Plan) -> dict[str, Any]:
             "source": {
                 "dataset": source.repo_id,
                 "revision": source.revision,
-                "fingerprint": plan.dataset.fingerprint,
+                "fingerprint": plan.dataset.source.fingerprints.dataset,
             },
             "labels": dict(plan.dataset.provenance),
             "rules": plan.request,
@@ -50,7 +50,7 @@ def curated_provenance(plan: Plan) -> dict[str, Any]:
     step = {
         "dataset": source.repo_id,
         "revision": source.revision,
-        "fingerprint": plan.dataset.fingerprint,
+        "fingerprint": plan.dataset.source.fingerprints.dataset,
         "rules": plan.request,
         "trim": plan.trim,
         "version": __version__,

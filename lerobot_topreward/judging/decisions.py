@@ -61,10 +61,10 @@ def check_decisions(decisions: Decisions, dataset: LabelledDataset) -> None:
         UserError: says which.
     """
     option = f"--decisions {decisions.path}"
-    if decisions.fingerprint != dataset.fingerprint:
+    if decisions.fingerprint != dataset.source.fingerprints.dataset:
         raise UserError(
             f"{option} must be about this dataset ({dataset.source.repo_id}, fingerprint "
-            f"{dataset.fingerprint[:12]}); it is about {decisions.dataset} "
+            f"{dataset.source.fingerprints.dataset[:12]}); it is about {decisions.dataset} "
             f"({decisions.fingerprint[:12]}). Make a report of this one and decide again"
         )
     total = dataset.source.meta.total_episodes

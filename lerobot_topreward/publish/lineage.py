@@ -7,8 +7,8 @@ from pathlib import Path
 from huggingface_hub import HfApi
 from lerobot.datasets.utils import INFO_PATH
 
-from lerobot_topreward.data.dataset import Source, frame_table, open_source, task_names
-from lerobot_topreward.data.fingerprints import Fingerprints, read_fingerprints
+from lerobot_topreward.data.dataset import Source, open_source
+from lerobot_topreward.data.frames import task_names
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.files.jsonable import read_json_object
 from lerobot_topreward.publish.changes import CURATION_FILE
@@ -27,13 +27,13 @@ class Lineage:
     recordings: Collection[str] | None = None  # see `Fingerprints`; None while they are not known
 
 
-def lineage_of(source: Source, fingerprints: Fingerprints | None = None) -> Lineage:
-    """Describe a dataset, by its fingerprints where they are known already.
+def lineage_of(source: Source) -> Lineage:
+    """Describe a dataset.
 
     Raises:
         UserError: It cannot be read or, where its ``data/`` has to be fetched, the Hub refuses.
     """
-    found = fingerprints or read_fingerprints(source, frame_table(source))
+    found = source.fingerprints
     recordings = frozenset(found.recordings)
     return replace(_describe(source), fingerprint=found.dataset, recordings=recordings)
 

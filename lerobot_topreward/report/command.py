@@ -144,7 +144,7 @@ def _make_page(
     page = Page(
         title=config.title or dataset.source.repo_id,
         dataset=dataset.source.repo_id,
-        fingerprint=dataset.fingerprint,
+        fingerprint=dataset.source.fingerprints.dataset,
         version=__version__,
         made=time.strftime("%Y-%m-%d %H:%M"),
         vlm=dataset.key.vlm,
