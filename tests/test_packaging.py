@@ -134,7 +134,7 @@ ORDER = (
 )
 LEVEL = {name: level for level, line in enumerate(ORDER) for name in line.split()}
 # Still to be undone.
-NOT_YET = {("scoring", "label"), ("simulation", "demo")}
+NOT_YET = {("simulation", "demo")}
 
 
 def _inner_imports(module: Path) -> set[str]:

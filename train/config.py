@@ -49,7 +49,7 @@ _OWN = {name: {f.name: f for f in fields(scheme)} for name, scheme in SCHEMES.it
 WeightingOptions = make_dataclass(
     "WeightingOptions",
     [
-        ("scheme", Literal.__getitem__(tuple(SCHEMES))),
+        ("scheme", Literal[tuple(SCHEMES)]),  # pyright: ignore[reportInvalidTypeForm]
         *{
             name: (name, item.type)
             for options in (_COMMON, *_OWN.values())

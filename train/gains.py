@@ -78,9 +78,9 @@ def success_scores(labels: FrameLabels) -> Float64[np.ndarray, " episodes"]:
     scores = []
     for rows in labels.episodes():
         log_prob = labels.log_prob[rows]
-        known = labels.prefix_end is not None and labels.prefix_end[rows].any()
-        if known:
-            scores.append(success_score(log_prob[labels.prefix_end[rows]]))
+        ends = labels.prefix_end
+        if ends is not None and ends[rows].any():
+            scores.append(success_score(log_prob[ends[rows]]))
         else:
             scores.append(success_score(log_prob, tail=max(1, round(labels.fps))))
     return np.array(scores)

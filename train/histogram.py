@@ -42,13 +42,24 @@ def save_histogram(path: Path, weights: FrameWeights, *, title: str) -> None:
     axes = figure.subplots()
     if zero.any():
         label = f"weighs nothing: {zero.mean():.1%} of the frames"
-        style = {"color": _ZERO, "hatch": "//", "edgecolor": "white"}
-        axes.bar(-1.5 * width, zero.mean(), width, label=label, **style)
+        axes.bar(
+            *(-1.5 * width, zero.mean(), width),
+            label=label,
+            color=_ZERO,
+            hatch="//",
+            edgecolor="white",
+        )
     axes.bar(edges[:-1], free, width, align="edge", color=_FRAMES, label="share of the frames")
     if capped.any():
         label = f"at the cap: {capped.mean():.1%} of the frames"
-        style = {"color": _CAP, "hatch": "..", "edgecolor": "white"}
-        axes.bar(edges[:-1], cap, width, bottom=free, align="edge", label=label, **style)
+        axes.bar(
+            *(edges[:-1], cap, width, free),
+            align="edge",
+            label=label,
+            color=_CAP,
+            hatch="..",
+            edgecolor="white",
+        )
     axes.stairs(carried, edges, color=_WEIGHT, linewidth=1.8, label="share of the weight")
     mean = weight.mean()
     axes.axvline(mean, color="#333333", linestyle=":", linewidth=1)

@@ -50,9 +50,9 @@ def read_labels(
             sidecar disagree, or the scheme needs what they do not hold.
     """
     frames = source.frames
-    needed = not isinstance(config.scheme, Uniform) or config.unlabelled_weight is not None
-    origin, labels = _read(source, config) if needed else ("", no_labels(frames))
     scheme = config.scheme
+    needed = not isinstance(scheme, Uniform) or config.unlabelled_weight is not None
+    origin, labels = _read(source, config) if needed else ("", no_labels(frames))
     by_success = isinstance(scheme, Filter) and scheme.by == "success"
     if by_success and "log_prob_true" in labels.absent:
         raise UserError(
