@@ -16,6 +16,7 @@ from lerobot_topreward.storage.sidecar import SIDECAR_NAME
 from lerobot_topreward.train.config import WeightingConfig
 from lerobot_topreward.train.labels import read_labels
 from lerobot_topreward.train.records import FrameLabels
+from lerobot_topreward.train.schemes import Filter, Uniform
 
 RecordDataset = Callable[..., Path]
 WriteLabels = Callable[..., Path]
@@ -126,7 +127,7 @@ def test_an_unlabelled_dataset(recorded: Path, write_labels: WriteLabels) -> Non
             read(recorded, source=source)
         assert command in str(said.value)
         assert len(str(said.value).splitlines()) <= 2
-    assert not read(recorded, scheme="uniform").labelled.any()
+    assert not read(recorded, scheme=Uniform()).labelled.any()
     root = write_labels(recorded, unlabelled=[1])
     with pytest.raises(UserError, match="none of the 5 frames that are trained on"):
         read(root, episodes=[1])
@@ -217,8 +218,8 @@ def test_a_sidecar_of_lerobots_own(recorded: Path, tmp_path: Path) -> None:
     ) == pytest.approx(lerobots.progress_lookup)
     assert labels.prefix_end is None
     with pytest.raises(UserError, match=r"--weighting.by=success needs log-probabilities"):
-        read(recorded, sidecar=path, scheme="filter", by="success", threshold=-5.0)
-    assert read(recorded, sidecar=path, scheme="filter", by="advantage", threshold=0.0) is not None
+        read(recorded, sidecar=path, scheme=Filter(by="success", threshold=-5.0))
+    assert read(recorded, sidecar=path, scheme=Filter(by="advantage", threshold=0.0)) is not None
 
 
 @pytest.mark.parametrize(
