@@ -1,12 +1,13 @@
 """The demo command: label the bundled episodes and say how well that went."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from rich.console import Console
 
+from lerobot_topreward.data.dataset import Source, open_source
 from lerobot_topreward.data.video import read_clip
 from lerobot_topreward.demo.config import DemoConfig
 from lerobot_topreward.demo.evaluation import Evaluation, Truth, evaluate, read_truth
@@ -15,7 +16,6 @@ from lerobot_topreward.errors import EpisodeError, UserError
 from lerobot_topreward.label.command import label
 from lerobot_topreward.label.config import LabelConfig
 from lerobot_topreward.records import PrefixScores
-from lerobot_topreward.scoring.job import Job, open_job, stored_scores
 from lerobot_topreward.vlm.identity import BUILTIN, VlmConfig
 
 SUCCESS_FILE = "success.csv"  # the truth, for evaluate --success-file
@@ -45,16 +45,16 @@ def demo(config: DemoConfig, *, console: Console) -> int:
     )
     console.print("labelling the bundled episodes: SO-101 pick-and-place, simulated")
     result = label(options, console=console)
-    job, store = open_job(options), result.store
-    real = stored_scores(job, store)
     truth = read_truth(DATASET)
-    found = evaluate(real, stored_scores(job, store, control="static"), truth)
+    found = evaluate(result.scores, result.static_scores, truth)
     for line in summary(found):
         console.print(line)
     _write_success(output / SUCCESS_FILE, truth)
     picture = output / "curves.png"
     caption = f"VOC {found.voc:.3f} on successes, success ROC-AUC {found.auc:.3f}"
-    draw_figure(panels(job, real, truth), picture, caption=caption)
+    source = open_source(repo_id=None, root=DATASET, revision=None)
+    drawn = panels(source, result.scores, truth, camera=result.store.key.camera)
+    draw_figure(drawn, picture, caption=caption)
     console.print(f"labelled in {result.seconds:.0f} s, {result.scored} episodes scored now")
     console.print(f"dataset  {result.output}")
     console.print(f"picture  {picture}")
@@ -78,9 +78,11 @@ def summary(found: Evaluation) -> list[str]:
     ]
 
 
-def panels(job: Job, scores: list[PrefixScores], truth: Mapping[int, Truth]) -> list[Panel]:
+def panels(
+    source: Source, scores: Sequence[PrefixScores], truth: Mapping[int, Truth], *, camera: str
+) -> list[Panel]:
     """The first episode of each kind that the picture shows."""
-    fps = float(job.source.meta.fps)
+    fps = float(source.meta.fps)
     chosen = {truth[one.segment.episode_index].kind: one for one in reversed(scores)}
     drawn = []
     for kind in _SHOWN:
@@ -90,7 +92,7 @@ def panels(job: Job, scores: list[PrefixScores], truth: Mapping[int, Truth]) -> 
         what = truth[one.segment.episode_index]
         try:
             clip = read_clip(
-                job.source, camera=job.camera, segment=one.segment, sample_fps=fps, final_frame=True
+                source, camera=camera, segment=one.segment, sample_fps=fps, final_frame=True
             )
         except EpisodeError:
             continue

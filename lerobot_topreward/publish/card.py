@@ -1,7 +1,7 @@
 """The section of a dataset card that says what the reward columns are and how far to trust them."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ import yaml
 from lerobot.datasets.utils import DatasetInfo, create_lerobot_dataset_card
 
 from lerobot_topreward import __version__
-from lerobot_topreward.storage.store import ScoreKey
+from lerobot_topreward.storage.key import ScoreKey
 from lerobot_topreward.vlm.prompts import question
 
 START = "<!-- lerobot-topreward:start -->"
@@ -59,17 +59,32 @@ class CardFacts:
     debias: str = "none"  # or "static": the static control's curve was subtracted
 
     @classmethod
-    def of(cls, key: ScoreKey, **others: Any) -> "CardFacts":
-        """Take from the store's key how the scores were made; `others` are the other fields."""
-        return cls(
-            vlm=key.vlm,
-            vlm_revision=key.vlm_revision,
-            prompt=question("{instruction}"),
-            camera=key.camera,
-            schedule=key.schedule,
-            version=__version__,
-            **others,
-        )
+    def of(
+        cls, key: ScoreKey, provenance: Mapping[str, Any], *, fps: float, **others: Any
+    ) -> "CardFacts":
+        """Gather the facts from how scores and rewards were made, as the sidecar says it.
+
+        `others` are fields that the provenance does not have, or not as they are now.
+        """
+        facts = {
+            "source_repo_id": provenance.get("dataset"),
+            "source_revision": provenance.get("revision"),
+            "vlm": key.vlm,
+            "vlm_revision": key.vlm_revision,
+            "prompt": question("{instruction}"),
+            "camera": key.camera,
+            "schedule": key.schedule,
+            "normalize": provenance.get("normalize", "episode"),
+            "scale": provenance.get("scale"),
+            "debias": provenance.get("debias", "none"),
+            "horizon": provenance.get("horizon_frames"),
+            "fps": fps,
+            "version": __version__,
+            "labelled": provenance.get("episodes_labelled"),
+            "failed": 0,
+            "total": provenance.get("episodes_total"),
+        }
+        return cls(**facts | others)
 
     @property
     def source(self) -> str:

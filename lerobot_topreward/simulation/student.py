@@ -1,7 +1,7 @@
 """The packed forward pass with gradients, for teaching tiny checkpoints.
 
 Scoring keeps a cache and meets one clip at a time (see `one_pass`). Teaching wants many short clips
-in one forward pass, so here stem and branches are one masked sequence and clips are padded to the
+in one forward pass, so here the shared prefix and the branches are one masked sequence and clips are padded to the
 longest. The tokens, their positions and who sees whom are the scorer's own, from `layout`.
 """
 
@@ -24,8 +24,8 @@ from lerobot_topreward.vlm.layout import (
     causal_mask,
     join,
     pack,
-    place_stem,
-    tree_mask,
+    place_branch,
+    place_shared,
 )
 from lerobot_topreward.vlm.loading import Vlm, load_vlm
 from lerobot_topreward.vlm.prompts import question
@@ -134,35 +134,27 @@ def watch(vlm: Vlm, clips: Sequence[Clip], prefixes: Sequence[Sequence[int]]) ->
 def _sequence(vlm: Vlm, clip: Clip, prefixes: Sequence[int]) -> _Sequence:
     processor = vlm.processor.video_processor
     size = resolution(processor, clip, max_pixels=None)
-    cell = int(processor.patch_size) * int(processor.merge_size)
-    shape = BlockShape(
-        rows=size[0] // cell,
-        columns=size[1] // cell,
-        vision_start=vlm.processor.vision_start_token_id,
-        video=vlm.processor.video_token_id,
-        vision_end=vlm.processor.vision_end_token_id,
-    )
+    shape = BlockShape.of(size, vlm.processor)
     times = clip.frame_indices / clip.fps
     whole = max(prefixes) // 2
     pairs = [(2 * block, 2 * block + 1) for block in range(whole)]
     headers = _headers(vlm, [(times[a] + times[b]) / 2 for a, b in pairs])
     odd_headers = _headers(vlm, list(times))
-    stem = place_stem(headers, shape)
+    shared = place_shared(headers, shape)
     asked = _ids(vlm, question(clip.segment.instruction))
-    packed = pack(prefixes, [asked], [odd_headers[n - 1] for n in prefixes], stem, shape)
-    stem_tokens = len(stem.tokens.ids)
-    rows = causal_mask(past=0, new=stem_tokens, device=torch.device("cpu"))
-    rows = torch.nn.functional.pad(rows, (0, len(packed.prefix)))
+    packed = pack([place_branch(n, [asked], odd_headers[n - 1], shared, shape) for n in prefixes])
+    rows = causal_mask(past=0, new=packed.shared, device=torch.device("cpu"))
+    rows = torch.nn.functional.pad(rows, (0, len(packed.tokens)))
     shown = [
         (int(clip.shown[a]), int(clip.shown[b]))
-        for a, b in pairs + [(image, image) for image in packed.doubled]
+        for a, b in pairs + [(n - 1, n - 1) for n in prefixes if n % 2]
     ]
     distinct = sorted(set(shown))
     images = resize(processor, clip.frames, size=size, device=vlm.device)
     return _Sequence(
-        tokens=join([stem.tokens, packed.tokens]),
-        mask=torch.cat([rows, tree_mask(packed, stem_tokens=stem_tokens)]),
-        asks=packed.asks[:, 0] + stem_tokens,
+        tokens=join([shared.tokens, packed.tokens]),
+        mask=torch.cat([rows, packed.mask]),
+        asks=packed.answers[:, 0] + packed.shared,
         pixels=block_pixels(processor, images, distinct),
         pairs=distinct,
         blocks=torch.tensor([distinct.index(pair) for pair in shown]),

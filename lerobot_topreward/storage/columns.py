@@ -48,13 +48,13 @@ from lerobot_topreward.files.transaction import (
 )
 from lerobot_topreward.records import FrameRewards
 from lerobot_topreward.storage.output import check_output, hash_file, visible_files
+from lerobot_topreward.storage.run_record import describe_lineage
 from lerobot_topreward.storage.sidecar import (
     SIDECAR_NAME,
     SIDECAR_ROW_BYTES,
     check_finite,
     stage_sidecar,
 )
-from lerobot_topreward.storage.store import lineage
 
 COLUMNS = {  # -> attribute of FrameRewards
     "topreward.log_prob": "log_prob_true",
@@ -176,7 +176,7 @@ def write_columns(
                     for path in paths
                     if path.parts[0] in DATASET_PARTS and not path.name.startswith(".")
                 }
-                manifest = {**lineage(dataset, fingerprint, recordings), "files": files}
+                manifest = {**describe_lineage(dataset, fingerprint, recordings), "files": files}
                 write_file(staging / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True))
                 moves.append(MANIFEST)
             commit(output, staging, [*moves, last], stale=stale, ops=ops)

@@ -17,8 +17,8 @@ from lerobot_topreward.files.atomic import WORK_FOLDER
 from lerobot_topreward.files.copying import DATASET_PARTS, VIDEO_PARTS, dataset_files
 from lerobot_topreward.files.jsonable import read_json_object
 from lerobot_topreward.files.transaction import MANIFEST
+from lerobot_topreward.storage.run_record import check_lineage
 from lerobot_topreward.storage.sidecar import SIDECAR_NAME, fingerprint_of
-from lerobot_topreward.storage.store import check_lineage
 
 _ENDS_BYTES = 2**20  # of a long video, hashed at its head and at its tail
 
