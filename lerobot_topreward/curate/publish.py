@@ -5,6 +5,7 @@ from pathlib import Path
 
 from lerobot_topreward.curate.config import CurateConfig
 from lerobot_topreward.curate.plan import Plan
+from lerobot_topreward.curate.record import curated_provenance
 from lerobot_topreward.curate.table import describe_rules
 from lerobot_topreward.publish.card import CardFacts, Curation
 from lerobot_topreward.publish.lineage import lineage_of
@@ -36,15 +37,13 @@ def push_curated(config: CurateConfig, plan: Plan, folder: Path) -> PushResult:
     Raises:
         UserError: the Hub refuses or cannot be reached, or another dataset is in the way.
     """
-    destination, dataset = _find_destination(config, plan), plan.dataset
+    destination = _find_destination(config, plan)
     facts = CardFacts.of(
-        dataset.key,
-        dataset.provenance,
-        fps=dataset.fps,
+        plan.dataset.key,
+        curated_provenance(plan),
+        fps=plan.dataset.fps,
         source_repo_id=destination.source_repo_id,
         source_revision=destination.source_revision,
-        labelled=len({*plan.kept} - {*plan.unlabelled}),
-        total=len(plan.kept),
         curation=Curation(
             episodes=len(plan.verdicts),
             rules="; ".join(describe_rules(plan)),

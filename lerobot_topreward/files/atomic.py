@@ -221,6 +221,3 @@ def require_space(folder: Path, *, needed: int, ops: FileOps = DISK) -> Iterator
             f"{ops.free_bytes(folder) / 1e6:.1f} MB available. Nothing was lost and no file was "
             "changed; make room or choose another output folder, then run again"
         ) from error
-
-
-full_disk_reported = report_full_disk

@@ -40,7 +40,6 @@ from lerobot_topreward.files.atomic import (
     remove,
     sync,
     work_folder,
-    write_file,  # noqa: F401
 )
 from lerobot_topreward.files.jsonable import read_json_object
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from lerobot_topreward.data.dataset import Source, open_source, segments
 from lerobot_topreward.data.selection import parse_episodes, resolve_camera
 from lerobot_topreward.errors import EpisodeError, UserError
-from lerobot_topreward.files.atomic import output_lock
-from lerobot_topreward.files.transaction import WORK_FOLDER, finish_interrupted
+from lerobot_topreward.files.atomic import WORK_FOLDER, output_lock
+from lerobot_topreward.files.transaction import finish_interrupted
 from lerobot_topreward.label.config import LabelConfig
 from lerobot_topreward.records import Segment
-from lerobot_topreward.storage.columns import check_output
 from lerobot_topreward.storage.labels import explain_edit
+from lerobot_topreward.storage.output import check_output
 from lerobot_topreward.storage.reader import default_output
 from lerobot_topreward.storage.sidecar import SIDECAR_NAME, dataset_of, fingerprint_of
 

@@ -64,11 +64,7 @@ class CardFacts:
     ) -> "CardFacts":
         """Gather the facts from how scores and rewards were made, as the sidecar says it.
 
-        Args:
-            key: How the scores were made.
-            provenance: The sidecar's.
-            fps: The dataset's clock, Hz.
-            others: Fields that the provenance does not have, or not as they are now.
+        `others` are fields that the provenance does not have, or not as they are now.
         """
         facts = {
             "source_repo_id": provenance.get("dataset"),
