@@ -133,7 +133,7 @@ ORDER = (
 )
 LEVEL = {name: level for level, line in enumerate(ORDER) for name in line.split()}
 # Still to be undone.
-NOT_YET = {("scoring", "label"), ("simulation", "demo"), ("policies", "train")}
+NOT_YET = {("scoring", "label"), ("policies", "train")}
 
 
 def _inner_imports(module: Path) -> set[str]:
