@@ -21,8 +21,7 @@ from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
-from lerobot_topreward.data.dataset import episode_rows, frame_table, open_source
-from lerobot_topreward.data.fingerprints import dataset_fingerprint
+from lerobot_topreward.data.dataset import episode_rows, open_source
 from lerobot_topreward.data.video import read_clip
 from lerobot_topreward.demo.command import DATASET
 from lerobot_topreward.records import FrameRewards, Segment
@@ -111,7 +110,7 @@ def record(config: BenchmarkConfig, root: Path) -> None:
 def label(root: Path, output: Path) -> None:
     """Label with curves that rise, some of which fall again."""
     source = open_source(repo_id=None, root=root, revision=None)
-    table = frame_table(source)
+    table = source.frames
     rng = np.random.default_rng(0)
     log_prob = np.zeros(len(table.index), dtype=np.float32)
     for episode in range(source.meta.total_episodes):
@@ -147,7 +146,7 @@ def label(root: Path, output: Path) -> None:
     )
     provenance = {"dataset": source.repo_id, "scoring": asdict(key), "normalize": "task"}
     provenance |= {"scale": "log-prob", "horizon_frames": 30}
-    fingerprint = dataset_fingerprint(source, table)
+    fingerprint = source.fingerprints.dataset
     write_columns(root, rewards, output, fingerprint=fingerprint, provenance=provenance)
 
 

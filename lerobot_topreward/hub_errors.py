@@ -220,7 +220,7 @@ def _status(error: HfHubHTTPError, *, repo_id: str) -> str | None:
     if status == 401:
         return (
             f"needs a valid token and the Hub refused yours for {repo_id!r} (401). It may have "
-            "expired: log in again with hf auth login, or mend HF_TOKEN"
+            "expired: log in again with hf auth login, or fix HF_TOKEN"
         )
     if status == 403:
         return (

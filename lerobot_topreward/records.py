@@ -1,10 +1,10 @@
 """The frozen records that pass between the stages, and what their numbers mean.
 
-dataset -> Segment -> Clip -> LogProbs -> PrefixScores -> EpisodeReward -> columns and sidecar
+dataset -> Segment -> Clip -> LogProbs -> PrefixScores -> FrameRewards -> columns and sidecar
                                                        -> EpisodeMetrics -> Verdict
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt8
@@ -56,30 +56,29 @@ class PrefixScores:
 
 
 @dataclass(frozen=True, slots=True)
-class EpisodeReward:
-    """Per-frame rewards of one episode, all finite; every array has the episode's frames."""
+class FrameRewards:
+    """Labels of frames in the order of the global ``index``; zeros where a frame has none."""
 
-    episode_index: int
+    index: Int64[np.ndarray, " frames"]
+    episode_index: Int64[np.ndarray, " frames"]
+    frame_index: Int64[np.ndarray, " frames"]  # within the episode
+    labelled: Bool[np.ndarray, " frames"]
     log_prob_true: Float32[np.ndarray, " frames"]  # nats, <= 0, interpolated between prefixes
     log_prob_false: Float32[np.ndarray, " frames"]  # nats, <= 0, interpolated between prefixes
     progress: Float32[np.ndarray, " frames"]  # 0..1
     advantage: Float32[np.ndarray, " frames"]  # progress gained over the horizon, -1..1
     scored: Bool[np.ndarray, " frames"]  # last frames of scored prefixes: their scores are raw
+    absent: frozenset[str] = frozenset()  # fields that were not stored, so zeros everywhere
 
+    def take(self, rows: slice | Int64[np.ndarray, " rows"]) -> "FrameRewards":
+        """Take the labels of some frames."""
+        names = [item.name for item in fields(self) if item.name != "absent"]
+        return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
-@dataclass(frozen=True, slots=True)
-class FrameRewards:
-    """Rewards of a whole dataset in the order of its global ``index``; zeros where unlabelled."""
-
-    index: Int64[np.ndarray, " frames"]
-    episode_index: Int64[np.ndarray, " frames"]
-    frame_index: Int64[np.ndarray, " frames"]
-    labelled: Bool[np.ndarray, " frames"]
-    log_prob_true: Float32[np.ndarray, " frames"]
-    log_prob_false: Float32[np.ndarray, " frames"]
-    progress: Float32[np.ndarray, " frames"]
-    advantage: Float32[np.ndarray, " frames"]
-    scored: Bool[np.ndarray, " frames"]  # last frames of scored prefixes: their scores are raw
+    def episode(self, episode: int) -> "FrameRewards":
+        """Take the labels of one episode."""
+        first, last = np.searchsorted(self.episode_index, [episode, episode + 1])
+        return self.take(slice(first, last))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""From raw log-probabilities to dense rewards: normalise, interpolate, difference.
+"""From raw log-probabilities to dense rewards: normalize, interpolate, difference.
 
 Pure arithmetic on numpy arrays, so it can be redone in seconds without the VLM. The maths is that
 of TOPReward (https://arxiv.org/abs/2602.19313), section 3: the reward of a prefix is log P(True),
@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int64
 
-from lerobot_topreward.records import EpisodeReward, FrameRewards, PrefixScores
+from lerobot_topreward.records import FrameRewards, PrefixScores
 
 Normalize = Literal["episode", "task"]
 Scale = Literal["log-prob", "prob"]
@@ -35,9 +35,6 @@ def normalize_episode(values: Float[np.ndarray, " prefixes"]) -> Float[np.ndarra
 
     Args:
         values: log P(True) or P(True) of each prefix, finite, at least one.
-
-    Returns:
-        Progress of each prefix, 0..1.
     """
     return _scale(values, low=float(np.min(values)), high=float(np.max(values)))
 
@@ -56,9 +53,6 @@ def normalize_task(
     Args:
         values: log P(True) or P(True) of each prefix of each segment, finite.
         quantiles: fractions of all prefixes that become 0 and 1; what lies beyond is clipped.
-
-    Returns:
-        Progress of each prefix of each segment, 0..1.
 
     Raises:
         ValueError: the quantiles are not 0 <= low < high <= 1.
@@ -83,18 +77,10 @@ def interpolate(
     *,
     length: int,
 ) -> Float[np.ndarray, " frames"]:
-    """Spread the values of prefixes over all frames, linearly between neighbours.
+    """Interpolate the values of prefixes linearly over all frames of a segment.
 
-    A prefix of L raw frames is the value of frame L - 1, the last that it shows. Before the first
-    prefix its value holds, after the last one its value does.
-
-    Args:
-        prefix_length: raw frames of each prefix, ascending, 1..length.
-        values: one value per prefix, of any unit.
-        length: frames of the segment, >= 1.
-
-    Returns:
-        One value per frame, in the unit of `values`.
+    A prefix of L raw frames, 1..length, is the value of frame L - 1, the last that it shows. Before
+    the first prefix its value holds, after the last one its value does.
     """
     return np.interp(np.arange(length), prefix_length - 1, values)
 
@@ -111,9 +97,6 @@ def advantage(
     Args:
         progress: 0..1 for each frame, at least one.
         horizon: h, frames, >= 1.
-
-    Returns:
-        Progress gained, -1..1 for each frame.
 
     Raises:
         ValueError: horizon < 1.
@@ -145,36 +128,38 @@ def debias_static(
     Raises:
         ValueError: a segment has no static curve, or one of other prefixes.
     """
-    curves = {one.segment: one for one in static}
-    debiased = []
-    for one in real:
-        still = curves.get(one.segment)
-        if still is None or not np.array_equal(still.prefix_length, one.prefix_length):
+    static_of = {scores.segment: scores for scores in static}
+    debiased: list[Float[np.ndarray, " prefixes"]] = []
+    for scores in real:
+        still = static_of.get(scores.segment)
+        if still is None or not np.array_equal(still.prefix_length, scores.prefix_length):
             raise ValueError(
-                f"episode {one.segment.episode_index} must have a static curve of the same "
-                f"prefixes for its segment from frame {one.segment.start}; it has none"
+                f"episode {scores.segment.episode_index} must have a static curve of the same "
+                f"prefixes for its segment from frame {scores.segment.start}; it has none"
             )
-        debiased.append(
-            one.log_prob_true.astype(np.float64) - still.log_prob_true.astype(np.float64)
-        )
+        difference = scores.log_prob_true.astype(np.float64) - still.log_prob_true
+        debiased.append(difference)
     return debiased
 
 
 def label_rewards(
     scores: Sequence[PrefixScores],
+    episode_index: Int64[np.ndarray, " frames"],
     *,
     horizon: int,
     normalize: Normalize = "episode",
     scale: Scale = "log-prob",
     static: Sequence[PrefixScores] | None = None,
     quantiles: tuple[float, float] = TASK_QUANTILES,
-) -> list[EpisodeReward]:
-    """Turn the raw scores of a dataset into the rewards of its frames.
+) -> FrameRewards:
+    """Turn raw scores into the rewards of all frames of a dataset.
 
-    The log-probabilities stay as they are, whatever progress is made of.
+    The log-probabilities stay as they are, whatever progress is made of. Neither interpolation nor
+    advantage crosses the border of two segments.
 
     Args:
         scores: every segment of every episode to label, in any order, control "none".
+        episode_index: the episode of each frame of the dataset, ascending.
         horizon: span of the advantage, frames, >= 1.
         normalize: "episode" takes each segment alone (the paper), "task" takes all segments with
             the same instruction together.
@@ -183,154 +168,82 @@ def label_rewards(
         quantiles: see `normalize_task`; for "task" only.
 
     Returns:
-        One record per episode, in the order of their indices.
+        The frames of the episodes that have scores are labelled.
 
     Raises:
-        ValueError: segments overlap, miss frames, belong to a control or have no static curve; or
-            P(True) is to be debiased, where a difference of logarithms has no meaning.
+        ValueError: the segments of an episode overlap, miss frames or are not those of the dataset,
+            belong to a control or have no static curve; or P(True) is to be debiased, where a
+            difference of logarithms has no meaning.
     """
     if static is not None and scale == "prob":
         raise ValueError('log-probabilities are debiased, not "prob"')
     if static is not None:
         values = debias_static(scores, static)
     elif scale == "prob":
-        values = [np.exp(segment.log_prob_true) for segment in scores]
+        values = [np.exp(score.log_prob_true) for score in scores]
     else:
-        values = [segment.log_prob_true for segment in scores]
-    if normalize == "task":
-        progress = _progress_by_task(scores, values, quantiles=quantiles)
-    else:
-        progress = [normalize_episode(segment) for segment in values]
-    episodes: dict[int, list[int]] = defaultdict(list)
-    for position, segment in enumerate(scores):
-        episodes[segment.segment.episode_index].append(position)
-    return [
-        episode_reward(
-            [scores[i] for i in members], [progress[i] for i in members], horizon=horizon
-        )
-        for _, members in sorted(episodes.items())
-    ]
+        values = [score.log_prob_true for score in scores]
 
-
-def _progress_by_task(
-    scores: Sequence[PrefixScores],
-    values: Sequence[Float[np.ndarray, " prefixes"]],
-    *,
-    quantiles: tuple[float, float],
-) -> list[Float[np.ndarray, " prefixes"]]:
-    tasks: dict[str, list[int]] = defaultdict(list)
-    for position, segment in enumerate(scores):
-        tasks[segment.segment.instruction].append(position)
+    # Scaled together: all segments of a task, or each alone.
+    groups: dict[str | int, list[int]] = defaultdict(list)
+    for i, score in enumerate(scores):
+        groups[score.segment.instruction if normalize == "task" else i].append(i)
     progress: dict[int, Float[np.ndarray, " prefixes"]] = {}
-    for members in tasks.values():
-        scaled = normalize_task([values[i] for i in members], quantiles=quantiles)
+    for members in groups.values():
+        if normalize == "task":
+            scaled = normalize_task([values[i] for i in members], quantiles=quantiles)
+        else:
+            scaled = [normalize_episode(values[i]) for i in members]
         progress.update(zip(members, scaled, strict=True))
-    return [progress[i] for i in range(len(scores))]
 
-
-def episode_reward(
-    scores: Sequence[PrefixScores],
-    progress: Sequence[Float[np.ndarray, " prefixes"]],
-    *,
-    horizon: int,
-) -> EpisodeReward:
-    """Join the segments of one episode; neither interpolation nor advantage crosses their borders.
-
-    Args:
-        scores: the segments of one episode, in any order, together covering it, control "none".
-        progress: 0..1 for each prefix of each of them.
-        horizon: span of the advantage, frames, >= 1.
-
-    Returns:
-        The episode's rewards, one per frame.
-
-    Raises:
-        ValueError: there is no segment, or they overlap, miss frames, differ in their episode or
-            belong to a control.
-    """
-    parts = sorted(zip(scores, progress, strict=True), key=lambda part: part[0].segment.start)
-    _check_cover([part[0] for part in parts])
-    true, false, dense, gained, scored = [], [], [], [], []
-    for score, values in parts:
-        length = score.segment.length
-        true.append(interpolate(score.prefix_length, score.log_prob_true, length=length))
-        false.append(interpolate(score.prefix_length, score.log_prob_false, length=length))
-        dense.append(interpolate(score.prefix_length, values, length=length))
-        gained.append(advantage(dense[-1], horizon=horizon))
-        scored.append(np.isin(np.arange(length), score.prefix_length - 1))
-    return EpisodeReward(
-        episode_index=parts[0][0].segment.episode_index,
-        log_prob_true=np.concatenate(true).astype(np.float32),
-        log_prob_false=np.concatenate(false).astype(np.float32),
-        progress=np.concatenate(dense).astype(np.float32),
-        advantage=np.concatenate(gained).astype(np.float32),
-        scored=np.concatenate(scored),
+    frames = len(episode_index)
+    position = np.arange(frames)
+    rewards = FrameRewards(
+        index=position,
+        episode_index=episode_index,
+        frame_index=position - np.searchsorted(episode_index, episode_index),
+        labelled=np.zeros(frames, dtype=bool),
+        log_prob_true=np.zeros(frames, dtype=np.float32),
+        log_prob_false=np.zeros(frames, dtype=np.float32),
+        progress=np.zeros(frames, dtype=np.float32),
+        advantage=np.zeros(frames, dtype=np.float32),
+        scored=np.zeros(frames, dtype=bool),
     )
+    episodes: dict[int, list[int]] = defaultdict(list)
+    for i in sorted(range(len(scores)), key=lambda i: scores[i].segment.start):
+        episodes[scores[i].segment.episode_index].append(i)
+    for episode, members in episodes.items():
+        first, stop = np.searchsorted(episode_index, [episode, episode + 1])
+        _check_cover([scores[i] for i in members], frames=int(stop - first))
+        rewards.labelled[first:stop] = True
+        for i in members:
+            score, length = scores[i], scores[i].segment.length
+            rows = slice(first + score.segment.start, first + score.segment.start + length)
+            ends = score.prefix_length
+            dense = interpolate(ends, progress[i], length=length)
+            rewards.log_prob_true[rows] = interpolate(ends, score.log_prob_true, length=length)
+            rewards.log_prob_false[rows] = interpolate(ends, score.log_prob_false, length=length)
+            rewards.progress[rows] = dense
+            rewards.advantage[rows] = advantage(dense, horizon=horizon)
+            rewards.scored[rows][ends - 1] = True
+    return rewards
 
 
-def _check_cover(scores: Sequence[PrefixScores]) -> None:
-    if not scores:
-        raise ValueError("an episode needs at least one scored segment; got none")
+def _check_cover(scores: Sequence[PrefixScores], *, frames: int) -> None:
+    """Check that the segments of an episode, in the order of time, are all of its frames."""
     segments = [score.segment for score in scores]
+    episode = segments[0].episode_index
     controls = {score.control for score in scores}
     if controls != {"none"}:
         raise ValueError(f'rewards are made of control "none"; got {sorted(controls)}')
-    if len({segment.episode_index for segment in segments}) != 1:
-        raise ValueError("segments must belong to one episode")
-    contiguous = all(a.start + a.length == b.start for a, b in pairwise(segments))
-    if segments[0].start != 0 or not contiguous:
-        spans = [(segment.start, segment.start + segment.length) for segment in segments]
+    spans = [(segment.start, segment.start + segment.length) for segment in segments]
+    if spans[0][0] != 0 or any(a[1] != b[0] for a, b in pairwise(spans)):
         raise ValueError(
-            f"episode {segments[0].episode_index}: segments must cover it from frame 0 without "
-            f"gap or overlap; got {spans}"
+            f"episode {episode}: segments must cover it from frame 0 without gap or overlap; got "
+            f"{spans}"
         )
-
-
-def assemble(
-    index: Int64[np.ndarray, " frames"],
-    episode_index: Int64[np.ndarray, " frames"],
-    frame_index: Int64[np.ndarray, " frames"],
-    rewards: Sequence[EpisodeReward],
-) -> FrameRewards:
-    """Lay the rewards of episodes out over a whole dataset, zeros where an episode has none.
-
-    Args:
-        index: global index of each frame, unique, in any order.
-        episode_index: the episode of each frame.
-        frame_index: each frame's place in its episode, 0.. without gaps.
-        rewards: at most one record per episode.
-
-    Returns:
-        All frames in the order of `index`.
-
-    Raises:
-        ValueError: a record's length is not its episode's, or its episode is not there.
-    """
-    order = np.argsort(index, kind="stable")
-    columns = {
-        name: np.zeros(len(index), dtype=bool if name == "scored" else np.float32)
-        for name in ("log_prob_true", "log_prob_false", "progress", "advantage", "scored")
-    }
-    labelled = np.zeros(len(index), dtype=bool)
-    episode, frame = episode_index[order], frame_index[order]
-    by_episode = np.lexsort((frame, episode))
-    wanted = np.array([reward.episode_index for reward in rewards], dtype=np.int64)
-    starts = np.searchsorted(episode[by_episode], wanted, side="left")
-    stops = np.searchsorted(episode[by_episode], wanted, side="right")
-    for reward, start, stop in zip(rewards, starts, stops, strict=True):
-        rows = by_episode[start:stop]
-        if not np.array_equal(frame[rows], np.arange(len(reward.progress))):
-            raise ValueError(
-                f"episode {reward.episode_index}: {len(reward.progress)} rewards for "
-                f"{len(rows)} frames; they must match one to one"
-            )
-        labelled[rows] = True
-        for name, column in columns.items():
-            column[rows] = getattr(reward, name)
-    return FrameRewards(
-        index=index[order],
-        episode_index=episode,
-        frame_index=frame,
-        labelled=labelled,
-        **columns,
-    )
+    if spans[-1][1] != frames:
+        raise ValueError(
+            f"episode {episode}: {spans[-1][1]} rewards for {frames} frames; they must match one to "
+            "one"
+        )

@@ -213,8 +213,7 @@ def kept_process() -> Iterator[None]:
 @pytest.fixture
 def write_labels(tmp_path_factory: pytest.TempPathFactory) -> WriteLabels:
     """Label a copy of a dataset with known rewards, in place of a VLM's, and return its root."""
-    from lerobot_topreward.data.dataset import frame_table, open_source
-    from lerobot_topreward.data.fingerprints import dataset_fingerprint
+    from lerobot_topreward.data.dataset import open_source
     from lerobot_topreward.records import FrameRewards
     from lerobot_topreward.storage.columns import write_columns
 
@@ -228,7 +227,7 @@ def write_labels(tmp_path_factory: pytest.TempPathFactory) -> WriteLabels:
         seed: int = 0,
     ) -> Path:
         source = open_source(repo_id=None, root=root, revision=None)
-        table = frame_table(source)
+        table = source.frames
         labelled = ~np.isin(table.episode_index, unlabelled)
         if progress is None:
             progress = np.random.default_rng(seed).uniform(0, 1, len(table.index))
@@ -252,7 +251,7 @@ def write_labels(tmp_path_factory: pytest.TempPathFactory) -> WriteLabels:
             root,
             rewards,
             output,
-            fingerprint=dataset_fingerprint(source, table),
+            fingerprint=source.fingerprints.dataset,
             provenance={"dataset": source.repo_id, **({"scoring": scoring} if scoring else {})},
             sidecar=sidecar,
         )

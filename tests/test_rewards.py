@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lerobot_topreward import rewards
-from lerobot_topreward.records import EpisodeReward, PrefixScores, Segment
+from lerobot_topreward.records import PrefixScores, Segment
 
 # Published by the reference repository; its VOC (Spearman with time) is .9429.
 GOLDEN = -np.array(
@@ -123,7 +123,7 @@ def test_a_horizon_of_zero_is_refused() -> None:
 def test_nothing_crosses_the_border_of_two_segments() -> None:
     first = scored([-9, -5, -1], length=5, prefixes=[1, 3, 5], instruction="pick")
     second = scored([-8, -4], start=5, length=3, prefixes=[1, 3], instruction="place")
-    (episode,) = rewards.label_rewards([second, first], horizon=2)
+    episode = rewards.label_rewards([second, first], np.zeros(8, int), horizon=2)
     np.testing.assert_allclose(episode.progress, [0, 0.25, 0.5, 0.75, 1, 0, 0.5, 1])
     np.testing.assert_allclose(episode.advantage, [0.5] * 5 + [1] * 3)
     assert np.flatnonzero(episode.scored).tolist() == [0, 2, 4, 5, 7]
@@ -140,9 +140,10 @@ def test_task_mode_shares_the_scale_of_an_instruction_only() -> None:
         scored([-10, -5.5], episode=0, instruction="pick"),
         scored([-100, -50], episode=2, instruction="place"),
     ]
-    done = rewards.label_rewards(scores, horizon=1, normalize="task", quantiles=(0.0, 1.0))
-    assert [reward.episode_index for reward in done] == [0, 1, 2]
-    np.testing.assert_allclose([reward.progress[-1] for reward in done], [0.5, 1, 1])
+    done = rewards.label_rewards(
+        scores, np.repeat([0, 1, 2], 2), horizon=1, normalize="task", quantiles=(0.0, 1.0)
+    )
+    np.testing.assert_allclose(done.progress[1::2], [0.5, 1, 1])
 
 
 def test_progress_is_made_of_the_probability_on_request() -> None:
@@ -155,14 +156,16 @@ def test_progress_is_made_of_the_probability_on_request() -> None:
     for normalize, ends in expected.items():
         done = rewards.label_rewards(
             [halves, whole],
+            np.repeat([0, 1], 3),
             horizon=1,
             normalize=normalize,
             scale="prob",
             quantiles=(0.0, 1.0),
         )
-        for reward, end in zip(done, ends, strict=True):
-            np.testing.assert_allclose(reward.progress, [0, end / 2, end], atol=1e-6)
-        np.testing.assert_allclose(done[0].log_prob_true, np.log([0.2, 0.4, 0.6]), rtol=1e-6)
+        for episode, end in enumerate(ends):
+            progress = done.episode(episode).progress
+            np.testing.assert_allclose(progress, [0, end / 2, end], atol=1e-6)
+        np.testing.assert_allclose(done.log_prob_true[:3], np.log([0.2, 0.4, 0.6]), rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -171,42 +174,32 @@ def test_progress_is_made_of_the_probability_on_request() -> None:
         ([scored([-1], start=1)], "cover it from frame 0"),
         ([scored([-2, -1]), scored([-2], start=1)], "without gap or overlap"),
         ([scored([-1], control="static")], 'control "none"'),
-        ([scored([-1]), scored([-1], episode=1, start=1)], "one episode"),
-        ([], "at least one scored segment"),
+        ([scored([-1]), scored([-1], episode=1, start=1)], "episode 1: segments must cover"),
     ],
 )
 def test_segments_that_do_not_make_an_episode_are_refused(
     segments: list[PrefixScores], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        rewards.episode_reward(
-            segments, [np.ones(len(s.log_prob_true)) for s in segments], horizon=1
-        )
+        rewards.label_rewards(segments, np.array([0, 1, 1]), horizon=1)
 
 
-def reward_of(episode: int, values: Sequence[float]) -> EpisodeReward:
-    array = np.array(values, dtype=np.float32)
-    return EpisodeReward(episode, -array, -2 * array, array, array / 2, array > 0)
-
-
-def test_assembling_orders_by_index_and_leaves_zeros() -> None:
-    # Episodes need not be stored in order, nor their frames.
-    frames = rewards.assemble(
-        np.array([3, 4, 0, 1, 2, 5]),
-        np.array([2, 2, 0, 0, 0, 7]),
-        np.array([0, 1, 0, 1, 2, 0]),
-        [reward_of(2, [0.5, 1.0]), reward_of(0, [0.1, 0.2, 0.3])],
-    )
+def test_the_others_frames_stay_zero() -> None:
+    scores = [scored([-4, -2], episode=2), scored([-3, -2, -1], episode=0)]
+    frames = rewards.label_rewards(scores, np.array([0, 0, 0, 2, 2, 7]), horizon=1)
     assert frames.index.tolist() == [0, 1, 2, 3, 4, 5]
     assert frames.episode_index.tolist() == [0, 0, 0, 2, 2, 7]
-    assert frames.labelled.tolist() == [True] * 5 + [False]
-    np.testing.assert_allclose(frames.progress, [0.1, 0.2, 0.3, 0.5, 1.0, 0])
-    np.testing.assert_allclose(frames.log_prob_false, -2 * frames.progress)
-    np.testing.assert_allclose(frames.advantage, frames.progress / 2)
-    assert frames.scored.tolist() == [True] * 5 + [False]
+    assert frames.frame_index.tolist() == [0, 1, 2, 0, 1, 0]
+    assert frames.labelled.tolist() == frames.scored.tolist() == [True] * 5 + [False]
+    np.testing.assert_allclose(frames.progress, [0, 0.5, 1.0, 0, 1, 0])
+    np.testing.assert_allclose(frames.log_prob_true, [-3, -2, -1, -4, -2, 0])
+    np.testing.assert_allclose(frames.log_prob_false, [-4, -3, -2, -5, -3, 0])
+    np.testing.assert_allclose(frames.advantage, [0.5, 0.5, 0.5, 1, 1, 0])
+    assert frames.episode(2).log_prob_true.tolist() == [-4, -2]
+    assert frames.take(np.array([0, 5])).labelled.tolist() == [True, False]
 
 
 @pytest.mark.parametrize("episode", [0, 9])
-def test_rewards_that_do_not_fit_their_episode_are_refused(episode: int) -> None:
+def test_scores_that_are_not_of_the_dataset_are_refused(episode: int) -> None:
     with pytest.raises(ValueError, match=rf"episode {episode}: 2 rewards for \d frames"):
-        rewards.assemble(np.arange(3), np.zeros(3, int), np.arange(3), [reward_of(episode, [1, 1])])
+        rewards.label_rewards([scored([-1, -1], episode=episode)], np.zeros(3, int), horizon=1)

@@ -96,7 +96,7 @@ def make_plan(split: Arguments) -> Plan:
     """
     try:
         # Imported here: LeRobot and torch take seconds, which --help need not wait for.
-        from lerobot_topreward.data.dataset import frame_table, require_files
+        from lerobot_topreward.data.dataset import require_files
         from lerobot_topreward.train.choice import per_sample_policy
         from lerobot_topreward.train.labels import read_labels
         from lerobot_topreward.train.sample_weighter import horizon_frames
@@ -124,7 +124,6 @@ def make_plan(split: Arguments) -> Plan:
         )
     labels = read_labels(
         source,
-        frame_table(source),
         episodes=training_episodes(source, config.dataset),
         config=weighting,
     )

@@ -12,7 +12,7 @@ from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.utils.sample_weighting import SampleWeighter
 from torch import Tensor
 
-from lerobot_topreward.data.dataset import frame_table, source_of
+from lerobot_topreward.data.dataset import source_of
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.train.config import WeightingConfig, from_params
 from lerobot_topreward.train.frame_weights import weigh
@@ -128,6 +128,6 @@ def make_weighter(
     """
     config = from_params(params)
     source = source_of(dataset.meta)
-    labels = read_labels(source, frame_table(source), episodes=dataset.episodes, config=config)
+    labels = read_labels(source, episodes=dataset.episodes, config=config)
     weights = weigh(labels, config, horizon=horizon_frames(policy.config, config))
     return TopRewardWeighter(weights, config, device=device)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool
 
-from lerobot_topreward.data.dataset import frame_table, open_source
+from lerobot_topreward.data.dataset import open_source
 from lerobot_topreward.judging.episode_metrics import episode_metrics
 from lerobot_topreward.judging.metrics import roc_auc
 from lerobot_topreward.judging.rules import RulesConfig, judge
@@ -80,7 +80,7 @@ def _curated(root: Path) -> Bool[np.ndarray, " episodes"]:
 
 def _read(root: Path) -> FrameLabels:
     source = open_source(repo_id=None, root=root, revision=None)
-    return read_labels(source, frame_table(source), episodes=None, config=WeightingConfig())
+    return read_labels(source, episodes=None, config=WeightingConfig())
 
 
 def _from_log_prob(labels: FrameLabels) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.judging.rules import RulesConfig
-from lerobot_topreward.publish.options import check_push
+from lerobot_topreward.publish.options import check_push_options
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class CurateConfig:
                 raise UserError(f"{option} works on the new dataset; name its folder with --output")
         if not self.trim_margin >= 0:
             raise UserError(f"--trim-margin must be at least 0 s; got {self.trim_margin}")
-        check_push(
+        check_push_options(
             push_to_hub=self.push_to_hub,
             repo_id=self.repo_id,
             hub_repo_id=self.hub_repo_id,

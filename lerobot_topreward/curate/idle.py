@@ -5,12 +5,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from jaxtyping import Float, Int64
 from lerobot.datasets.language import LANGUAGE_COLUMNS
 
-from lerobot_topreward.data.dataset import Source, data_files
+from lerobot_topreward.data.dataset import Source, read_columns
+from lerobot_topreward.data.fingerprints import flatten_column
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.storage.reader import LabelledDataset
 
@@ -124,7 +123,7 @@ def moving_spans(
     Raises:
         UserError: the dataset has neither states nor actions, or cannot be trimmed.
     """
-    source, frames = dataset.source, dataset.frames
+    source, frames = dataset.source, dataset.source.frames
     if any(name in source.meta.features for name in LANGUAGE_COLUMNS):
         raise UserError(
             f"--trim cannot move the times of the language annotations of {source.repo_id}; leave "
@@ -138,14 +137,14 @@ def moving_spans(
         )
     thresholds = movement_thresholds(movement, frames.episode_index)
     outcome = _columns(source, [name for name in source.meta.features if name.startswith("next.")])
-    progress = {one.episode_index: one.progress for one in dataset.rewards()}
+    rewards = dataset.rewards()
     scored = dict(_scored(dataset))
     spans = {}
     for episode in episodes:
         rows = frames.rows(episode)
-        if episode not in progress or rows.stop == rows.start:
+        if not rewards.labelled[rows].any():
             continue
-        signals = [movement[rows], progress[episode][:, None].astype(np.float64)]
+        signals = [movement[rows], rewards.progress[rows, None].astype(np.float64)]
         limits = [thresholds, np.array([_DRIFT])]
         if outcome is not None:
             signals.append(outcome[rows])
@@ -171,20 +170,6 @@ def _columns(source: Source, names: Sequence[str]) -> Float[np.ndarray, "frames 
     names = [n for n in names if n in features and features[n]["dtype"].startswith(_NUMBERS)]
     if not names:
         return None
-    try:
-        tables = [pq.read_table(path, columns=["index", *names]) for path in data_files(source)]
-        table = pa.concat_tables(tables).combine_chunks()
-    except (pa.ArrowException, KeyError, OSError) as error:
-        raise UserError(f"{source.root / 'data'} cannot be read: {error}") from error
-    order = np.argsort(table["index"].to_numpy(), kind="stable")
-    flat = [_rows(table[name], len(table)) for name in names]
-    return np.concatenate(flat, axis=1)[order]
-
-
-def _rows(column: pa.ChunkedArray, rows: int) -> Float[np.ndarray, "frames values"]:
-    values = column.combine_chunks()
-    while isinstance(values.type, pa.BaseExtensionType):
-        values = values.storage
-    while pa.types.is_list(values.type) or pa.types.is_fixed_size_list(values.type):
-        values = values.flatten()
-    return values.to_numpy(zero_copy_only=False).astype(np.float64).reshape(rows, -1)
+    table = read_columns(source, names)
+    columns = [flatten_column(table[name]).astype(np.float64) for name in names]
+    return np.concatenate([values.reshape(len(table), -1) for values in columns], axis=1)

@@ -67,11 +67,11 @@ def _earlier(output: Path, dataset: LabelledDataset) -> dict[str, Any]:
             f"{', ...' if len(held) > 3 else ''}, which curate did not write. Choose another folder"
         )
     source = record["source"]
-    if source["fingerprint"] != dataset.fingerprint:
+    if source["fingerprint"] != dataset.source.fingerprints.dataset:
         raise UserError(
             f"--output {output} is not empty: it holds what was kept of {source['dataset']} "
             f"({source['fingerprint'][:12]}), not of {dataset.source.repo_id} "
-            f"({dataset.fingerprint[:12]}). Choose another folder"
+            f"({dataset.source.fingerprints.dataset[:12]}). Choose another folder"
         )
     return record
 

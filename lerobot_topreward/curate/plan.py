@@ -14,18 +14,18 @@ from lerobot_topreward.errors import UserError
 from lerobot_topreward.files.jsonable import plain
 from lerobot_topreward.judging.decisions import Decisions, check_decisions, read_decisions
 from lerobot_topreward.judging.episode_metrics import episode_metrics
-from lerobot_topreward.judging.rules import PERSON, Drops, RulesConfig, broken_rules, judge
+from lerobot_topreward.judging.rules import MANUAL, Drops, RulesConfig, find_drops, judge
 from lerobot_topreward.judging.thresholds import Threshold, suggest_threshold
 from lerobot_topreward.records import EpisodeMetrics, Verdict
 from lerobot_topreward.storage.reader import LabelledDataset, open_labelled
 
 _LISTED = 8  # episodes named in an error
-CURATED = "curated"  # in the provenance of a sidecar: what was done to the dataset, step by step
+CURATED = "curated"  # in the provenance of a sidecar: every curation so far, oldest first
 
 
 @dataclass(frozen=True, slots=True)
-class PickedThreshold:
-    """A least success score that was chosen by what is known about success."""
+class ChosenThreshold:
+    """A least success score that --auto chose."""
 
     threshold: Threshold
     origin: str  # where success is known from
@@ -37,15 +37,15 @@ class Plan:
     """Every episode's verdict, and what led to it."""
 
     dataset: LabelledDataset
-    metrics: Sequence[EpisodeMetrics]  # of the labelled episodes
+    metrics: Sequence[EpisodeMetrics]  # of the labeled episodes
     rules: RulesConfig  # in force
-    asked: Mapping[str, Any]  # the rules as they were asked for, as JSON: the same, the same result
-    drops: Mapping[str, Drops]  # by rule, whatever a person decided
+    request: Mapping[str, Any]  # the rules as they were asked for, as JSON
+    drops: Mapping[str, Drops]  # by rule, before manual decisions
     verdicts: Sequence[Verdict]  # of every episode, by index
     decisions: Mapping[int, bool]
     unlabelled: Sequence[int]
-    picked: PickedThreshold | None
-    again: bool  # the dataset was made by these very rules: every episode stays
+    chosen: ChosenThreshold | None
+    repeated: bool  # the dataset was made by these very rules: every episode stays
     trim: Mapping[str, Any] | None  # how episodes are trimmed, as JSON
     spans: Mapping[int, Span]  # of kept episodes that become shorter
 
@@ -62,23 +62,22 @@ class Plan:
     @property
     def tasks(self) -> list[str]:
         """The task of every episode."""
-        named = {one.episode_index: one.task for one in self.metrics}
+        judged = {metrics.episode_index: metrics.task for metrics in self.metrics}
         rows = episode_rows(self.dataset.source.meta)
         # LeRobot's conversion of images to videos leaves the column out.
         own = rows["tasks"] if "tasks" in rows.column_names else [[]] * len(rows)
-        return [named.get(episode, " / ".join(texts)) for episode, texts in enumerate(own)]
+        return [judged.get(episode, " / ".join(texts)) for episode, texts in enumerate(own)]
 
     def seconds(self, episode: int) -> float:
         """How long an episode is before it is trimmed."""
-        rows = self.dataset.frames.rows(episode)
-        return (rows.stop - rows.start) / self.dataset.fps
+        return _count_frames(self.dataset, episode) / self.dataset.fps
 
 
 def make_plan(config: CurateConfig) -> Plan:
-    """Open a labelled dataset and judge its episodes.
+    """Open a labeled dataset and judge its episodes.
 
     Raises:
-        UserError: it is not labelled, or an option does not fit it.
+        UserError: it is not labeled, or an option does not fit it.
     """
     dataset = open_labelled(
         repo_id=config.repo_id, root=config.root, revision=config.revision, labels=config.labels
@@ -86,72 +85,96 @@ def make_plan(config: CurateConfig) -> Plan:
     metrics = episode_metrics(dataset.scores, dataset.rewards(), fps=dataset.fps)
     if not metrics:
         raise UserError(f"the labels of {dataset.source.repo_id} are of none of its episodes")
+    episodes = range(dataset.source.meta.total_episodes)
+    unlabelled = sorted({*episodes} - {judged.episode_index for judged in metrics})
+
+    # Rules that compare episodes would drop some of those that they have kept before. So a dataset
+    # remembers its curations, and the same request changes nothing the second time.
+    file = None if config.rules.decisions is None else read_decisions(config.rules.decisions)
+    request = _describe_request(config, file)
+    trim = {"margin_s": config.trim_margin} if config.trim else None
     history = dataset.provenance.get(CURATED, [])
-    decisions = None if config.rules.decisions is None else read_decisions(config.rules.decisions)
-    asked = _asked(config, decisions)
-    again = any(step["rules"] == asked for step in history)
-    picked, rules = None, config.rules
-    if not again:
-        if decisions is not None:
-            check_decisions(decisions, dataset)
+    repeated = any(step["rules"] == request for step in history)
+    trimmed_before = any(step["trim"] == trim for step in history)
+
+    rules, chosen = config.rules, None
+    drops: Mapping[str, Drops] = {}
+    decisions: Mapping[int, bool] = {}
+    if repeated:
+        rules = rules.with_default()
+        verdicts = [Verdict(episode, ()) for episode in episodes]
+    else:
+        if file is not None:
+            check_decisions(file, dataset)
+            decisions = file.by_episode
         if config.auto:
-            picked = _pick_threshold(dataset, metrics, config)
-            rules = replace(rules, min_success=min(picked.threshold.value, 0.0))
-    said = {} if decisions is None or again else decisions.by_episode
-    rules = rules.in_force()
-    labelled = {one.episode_index for one in metrics}
-    plan = Plan(
+            chosen = _choose_threshold(dataset, metrics, config)
+            rules = replace(rules, min_success=min(chosen.threshold.value, 0.0))
+        rules = rules.with_default()
+        drops = find_drops(metrics, rules)
+        judged = {
+            verdict.episode_index: verdict for verdict in judge(metrics, rules, decisions=decisions)
+        } | _judge_unlabelled(dataset, unlabelled, decisions, choice=config.unlabelled)
+        verdicts = [judged[episode] for episode in episodes]
+
+    spans: Mapping[int, Span] = {}
+    if config.trim and not trimmed_before:
+        kept = [verdict.episode_index for verdict in verdicts if verdict.keep]
+        found = moving_spans(dataset, kept, margin=round(config.trim_margin * dataset.fps))
+        spans = {e: span for e, span in found.items() if span.length < _count_frames(dataset, e)}
+    return Plan(
         dataset=dataset,
         metrics=metrics,
         rules=rules,
-        asked=asked,
-        drops={} if again else broken_rules(metrics, rules),
-        verdicts=[],
-        decisions=said,
-        unlabelled=[e for e in range(dataset.source.meta.total_episodes) if e not in labelled],
-        picked=picked,
-        again=again,
-        trim={"margin_s": config.trim_margin} if config.trim else None,
-        spans={},
+        request=request,
+        drops=drops,
+        verdicts=verdicts,
+        decisions=decisions,
+        unlabelled=unlabelled,
+        chosen=chosen,
+        repeated=repeated,
+        trim=trim,
+        spans=spans,
     )
-    plan = replace(plan, verdicts=_verdicts(plan, unlabelled=config.unlabelled))
-    if plan.trim is not None and not any(step["trim"] == plan.trim for step in history):
-        plan = replace(plan, spans=_spans(plan, margin=config.trim_margin))
-    return plan
 
 
-def _asked(config: CurateConfig, decisions: Decisions | None) -> dict[str, Any]:
-    rules = config.rules
-    limits: dict[str, float | str] = {**rules.named}
+def _describe_request(config: CurateConfig, decisions: Decisions | None) -> dict[str, Any]:
+    """What decides about episodes, as JSON: the same request gives the same verdicts."""
+    limits: dict[str, float | str] = {**config.rules.named}
     if config.auto:
         limits["min_success"] = "auto"
+    manual = None
+    if decisions is not None:
+        keep, drop = (
+            sorted(e for e, kept in decisions.by_episode.items() if kept is wanted)
+            for wanted in (True, False)
+        )
+        manual = {"fingerprint": decisions.fingerprint, "keep": keep, "drop": drop}
     return plain(
         {
-            "limits": limits or rules.in_force().named,
-            "decisions": None
-            if decisions is None
-            else {
-                "fingerprint": decisions.fingerprint,
-                "keep": sorted(e for e, keep in decisions.by_episode.items() if keep),
-                "drop": sorted(e for e, keep in decisions.by_episode.items() if not keep),
-            },
+            "limits": limits or config.rules.with_default().named,
+            "decisions": manual,
             "unlabelled": config.unlabelled,
         }
     )
 
 
-def _pick_threshold(
+def _choose_threshold(
     dataset: LabelledDataset, metrics: Sequence[EpisodeMetrics], config: CurateConfig
-) -> PickedThreshold:
+) -> ChosenThreshold:
     known = read_success(dataset.source, config.success_file)
     if known is None:
         raise UserError(
             f"--auto learns from which episodes succeeded, and {dataset.source.repo_id} does not "
             "say. Say it in a CSV episode_index,success with --success-file, or name a rule instead"
         )
-    judged = [one for one in metrics if one.episode_index in known.by_episode]
-    success = np.array([known.by_episode[one.episode_index] for one in judged], dtype=bool)
-    scores = np.array([one.success_score for one in judged])
+    pairs = [
+        (episode.success_score, known.by_episode[episode.episode_index])
+        for episode in metrics
+        if episode.episode_index in known.by_episode
+    ]
+    scores = np.array([score for score, _ in pairs])
+    success = np.array([succeeded for _, succeeded in pairs], dtype=bool)
     threshold = suggest_threshold(scores, success)
     if threshold is None:
         raise UserError(
@@ -159,40 +182,39 @@ def _pick_threshold(
             f"{int(success.sum())} and {int((~success).sum())} among the labelled episodes. "
             "Name a rule instead"
         )
-    return PickedThreshold(threshold, known.origin, len(judged))
+    return ChosenThreshold(threshold, known.origin, len(pairs))
 
 
-def _verdicts(plan: Plan, *, unlabelled: str | None) -> list[Verdict]:
-    total = plan.dataset.source.meta.total_episodes
-    if plan.again:
-        return [Verdict(episode, ()) for episode in range(total)]
-    found = {
-        verdict.episode_index: verdict
-        for verdict in judge(plan.metrics, plan.rules, decisions=plan.decisions)
-    }
-    unjudged = [e for e in plan.unlabelled if e not in plan.decisions and plan.seconds(e) > 0]
-    if unjudged and unlabelled is None:
-        more = ", ..." if len(unjudged) > _LISTED else ""
+def _judge_unlabelled(
+    dataset: LabelledDataset,
+    unlabelled: Sequence[int],
+    decisions: Mapping[int, bool],
+    *,
+    choice: str | None,
+) -> dict[int, Verdict]:
+    """Decide about the episodes that no rule can judge."""
+    # LeRobot can neither keep nor read an episode without frames.
+    empty = {episode for episode in unlabelled if _count_frames(dataset, episode) == 0}
+    open_ones = [e for e in unlabelled if e not in decisions and e not in empty]
+    if open_ones and choice is None:
+        more = ", ..." if len(open_ones) > _LISTED else ""
         raise UserError(
-            f"{len(unjudged)} of {total} episodes are not labelled, so no rule can judge them "
-            f"({', '.join(map(str, unjudged[:_LISTED]))}{more}): --unlabelled keep or "
-            "--unlabelled drop says what becomes of them"
+            f"{len(open_ones)} of {dataset.source.meta.total_episodes} episodes are not labelled, "
+            f"so no rule can judge them ({', '.join(map(str, open_ones[:_LISTED]))}{more}): "
+            "--unlabelled keep or --unlabelled drop says what becomes of them"
         )
-    for episode in plan.unlabelled:
-        reasons = ("not labelled",) if unlabelled == "drop" else ()
-        if episode in plan.decisions:
-            reasons = () if plan.decisions[episode] else (PERSON,)
-        if plan.seconds(episode) == 0:
-            reasons = ("no frames",)  # LeRobot can neither keep nor read such an episode
-        found[episode] = Verdict(episode, reasons)
-    return [found[episode] for episode in range(total)]
+    verdicts = {}
+    for episode in unlabelled:
+        if episode in empty:
+            reasons = ("no frames",)
+        elif episode in decisions:
+            reasons = () if decisions[episode] else (MANUAL,)
+        else:
+            reasons = ("not labelled",) if choice == "drop" else ()
+        verdicts[episode] = Verdict(episode, reasons)
+    return verdicts
 
 
-def _spans(plan: Plan, *, margin: float) -> dict[int, Span]:
-    dataset = plan.dataset
-    found = moving_spans(dataset, plan.kept, margin=round(margin * dataset.fps))
-    return {
-        episode: span
-        for episode, span in found.items()
-        if span.length < dataset.frames.rows(episode).stop - dataset.frames.rows(episode).start
-    }
+def _count_frames(dataset: LabelledDataset, episode: int) -> int:
+    rows = dataset.source.frames.rows(episode)
+    return rows.stop - rows.start

@@ -3,14 +3,13 @@
 from dataclasses import replace
 from pathlib import Path
 
-from lerobot_topreward import __version__
 from lerobot_topreward.curate.config import CurateConfig
 from lerobot_topreward.curate.plan import Plan
+from lerobot_topreward.curate.record import curated_provenance
 from lerobot_topreward.curate.table import describe_rules
 from lerobot_topreward.publish.card import CardFacts, Curation
 from lerobot_topreward.publish.lineage import lineage_of
 from lerobot_topreward.publish.push import CURATED_TITLE, Destination, PushResult, check_push, push
-from lerobot_topreward.vlm.prompts import question
 
 _BRANCH = "curated"  # of the dataset that was curated
 
@@ -22,12 +21,14 @@ def check_push_curated(config: CurateConfig, plan: Plan) -> None:
         UserError: as `push_curated`.
     """
     dataset = plan.dataset
-    ours = replace(lineage_of(dataset.source, dataset.fingerprints), made_from=dataset.fingerprint)
+    source = dataset.source
+    ours = replace(lineage_of(source), made_from=source.fingerprints.dataset)
+    # What is not made yet has no fingerprints. Dropping whole episodes keeps the others' recordings.
     if plan.dropped or plan.spans:
         ours = replace(ours, fingerprint=None)
     if plan.spans:
         ours = replace(ours, recordings=None)
-    check_push(_destination(config, plan), ours=ours)
+    check_push(_find_destination(config, plan), ours=ours)
 
 
 def push_curated(config: CurateConfig, plan: Plan, folder: Path) -> PushResult:
@@ -36,53 +37,40 @@ def push_curated(config: CurateConfig, plan: Plan, folder: Path) -> PushResult:
     Raises:
         UserError: the Hub refuses or cannot be reached, or another dataset is in the way.
     """
-    return push(folder, _destination(config, plan), facts=card_facts(plan))
+    destination = _find_destination(config, plan)
+    facts = CardFacts.of(
+        plan.dataset.key,
+        curated_provenance(plan),
+        fps=plan.dataset.fps,
+        source_repo_id=destination.source_repo_id,
+        source_revision=destination.source_revision,
+        curation=Curation(
+            episodes=len(plan.verdicts),
+            rules="; ".join(describe_rules(plan)),
+            dropped=[
+                (verdict.episode_index, "; ".join(verdict.reasons)) for verdict in plan.dropped
+            ],
+            trimmed=len(plan.spans),
+        ),
+    )
+    return push(folder, destination, facts=facts)
 
 
-def _destination(config: CurateConfig, plan: Plan) -> Destination:
-    facts = card_facts(plan)
+def _find_destination(config: CurateConfig, plan: Plan) -> Destination:
+    source, provenance = plan.dataset.source, plan.dataset.provenance
+    # A labeled copy in a local folder belongs to the dataset that it was made of.
+    local = source.revision is None
+    source_repo_id = provenance.get("dataset", source.repo_id) if local else source.repo_id
     repo_id = config.repo_id if config.hub_repo_id is None else config.hub_repo_id
     assert repo_id is not None  # CurateConfig sees to it
-    to_source = repo_id == facts.source_repo_id and not config.create_pr
+    to_source = repo_id == source_repo_id and not config.create_pr
     return Destination(
         repo_id=repo_id,
-        source_repo_id=facts.source_repo_id,
-        source_revision=facts.source_revision,
+        source_repo_id=source_repo_id,
+        source_revision=provenance.get("revision") if local else source.revision,
         branch=config.branch or (_BRANCH if to_source else None),
         private=config.private,
         create_pr=config.create_pr,
         title=CURATED_TITLE,
         option="--repo-id" if config.hub_repo_id is None else "--hub-repo-id",
-    )
-
-
-def card_facts(plan: Plan) -> CardFacts:
-    """What the card of the curated dataset says."""
-    dataset, key = plan.dataset, plan.dataset.key
-    source, provenance = dataset.source, dataset.provenance
-    # A labelled copy in a local folder belongs to the dataset that it was made of.
-    local = source.revision is None
-    return CardFacts(
-        source_repo_id=provenance.get("dataset", source.repo_id) if local else source.repo_id,
-        source_revision=provenance.get("revision") if local else source.revision,
-        vlm=key.vlm,
-        vlm_revision=key.vlm_revision,
-        prompt=question("{instruction}"),
-        camera=key.camera,
-        schedule=key.schedule,
-        normalize=provenance.get("normalize", "episode"),
-        scale=dataset.scale,
-        debias=dataset.debias,
-        horizon=dataset.horizon,
-        fps=dataset.fps,
-        version=__version__,
-        labelled=len(set(plan.kept) - set(plan.unlabelled)),
-        failed=0,
-        total=len(plan.kept),
-        curation=Curation(
-            episodes=len(plan.verdicts),
-            rules="; ".join(describe_rules(plan)),
-            dropped=[(one.episode_index, "; ".join(one.reasons)) for one in plan.dropped],
-            trimmed=len(plan.spans),
-        ),
     )

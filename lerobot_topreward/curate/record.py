@@ -17,7 +17,7 @@ from lerobot_topreward.files.jsonable import plain, read_json_object
 from lerobot_topreward.publish.changes import CURATION_FILE
 
 _FORMAT = 1
-_ANOTHER = "Choose another --output"
+_ADVICE = "Choose another --output"
 
 
 def curation_record(plan: Plan) -> dict[str, Any]:
@@ -30,11 +30,11 @@ def curation_record(plan: Plan) -> dict[str, Any]:
             "source": {
                 "dataset": source.repo_id,
                 "revision": source.revision,
-                "fingerprint": plan.dataset.fingerprint,
+                "fingerprint": plan.dataset.source.fingerprints.dataset,
             },
             "labels": dict(plan.dataset.provenance),
-            "rules": plan.asked,
-            "threshold": None if plan.picked is None else plan.picked.threshold.value,
+            "rules": plan.request,
+            "threshold": None if plan.chosen is None else plan.chosen.threshold.value,
             "trim": plan.trim,
             "kept": {old: new for new, old in enumerate(plan.kept)},
             "dropped": {verdict.episode_index: verdict.reasons for verdict in plan.dropped},
@@ -50,8 +50,8 @@ def curated_provenance(plan: Plan) -> dict[str, Any]:
     step = {
         "dataset": source.repo_id,
         "revision": source.revision,
-        "fingerprint": plan.dataset.fingerprint,
-        "rules": plan.asked,
+        "fingerprint": plan.dataset.source.fingerprints.dataset,
+        "rules": plan.request,
         "trim": plan.trim,
         "version": __version__,
     }
@@ -69,12 +69,12 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     path = folder / CURATION_FILE
     if not path.is_file():
         return None
-    record = read_json_object(path, advice=_ANOTHER)
+    record = read_json_object(path, advice=_ADVICE)
     source = record.get("source")
     if (
         record.get("format") != _FORMAT
         or not isinstance(source, dict)
         or not all(isinstance(source.get(name), str) for name in ("dataset", "fingerprint"))
     ):
-        raise UserError(f"{path} must be a record of curate's format {_FORMAT}. {_ANOTHER}")
+        raise UserError(f"{path} must be a record of curate's format {_FORMAT}. {_ADVICE}")
     return record

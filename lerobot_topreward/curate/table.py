@@ -1,30 +1,22 @@
 """What a curation would do, for a terminal."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from rich.console import Console
 
 from lerobot_topreward.console import number, shorten, text_table
 from lerobot_topreward.curate.plan import Plan
-from lerobot_topreward.judging.rules import by_task
+from lerobot_topreward.judging.rules import RULES, by_task
+from lerobot_topreward.records import Verdict
 
 WORST = 20  # episodes listed
 _OTHER_COLUMNS = 28  # characters beside a task
-_WORDS = {
-    "min_final_progress": "final progress at least {}",
-    "min_success": "success score at least {} nats",
-    "min_voc": "VOC at least {}",
-    "keep_top": "the best {} of each task by success score",
-    "max_stall": "no stall longer than {} s",
-    "max_regress": "no fall of progress of more than {}",
-    "outliers": "no outliers with a robust z beyond {}",
-}
 
 
 def describe_rules(plan: Plan) -> list[str]:
     """The rules in words."""
-    rules = [_WORDS[name].format(f"{limit:.3g}") for name, limit in plan.rules.named.items()]
+    rules = [RULES[name].describe(limit) for name, limit in plan.rules.named.items()]
     return [*rules, *(["a person's decisions"] if plan.decisions else [])]
 
 
@@ -36,11 +28,18 @@ def print_plan(plan: Plan, console: Console) -> None:
         f"{_minutes(plan, range(len(plan.verdicts))):.1f} minutes"
     )
     console.print(f"labels   by {dataset.key.vlm} on {dataset.key.camera}")
-    if plan.again:
+    if plan.repeated:
         console.print("nothing to do: this dataset was already curated by these rules")
         return
     console.print(f"rules    {'; '.join(describe_rules(plan))}")
-    _print_picked(plan, console)
+    if plan.chosen is not None:
+        found = plan.chosen.threshold
+        console.print(
+            f"chosen automatically, by {plan.chosen.origin} of {plan.chosen.episodes} episodes: "
+            f"success score at least {found.value:.3f} nats. Keeping successes so has precision "
+            f"{number(found.precision)} and recall {number(found.recall)} in {found.folds}-fold "
+            "cross-validation"
+        )
     if plan.unlabelled:
         gone = sum(not plan.verdicts[episode].keep for episode in plan.unlabelled)
         kept = len(plan.unlabelled) - gone
@@ -52,72 +51,59 @@ def print_plan(plan: Plan, console: Console) -> None:
         _print_dropped(plan, console)
     _print_rules(plan, console)
     _print_remaining(plan, console)
-    for warning in warnings(plan):
+    for warning in find_warnings(plan):
         console.print(f"warning: {warning}", style="yellow")
 
 
-def warnings(plan: Plan) -> Iterator[str]:
-    """Rules that leave less than one may have meant."""
+def find_warnings(plan: Plan) -> Iterator[str]:
+    """Rules that leave less than their user may have meant."""
     groups = by_task(plan.metrics)
     for name, drops in plan.drops.items():
+        option = f"--{name.replace('_', '-')}"
         for task, members in groups.items():
-            gone = sum(one.episode_index in drops for one in members)
-            if len(members) / 2 < gone < len(members):
+            gone = sum(member.episode_index in drops for member in members)
+            if gone == len(members):
+                yield f"{option} drops every episode of '{task}'"
+            elif gone > len(members) / 2:
                 yield (
-                    f"--{name.replace('_', '-')} drops {gone} of the {len(members)} episodes of "
-                    f"'{task}', more than half"
+                    f"{option} drops {gone} of the {len(members)} episodes of '{task}', more than "
+                    "half"
                 )
-            elif gone == len(members):
-                yield f"--{name.replace('_', '-')} drops every episode of '{task}'"
     for task, members in groups.items():
-        if max(one.log_odds for one in members) < 0:
+        if max(member.log_odds for member in members) < 0:
             yield (
                 f"in no episode of '{task}' does the VLM find success likelier than not; progress "
                 "is scaled by a task's best, so rules about progress cannot see that"
             )
-    kept = {plan.tasks[episode] for episode in plan.kept}
-    for task in dict.fromkeys(plan.tasks):
+    tasks = plan.tasks
+    kept = {tasks[episode] for episode in plan.kept}
+    for task in dict.fromkeys(tasks):
         if task not in kept:
             yield f"nothing remains of the task '{task}'"
 
 
-def _print_picked(plan: Plan, console: Console) -> None:
-    if plan.picked is None:
-        return
-    line = plan.picked.threshold
-    console.print(
-        f"chosen automatically, by {plan.picked.origin} of {plan.picked.episodes} episodes: success "
-        f"score at least {line.value:.3f} nats. Keeping successes so has precision "
-        f"{number(line.precision)} and recall {number(line.recall)} in {line.folds}-fold "
-        "cross-validation"
-    )
-
-
 def _print_dropped(plan: Plan, console: Console) -> None:
-    metrics = {one.episode_index: one for one in plan.metrics}
-    worst = sorted(
-        plan.dropped,
-        key=lambda verdict: (
-            metrics[verdict.episode_index].success_score
-            if verdict.episode_index in metrics
-            else np.inf
-        ),
-    )
-    shown = worst[:WORST]
+    metrics = {judged.episode_index: judged for judged in plan.metrics}
+
+    def score(verdict: Verdict) -> float:
+        judged = metrics.get(verdict.episode_index)
+        return np.inf if judged is None else judged.success_score
+
+    worst = sorted(plan.dropped, key=score)
     title = f"{len(worst)} episodes go"
-    if len(shown) < len(worst):
-        title = f"{title}, of which these {len(shown)} have the lowest success scores"
+    if len(worst) > WORST:
+        title = f"{title}, of which these {WORST} have the lowest success scores"
     table = text_table(title)
     for heading in ("episode", "long s", "success", "final"):
         table.add_column(heading, justify="right", no_wrap=True, min_width=max(5, len(heading)))
     table.add_column("why")
-    for verdict in shown:
-        one = metrics.get(verdict.episode_index)
+    for verdict in worst[:WORST]:
+        judged = metrics.get(verdict.episode_index)
         table.add_row(
             str(verdict.episode_index),
             number(plan.seconds(verdict.episode_index), 1),
-            "-" if one is None else number(one.success_score),
-            "-" if one is None else number(one.final_progress),
+            "-" if judged is None else number(judged.success_score),
+            "-" if judged is None else number(judged.final_progress),
             "; ".join(verdict.reasons),
         )
     console.print(table, soft_wrap=False)
@@ -129,18 +115,16 @@ def _print_rules(plan: Plan, console: Console) -> None:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("rule")
     for name, drops in plan.drops.items():
-        others = [found for other, found in plan.drops.items() if other != name]
-        alone = sum(not any(episode in found for found in others) for episode in drops)
-        limit = plan.rules.named[name]
-        note = ""
-        if name == "min_voc":
-            undefined = sum(bool(np.isnan(one.voc)) for one in plan.metrics)
-            note = f"; undefined, so it passes, in {undefined}" if undefined else ""
-        table.add_row(str(len(drops)), str(alone), _WORDS[name].format(f"{limit:.3g}") + note)
+        others = {e for other, found in plan.drops.items() if other != name for e in found}
+        words = RULES[name].describe(plan.rules.named[name])
+        undefined = sum(bool(np.isnan(judged.voc)) for judged in plan.metrics)
+        if name == "min_voc" and undefined:
+            words = f"{words}; undefined, so it passes, in {undefined}"
+        table.add_row(str(len(drops)), str(len(drops.keys() - others)), words)
     console.print(table, soft_wrap=False)
     if plan.decisions:
-        ruled = {episode for found in plan.drops.values() for episode in found}
-        saved = sum(keep and episode in ruled for episode, keep in plan.decisions.items())
+        broken = {episode for found in plan.drops.values() for episode in found}
+        saved = sum(keep and episode in broken for episode, keep in plan.decisions.items())
         dropped = sum(not keep for keep in plan.decisions.values())
         console.print(
             f"a person decided about {len(plan.decisions)}: drops {dropped}, and keeps {saved} that "
@@ -153,10 +137,10 @@ def _print_remaining(plan: Plan, console: Console) -> None:
     for heading in ("episodes", "minutes"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("task", no_wrap=True)
-    kept = set(plan.kept)
-    names = list(dict.fromkeys(plan.tasks))
+    kept, tasks = set(plan.kept), plan.tasks
+    names = list(dict.fromkeys(tasks))
     for name in [*names, *([] if len(names) == 1 else [None])]:
-        members = [e for e, task in enumerate(plan.tasks) if name is None or task == name]
+        members = [e for e, task in enumerate(tasks) if name is None or task == name]
         stay = [episode for episode in members if episode in kept]
         table.add_row(
             f"{len(stay)} of {len(members)}",
@@ -167,10 +151,10 @@ def _print_remaining(plan: Plan, console: Console) -> None:
     if plan.trim is not None:
         cut = sum(plan.seconds(e) - s.length / plan.dataset.fps for e, s in plan.spans.items())
         console.print(
-            f"standing still at their ends, so trimmed: {len(plan.spans)} of {len(plan.kept)} "
-            f"episodes, {cut:.1f} s in all"
+            f"stationary at their ends, so trimmed: {len(plan.spans)} of {len(kept)} episodes, "
+            f"{cut:.1f} s in all"
         )
 
 
-def _minutes(plan: Plan, episodes: "list[int] | range") -> float:
+def _minutes(plan: Plan, episodes: Iterable[int]) -> float:
     return sum(plan.seconds(episode) for episode in episodes) / 60

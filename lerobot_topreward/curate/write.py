@@ -1,7 +1,7 @@
 """The curated dataset: LeRobot's own deletion, and what it leaves behind carried over."""
 
 import json
-from dataclasses import fields
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,13 @@ from lerobot_topreward.curate.plan import Plan
 from lerobot_topreward.curate.record import curated_provenance, curation_record
 from lerobot_topreward.curate.trim import rewrite, trim_dataset
 from lerobot_topreward.data.dataset import (
-    FrameTable,
     Source,
     episode_rows,
-    fetch_all_videos,
-    frame_table,
+    fetch_videos,
     open_source,
     require_files,
 )
-from lerobot_topreward.data.fingerprints import dataset_fingerprint
+from lerobot_topreward.data.frames import FrameTable
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.files.transaction import (
     DATASET_PARTS,
@@ -50,7 +48,7 @@ def write_curated(plan: Plan, output: Path) -> None:
     Raises:
         UserError: it cannot be written, or LeRobot cannot cut its videos.
     """
-    fetch_all_videos(plan.dataset.source)
+    fetch_videos(plan.dataset.source)
     require_kept(plan)
     with made_beside(output, needed=dataset_bytes(plan.dataset)) as folder:
         _keep_episodes(plan, folder, name=f"local/{output.name}")
@@ -58,11 +56,10 @@ def write_curated(plan: Plan, output: Path) -> None:
             new = {old: index for index, old in enumerate(plan.kept)}
             trim_dataset(folder, {new[old]: span for old, span in plan.spans.items()})
         made = open_source(repo_id=f"local/{output.name}", root=folder, revision=None)
-        table = frame_table(made)
-        fingerprint = dataset_fingerprint(made, table)
+        fingerprint = made.fingerprints.dataset
         write_sidecar(
             folder / SIDECAR_NAME,
-            _rewards(plan, table),
+            _rewards(plan, made.frames),
             fingerprint=fingerprint,
             provenance=curated_provenance(plan),
         )
@@ -141,19 +138,14 @@ def _rewards(plan: Plan, made: FrameTable) -> FrameRewards:
     dataset = plan.dataset
     rows = []
     for old in plan.kept:
-        whole = dataset.frames.rows(old)
+        whole = dataset.source.frames.rows(old)
         span = plan.spans.get(old)
         stop = whole.stop if span is None else whole.start + span.stop
         rows.append(np.arange(whole.start + (0 if span is None else span.start), stop))
     left = np.concatenate(rows)
-    carried = {
-        item.name: getattr(dataset.stored, item.name)[left]
-        for item in fields(FrameRewards)
-        if item.name not in ("index", "episode_index", "frame_index")
-    }
-    return FrameRewards(
+    return replace(
+        dataset.stored.take(left),
         index=made.index,
         episode_index=made.episode_index,
         frame_index=made.frame_index,
-        **carried,
     )

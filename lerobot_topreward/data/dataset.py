@@ -1,10 +1,9 @@
 """A LeRobot v3.0 dataset as it is read: opening, fetching, frames, instructions."""
 
-import json
 import math
-from collections import defaultdict
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from datasets import Dataset
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import OfflineModeIsEnabled
 from huggingface_hub.utils import validate_repo_id
-from jaxtyping import Float64, Int64
 from lerobot.datasets.dataset_metadata import CODEBASE_VERSION, LeRobotDatasetMetadata
 from lerobot.datasets.utils import (
     DATA_DIR,
@@ -26,20 +24,18 @@ from lerobot.datasets.utils import (
 )
 from lerobot.utils.constants import HF_LEROBOT_HOME, HF_LEROBOT_HUB_CACHE
 
-from lerobot_topreward.data.validate import find_file, first_line, load_metadata
+from lerobot_topreward.data.fingerprints import Fingerprints, compute_fingerprints
+from lerobot_topreward.data.frames import FrameTable, find_runs, read_frames, task_names
+from lerobot_topreward.data.validate import find_file, load_metadata
 from lerobot_topreward.errors import EpisodeError, UserError
 from lerobot_topreward.hub_errors import translate_errors
 from lerobot_topreward.records import Segment
 from lerobot_topreward.vlm.prompts import require_text
 
-_FRAME_SCHEMA = pa.schema(
-    [(name, pa.int64()) for name in ("index", "episode_index", "frame_index", "task_index")]
-    + [("timestamp", pa.float64())]
-)
 _LONGEST_S = 1e7  # of a video: more overflows libav's clock
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Source:
     """An opened dataset; its data and videos may still have to be fetched."""
 
@@ -48,21 +44,27 @@ class Source:
     repo_id: str
     revision: str | None  # commit on the Hub; None for a local folder
 
+    @cached_property
+    def frames(self) -> FrameTable:
+        """All its frames, read once; ``data/`` is fetched from the Hub when it is not here.
 
-@dataclass(frozen=True, slots=True)
-class FrameTable:
-    """Every frame of a dataset in the order of its global ``index``, episode after episode."""
+        Raises:
+            UserError: ``data/`` is incomplete or unreadable, or not what the metadata say.
+        """
+        _fetch(self, _files(self, None))
+        episodes_of: dict[Path, list[int]] = {path: [] for path in data_files(self)}
+        for episode, name in enumerate(_places(self, episode_rows(self.meta), None)):
+            episodes_of[self.root / name].append(episode)
+        return read_frames(self.meta, episodes_of)
 
-    index: Int64[np.ndarray, " frames"]
-    episode_index: Int64[np.ndarray, " frames"]
-    frame_index: Int64[np.ndarray, " frames"]  # within the episode
-    timestamp: Float64[np.ndarray, " frames"]  # s since the episode began
-    task_index: Int64[np.ndarray, " frames"]
+    @cached_property
+    def fingerprints(self) -> Fingerprints:
+        """Hashes of what was recorded, computed once.
 
-    def rows(self, episode: int) -> slice:
-        """Locate the frames of an episode; an empty slice when it has none."""
-        first, last = np.searchsorted(self.episode_index, [episode, episode + 1])
-        return slice(int(first), int(last))
+        Raises:
+            UserError: ``data/`` cannot be read.
+        """
+        return compute_fingerprints(self.meta, self.frames, data_files(self))
 
 
 def open_source(*, repo_id: str | None, root: Path | None, revision: str | None) -> Source:
@@ -76,6 +78,10 @@ def open_source(*, repo_id: str | None, root: Path | None, revision: str | None)
     Raises:
         UserError: Nothing to open, not a (complete, non-empty) v3 dataset, or the Hub refuses.
     """
+
+    def load(folder: Path, name: str, option: str) -> Source:
+        return source_of(load_metadata(folder, repo_id=name, option=option))
+
     if root is not None:
         if revision is not None:
             raise UserError(
@@ -83,7 +89,7 @@ def open_source(*, repo_id: str | None, root: Path | None, revision: str | None)
                 "is; leave one of them out"
             )
         root = root.expanduser().absolute()
-        return _open_folder(root, repo_id=repo_id or f"local/{root.name}", option=f"--root {root}")
+        return load(root, repo_id or f"local/{root.name}", f"--root {root}")
     if repo_id is None:
         raise UserError("which dataset? Give --repo-id OWNER/NAME or --root FOLDER")
     with translate_errors(repo_id=repo_id):
@@ -95,20 +101,7 @@ def open_source(*, repo_id: str | None, root: Path | None, revision: str | None)
         and (recorded / INFO_PATH).is_file()
         and not has_legacy_hub_download_metadata(recorded)
     ):
-        return _open_folder(recorded, repo_id=repo_id, option=f"--repo-id {repo_id}: {recorded}")
-    snapshot = _fetch_meta(repo_id, revision)
-    return _open_folder(snapshot, repo_id=repo_id, option=f"--repo-id {repo_id}")
-
-
-def source_of(meta: LeRobotDatasetMetadata) -> Source:
-    """Describe a dataset that LeRobot has already opened."""
-    # The Hub's cache names folders so; any other folder is nobody's snapshot.
-    cached = f"datasets--{meta.repo_id.replace('/', '--')}/snapshots"
-    commit = meta.root.name if meta.root.parent.match(cached) else None
-    return Source(meta=meta, root=meta.root, repo_id=meta.repo_id, revision=commit)
-
-
-def _fetch_meta(repo_id: str, revision: str | None) -> Path:
+        return load(recorded, repo_id, f"--repo-id {repo_id}: {recorded}")
     with translate_errors(repo_id=repo_id, revision=revision):
         if revision is None:
             try:
@@ -117,87 +110,22 @@ def _fetch_meta(repo_id: str, revision: str | None) -> Path:
                 # Unlike LeRobot, open what is already in the cache: a run is often resumed on a
                 # machine without a network.
                 revision = CODEBASE_VERSION
-        return Path(
-            snapshot_download(
-                repo_id,
-                repo_type="dataset",
-                revision=revision,
-                cache_dir=HF_LEROBOT_HUB_CACHE,
-                allow_patterns="meta/",
-            )
+        snapshot = snapshot_download(
+            repo_id,
+            repo_type="dataset",
+            revision=revision,
+            cache_dir=HF_LEROBOT_HUB_CACHE,
+            allow_patterns="meta/",
         )
+    return load(Path(snapshot), repo_id, f"--repo-id {repo_id}")
 
 
-def _open_folder(root: Path, *, repo_id: str, option: str) -> Source:
-    return source_of(load_metadata(root, repo_id=repo_id, option=option))
-
-
-def frame_table(source: Source) -> FrameTable:
-    """Read the index columns of all frames, fetching ``data/`` from the Hub when it is not here.
-
-    Raises:
-        UserError: ``data/`` is missing, incomplete, unreadable or out of order, or holds more than
-            the metadata name.
-    """
-    _fetch(source, _files(source, camera=None))
-    owned = defaultdict(list)
-    for episode, place in enumerate(_places(source, episode_rows(source.meta), camera=None)):
-        owned[source.root / place].append(episode)
-    parts = [_read_frames(source, path, owned[path]) for path in data_files(source)]
-    table = pa.concat_tables(parts).combine_chunks()
-    columns = {name: table[name].to_numpy() for name in _FRAME_SCHEMA.names}
-    if len(table) != source.meta.total_frames:
-        raise UserError(
-            f"{source.root / 'data'} must hold the {source.meta.total_frames} frames that "
-            f"{INFO_PATH} promises; it holds {len(table)}. Copy or download the dataset again"
-        )
-    order = np.argsort(columns["index"], kind="stable")
-    frames = FrameTable(**{name: values[order] for name, values in columns.items()})
-    _check_numbering(frames, source.root / "data")
-    return frames
-
-
-def _read_frames(source: Source, path: Path, episodes: Sequence[int]) -> pa.Table:
-    stored = {key for key, feature in source.meta.features.items() if feature["dtype"] != "video"}
-    try:
-        schema = pq.read_schema(path)
-        if described := (schema.metadata or {}).get(b"huggingface"):
-            dict(json.loads(described)["info"]["features"])  # LeRobot takes the types from it
-        if lacking := sorted({*stored, *_FRAME_SCHEMA.names} - set(schema.names)):
-            raise ValueError(f"it lacks the columns {', '.join(lacking)}")
-        for field in _FRAME_SCHEMA:
-            found = schema.field(field.name).type
-            fits = pa.types.is_integer if pa.types.is_int64(field.type) else pa.types.is_floating
-            if not fits(found):
-                raise ValueError(f"its column {field.name} must be {field.type}; it is {found}")
-        table = pq.read_table(path, columns=_FRAME_SCHEMA.names)
-        table = table.select(_FRAME_SCHEMA.names).cast(_FRAME_SCHEMA)
-    except (pa.ArrowException, OSError, ValueError, LookupError, TypeError) as error:
-        raise UserError(f"{path} cannot be read: {first_line(error)}") from error
-    for name in _FRAME_SCHEMA.names:
-        if table[name].null_count:
-            raise UserError(f"{path}: column {name} must have a value in every row; some are null")
-    strays = np.setdiff1d(table["episode_index"].to_numpy(), episodes)
-    if len(strays):
-        raise UserError(
-            f"{path} holds frames of episode {strays[0]}, which the metadata do not place there; "
-            "copy or download the dataset again"
-        )
-    return table
-
-
-def _check_numbering(frames: FrameTable, folder: Path) -> None:
-    position = np.arange(len(frames.index))
-    first = np.searchsorted(frames.episode_index, frames.episode_index)
-    if (
-        np.any(frames.index != position)
-        or np.any(np.diff(frames.episode_index) < 0)
-        or np.any(frames.frame_index != position - first)
-    ):
-        raise UserError(
-            f"{folder} must number its frames 0, 1, 2, ... without a gap, both in index, episode "
-            "after episode, and in frame_index within each"
-        )
+def source_of(meta: LeRobotDatasetMetadata) -> Source:
+    """Describe a dataset that LeRobot has already opened."""
+    # The Hub's cache names its folders so; other folders are not Hub snapshots.
+    cached = f"datasets--{meta.repo_id.replace('/', '--')}/snapshots"
+    commit = meta.root.name if meta.root.parent.match(cached) else None
+    return Source(meta=meta, root=meta.root, repo_id=meta.repo_id, revision=commit)
 
 
 def data_files(source: Source) -> list[Path]:
@@ -206,19 +134,33 @@ def data_files(source: Source) -> list[Path]:
     Raises:
         UserError: One is not here.
     """
-    named = {
-        source.root / name: find_file(source.root, name) for name in _files(source, camera=None)
-    }
-    for path, found in named.items():
-        if found is None:
-            raise UserError(f"the dataset is incomplete: {path} is missing")
+    names = _files(source, None)
+    for name in names:
+        if find_file(source.root, name) is None:
+            raise UserError(f"the dataset is incomplete: {source.root / name} is missing")
+    files = [source.root / name for name in names]
     # The files that LeRobot's load_nested_dataset takes, whatever the metadata say.
-    if strays := sorted(set((source.root / DATA_DIR).glob("*/*.parquet")) ^ set(named)):
+    if strays := sorted(set((source.root / DATA_DIR).glob("*/*.parquet")) ^ set(files)):
         raise UserError(
             f"{source.root / DATA_DIR} must hold the parquet files that the metadata name; "
             f"{strays[0]} is not one of them. Move it away"
         )
-    return list(named)
+    return files
+
+
+def read_columns(source: Source, names: Sequence[str]) -> pa.Table:
+    """Read columns of ``data/`` and ``index``, by which the rows are sorted.
+
+    Raises:
+        UserError: ``data/`` cannot be read or lacks one of them.
+    """
+    names = ["index", *names]
+    try:
+        parts = [pq.read_table(path, columns=names).select(names) for path in data_files(source)]
+        table = pa.concat_tables(parts).combine_chunks()
+        return table.take(np.argsort(table["index"].to_numpy(), kind="stable"))
+    except (pa.ArrowException, LookupError, OSError, TypeError, ValueError) as error:
+        raise UserError(f"{source.root / DATA_DIR} cannot be read: {error}") from error
 
 
 def find_video(source: Source, camera: str, episode: int) -> tuple[Path, float, float]:
@@ -234,7 +176,7 @@ def find_video(source: Source, camera: str, episode: int) -> tuple[Path, float, 
     """
     kind = f"videos/{camera}"
     rows: Any = episode_rows(source.meta)[episode : episode + 2]  # this one and the next
-    name, *next_name = _places(source, rows, camera=camera)
+    name, *next_name = _places(source, rows, camera)
     starts: list[Any] = rows[f"{kind}/from_timestamp"]
     start, *next_start = starts
     path = find_file(source.root, name)
@@ -248,59 +190,38 @@ def find_video(source: Source, camera: str, episode: int) -> tuple[Path, float, 
     return path, float(start), float(end) if end is not None and end > start else math.inf
 
 
-def image_bytes(cell: Any, *, root: Path) -> bytes:
-    """Give the compressed picture that a cell of an image column holds, or names.
-
-    Raises:
-        EpisodeError: It holds none, or names a file that is not in the dataset.
-    """
-    held, name = (
-        (cell.get("bytes"), cell.get("path")) if isinstance(cell, Mapping) else (None, None)
-    )
-    if isinstance(held, bytes):
-        return held
-    try:
-        path = find_file(root, name) if isinstance(name, str) else None
-        if path is None:
-            raise EpisodeError(f"a cell holds no image: {cell!r:.60}")
-        return path.read_bytes()
-    except (UserError, OSError) as error:
-        raise EpisodeError(first_line(error)) from None
-
-
 def segments(
-    source: Source, table: FrameTable, episodes: Sequence[int], *, instruction: str | None
+    source: Source, episodes: Sequence[int], *, instruction: str | None
 ) -> dict[int, list[Segment] | EpisodeError]:
     """Cut episodes into runs of frames that follow one instruction.
 
     Args:
         source: The dataset.
-        table: Its frames.
         episodes: Which episodes.
         instruction: Used for every whole episode in place of the dataset's own tasks.
 
     Returns:
-        The segments of each episode in order, or why it cannot be labelled (it has no frames).
+        The segments of each episode in order, or why it has none.
 
     Raises:
         UserError: An episode has no task, the instruction is blank, or one holds control tokens.
     """
-    if instruction is not None and not instruction.strip():
-        raise UserError("--instruction must say what the robot does; it is blank")
     if instruction is not None:
+        if not instruction.strip():
+            raise UserError("--instruction must say what the robot does; it is blank")
         require_text(instruction, what="--instruction", fix="Say it without")
     tasks = task_names(source.meta)
     found: dict[int, list[Segment] | EpisodeError] = {}
     lacking: list[int] = []
     for episode in episodes:
-        task_index = table.task_index[table.rows(episode)]
+        task_index = source.frames.task_index[source.frames.rows(episode)]
         if len(task_index) == 0:
             found[episode] = EpisodeError("it has no frames")
             continue
         if instruction is not None:
             found[episode] = [Segment(episode, 0, len(task_index), instruction)]
             continue
-        runs = [(start, n, tasks.get(task, "")) for start, n, task in task_runs(task_index)]
+        runs = [(start, n, tasks.get(task, "")) for start, n, task in find_runs(task_index)]
         for text in {text for _, _, text in runs}:
             fix = "Rename it with lerobot-edit-dataset, or give --instruction TEXT"
             require_text(text, what=f"the task of episode {episode}", fix=fix)
@@ -316,54 +237,28 @@ def segments(
     return found
 
 
-def task_names(meta: LeRobotDatasetMetadata) -> dict[int, str]:
-    """Map the dataset's ``task_index`` to its text."""
-    if meta.tasks is None:
-        return {}
-    return {int(i): text for text, i in meta.tasks["task_index"].items() if isinstance(text, str)}
-
-
-def task_runs(task_index: Int64[np.ndarray, " frames"]) -> list[tuple[int, int, int]]:
-    """Run-length encode: (first frame, frames, task_index) of each run."""
-    starts = np.flatnonzero(np.diff(task_index, prepend=task_index[:1] - 1))
-    lengths = np.diff(starts, append=len(task_index))
-    return list(zip(starts.tolist(), lengths.tolist(), task_index[starts].tolist(), strict=True))
-
-
-def fetch_videos(source: Source, camera: str, episodes: Sequence[int]) -> None:
-    """Fetch the one camera's video files that hold these episodes; local folders are left alone.
+def fetch_videos(
+    source: Source, camera: str | None = None, episodes: Collection[int] | None = None
+) -> None:
+    """Fetch the video files of one camera, or of all, that hold these episodes, or all.
 
     Raises:
         UserError: The Hub refuses or is out of reach.
     """
-    if camera in source.meta.video_keys:
-        _fetch(source, _files(source, camera=camera, episodes=set(episodes)))
+    cameras = [key for key in source.meta.video_keys if camera in (key, None)]
+    _fetch(source, [name for key in cameras for name in _files(source, key, episodes)])
 
 
-def fetch_all_videos(source: Source) -> None:
-    """Fetch the videos of all cameras, to complete a copy of the dataset.
-
-    Raises:
-        UserError: The Hub refuses or is out of reach.
-    """
-    _fetch(source, [name for key in source.meta.video_keys for name in _files(source, camera=key)])
-
-
-def require_files(source: Source, episodes: Container[int] | None, *, advice: str) -> None:
+def require_files(source: Source, episodes: Collection[int] | None, *, advice: str) -> None:
     """Check that the data and all cameras' videos of these episodes, or of all, are here.
 
     LeRobot answers a missing file by asking the Hub, even about a local folder.
 
-    Args:
-        source: A local dataset, or one whose files were fetched.
-        episodes: Which episodes.
-        advice: What else to do than to restore a missing file.
-
     Raises:
-        UserError: Names the first file that is missing.
+        UserError: Names the first file that is missing, and gives the advice.
     """
     for camera in (None, *source.meta.video_keys):
-        for name in _files(source, camera=camera, episodes=episodes):
+        for name in _files(source, camera, episodes):
             if find_file(source.root, name) is None:
                 raise UserError(
                     f"the dataset is incomplete: {source.root / name} is missing. Restore it, or "
@@ -379,14 +274,15 @@ def episode_rows(meta: LeRobotDatasetMetadata) -> Dataset:
 
 
 def _files(
-    source: Source, *, camera: str | None, episodes: Container[int] | None = None
+    source: Source, camera: str | None, episodes: Collection[int] | None = None
 ) -> list[str]:
     """Name the files of ``data/``, or of a camera's videos, that hold these episodes or all."""
-    places = enumerate(_places(source, episode_rows(source.meta), camera=camera))
-    return sorted({place for i, place in places if episodes is None or i in episodes})
+    places = _places(source, episode_rows(source.meta), camera)
+    chosen = range(len(places)) if episodes is None else set(episodes)
+    return sorted({place for i, place in enumerate(places) if i in chosen})
 
 
-def _places(source: Source, rows: Any, *, camera: str | None) -> list[str]:
+def _places(source: Source, rows: Any, camera: str | None) -> list[str]:
     """Name the file in ``data/``, or the video, of each of these rows of the table of episodes."""
     kind = "data" if camera is None else f"videos/{camera}"
     template = str(source.meta.data_path if camera is None else source.meta.video_path)

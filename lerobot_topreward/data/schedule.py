@@ -1,4 +1,4 @@
-"""Which frames of a segment are shown, and after which of them a VLM is asked."""
+"""Which frames of a segment are shown, and after which of them the question follows."""
 
 import numpy as np
 from jaxtyping import Int64
@@ -46,12 +46,12 @@ def sample_frames(
 def prefix_lengths(
     num_frames: int, frame_indices: Int64[np.ndarray, " sampled"], *, count: int | None = None
 ) -> Int64[np.ndarray, " prefixes"]:
-    """Choose the prefixes that are asked about, in raw frames.
+    """Choose the prefixes that are scored, in raw frames.
 
     Args:
         num_frames: N, frames in the segment, >= 1.
         frame_indices: the frames shown, see `sample_frames`.
-        count: None asks once per shown frame; K asks at the reference code's
+        count: None scores one per shown frame; K scores the reference code's
             ``set(linspace(1, N, min(K, N), dtype=int))`` (K = 15 in the paper), [N] when N <= 2.
 
     Returns:

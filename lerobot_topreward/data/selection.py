@@ -23,7 +23,7 @@ def resolve_camera(meta: LeRobotDatasetMetadata, camera: str | None) -> str:
     """
     keys = [key for key in meta.camera_keys if key not in meta.depth_keys]
     if not keys:
-        raise UserError("the dataset must have a colour camera; it has none, so there is no video")
+        raise UserError("the dataset must have a color camera; it has none, so there is no video")
     lasts = [key.rpartition(".")[2] for key in keys]
     names = {
         key: last if lasts.count(last) == 1 else key for key, last in zip(keys, lasts, strict=True)
@@ -60,31 +60,24 @@ def parse_episodes(spec: str | None, *, total: int, max_episodes: int | None) ->
     """
     if max_episodes is not None and max_episodes < 1:
         raise UserError(f"--max-episodes must be at least 1; got {max_episodes}")
-    if spec is None:
-        return list(range(total))[:max_episodes]
     chosen: set[int] = set()
-    for part in spec.split(","):
-        for episode in _parse_range(part.strip(), spec=spec, total=total):
-            if episode in chosen:
-                raise UserError(f"--episodes {spec!r} names episode {episode} twice")
-            chosen.add(episode)
+    for part in [":"] if spec is None else map(str.strip, spec.split(",")):
+        first, colon, last = part.partition(":")
+        try:
+            start = int(first) if first or not colon else 0
+            stop = (int(last) if last else total) if colon else start + 1
+        except ValueError:
+            raise UserError(
+                f"--episodes must be indices and ranges such as 0:10,15; got {part!r} in {spec!r}"
+            ) from None
+        if start < 0 or stop > total:
+            raise UserError(
+                f"--episodes {part!r} is out of range: the dataset has episodes 0..{total - 1} "
+                f"(0:{total} is all of them)"
+            )
+        if start >= stop:
+            raise UserError(f"--episodes {part!r} is empty: the end of a range is not part of it")
+        if twice := chosen & set(range(start, stop)):
+            raise UserError(f"--episodes {spec!r} names episode {min(twice)} twice")
+        chosen |= set(range(start, stop))
     return sorted(chosen)[:max_episodes]
-
-
-def _parse_range(part: str, *, spec: str, total: int) -> range:
-    first, colon, last = part.partition(":")
-    try:
-        start = int(first) if first or not colon else 0
-        stop = (int(last) if last else total) if colon else start + 1
-    except ValueError:
-        raise UserError(
-            f"--episodes must be indices and ranges such as 0:10,15; got {part!r} in {spec!r}"
-        ) from None
-    if start < 0 or stop > total:
-        raise UserError(
-            f"--episodes {part!r} is out of range: the dataset has episodes 0..{total - 1} "
-            f"(0:{total} is all of them)"
-        )
-    if start >= stop:
-        raise UserError(f"--episodes {part!r} is empty: the end of a range is not part of it")
-    return range(start, stop)

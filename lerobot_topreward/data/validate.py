@@ -1,22 +1,28 @@
 """Checks that a folder's ``meta/`` is that of a readable LeRobot v3.0 dataset.
 
-Whoever recorded the dataset is a stranger: every shape is checked here, once, so that the rest of
-the package can rely on it.
+Nothing in it is trusted: every shape is checked here, once, so that the rest of the package can rely
+on it.
 """
 
-import math
 import os
 import re
 import string
-from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any
 
 import packaging.version
 import pyarrow as pa
 from lerobot.datasets.dataset_metadata import CODEBASE_VERSION, LeRobotDatasetMetadata
 from lerobot.datasets.utils import DEFAULT_TASKS_PATH, EPISODES_DIR, INFO_PATH, STATS_PATH
 from lerobot.utils.constants import HF_LEROBOT_HUB_CACHE
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.files.jsonable import read_json_object
@@ -24,16 +30,64 @@ from lerobot_topreward.files.transaction import check_file
 
 _MAX_FPS = 10_000
 _AGAIN = "copy or download the dataset again"
+_PATH = "a relative path without '..' whose placeholders are {chunk_index}, {file_index}"
+
+Count = Annotated[int, Field(ge=0, lt=2**63, title="a whole number >= 0")]
+
+
+class _Feature(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    dtype: str
+    shape: list[Count]
+    info: dict[str, Any] | None = None
+    video_info: dict[str, Any] | None = None
+
+
+class _Info(BaseModel):
+    """What LeRobot takes on trust in ``meta/info.json``; titles are the rules in messages."""
+
+    model_config = ConfigDict(strict=True)
+
+    codebase_version: str = Field(title="a text")
+    fps: float = Field(
+        gt=0,
+        le=_MAX_FPS,
+        title=f"a number of frames per second, above 0 and at most {_MAX_FPS}",
+    )
+    total_episodes: Count = 0
+    total_frames: Count = 0
+    total_tasks: Count = 0
+    features: dict[str, _Feature] = Field(title="an object of objects, each with dtype and shape")
+    data_path: str = Field("", title=_PATH)
+    video_path: str | None = Field(None, title=f"{_PATH} and {{video_key}}")
+
+    @field_validator("data_path", "video_path")
+    @classmethod
+    def check_template(cls, value: str | None, info: ValidationInfo) -> str | None:
+        """Refuse paths out of the dataset, and placeholders that read objects or fill memory."""
+        if value is None:
+            if any(item.dtype == "video" for item in info.data.get("features", {}).values()):
+                raise ValueError
+            return None
+        known = {"chunk_index", "file_index"}
+        if info.field_name == "video_path":
+            known.add("video_key")
+        for _, name, spec, conversion in string.Formatter().parse(value):
+            # Attributes, conversions and wide paddings are not those of a path.
+            plain = conversion is None and re.fullmatch(r"(0?\d{1,2}d?)?", spec or "")
+            if name is not None and (name not in known or not plain):
+                raise ValueError
+        path = PurePosixPath(value)
+        if path.is_absolute() or ".." in path.parts or "\0" in value:
+            raise ValueError
+        return value
 
 
 def find_file(root: Path, name: str | Path) -> Path | None:
     """Locate a file of a dataset, which must lie within its folder once links are followed.
 
-    A snapshot in the Hub's cache consists of links to ``blobs/`` beside it, which are taken.
-
-    Args:
-        root: The dataset's folder.
-        name: Path of the file in it.
+    A snapshot in the Hub's cache consists of links to ``blobs/`` beside it, which are allowed.
 
     Returns:
         The path, unresolved; None when nothing is there.
@@ -60,26 +114,32 @@ def load_metadata(root: Path, *, repo_id: str, option: str) -> LeRobotDatasetMet
     Args:
         root: The folder with ``meta/``.
         repo_id: What the dataset is called.
-        option: The command-line option that named it; error messages begin with it.
+        option: What named it; error messages begin with it.
 
     Raises:
         UserError: Not a dataset, not format v3, empty, incomplete or unreadable.
     """
     if find_file(root, INFO_PATH) is None:
         raise UserError(f"{option} must hold a LeRobot dataset; there is no {root / INFO_PATH}")
-    info = read_json_object(root / INFO_PATH, advice=_AGAIN.capitalize())
-    _check_version(info, root=root, repo_id=repo_id, option=option)
-    _check_info(info, name=f"{option}: {INFO_PATH}")
-    if not info["total_episodes"] or not info["total_frames"]:
+    content = read_json_object(root / INFO_PATH, advice=_AGAIN.capitalize())
+    _check_version(content, root=root, repo_id=repo_id, option=option)
+    try:
+        info = _Info.model_validate(content)
+    except ValidationError as error:
+        key = str(error.errors()[0]["loc"][0])
+        got = f"{content[key]!r:.60}" if key in content else "nothing"
+        raise UserError(
+            f"{option}: {INFO_PATH}: {key} must be {_Info.model_fields[key].title}; got {got}. "
+            f"{_AGAIN.capitalize()}"
+        ) from None
+    if not info.total_episodes or not info.total_frames:
         raise UserError(f"{option} must hold at least one recorded episode; it is empty")
     # LeRobot answers a missing file by asking the Hub, even about a folder: look first.
     tables = [find_file(root, path) for path in (root / EPISODES_DIR).glob("*/*.parquet")]
-    needed = {EPISODES_DIR: any(tables)}
-    if info["total_tasks"]:
-        needed[DEFAULT_TASKS_PATH] = find_file(root, DEFAULT_TASKS_PATH) is not None
-    for name, there in needed.items():
-        if not there:
-            raise UserError(f"{option} is incomplete: {root / name} is missing")
+    if not any(tables):
+        raise UserError(f"{option} is incomplete: {root / EPISODES_DIR} is missing")
+    if info.total_tasks and find_file(root, DEFAULT_TASKS_PATH) is None:
+        raise UserError(f"{option} is incomplete: {root / DEFAULT_TASKS_PATH} is missing")
     find_file(root, STATS_PATH)
     try:
         meta = LeRobotDatasetMetadata(repo_id, root=root)
@@ -87,7 +147,13 @@ def load_metadata(root: Path, *, repo_id: str, option: str) -> LeRobotDatasetMet
         cause = error.__cause__ or error  # `datasets` says only that something is wrong
         raise UserError(f"{option}: {root / 'meta'} cannot be read: {first_line(cause)}") from error
     _check_episodes(meta, option=option)
-    _check_tasks(meta, option=option)
+    if meta.tasks is not None:
+        numbers = meta.tasks.get("task_index")
+        if numbers is None or numbers.dtype.kind not in "iu" or not numbers.is_unique:
+            raise UserError(
+                f"{option}: {DEFAULT_TASKS_PATH} must have a column task_index of whole numbers, "
+                f"each once; {_AGAIN}"
+            )
     return meta
 
 
@@ -108,74 +174,6 @@ def _check_version(info: dict[str, Any], *, root: Path, repo_id: str, option: st
         raise UserError(f"{rule}. Convert it: {command}")
 
 
-def _check_info(info: dict[str, Any], *, name: str) -> None:
-    """Check what LeRobot takes on trust: types, ranges and path templates."""
-
-    def require(key: str, rule: str, fits: Callable[[Any], bool]) -> None:
-        if not fits(info.get(key)):
-            got = f"{info[key]!r:.60}" if key in info else "nothing"
-            raise UserError(f"{name}: {key} must be {rule}; got {got}. {_AGAIN.capitalize()}")
-
-    require("codebase_version", "a text", lambda value: isinstance(value, str))
-    require("fps", f"a number of frames per second, above 0 and at most {_MAX_FPS}", _is_rate)
-    for key in ("total_episodes", "total_frames", "total_tasks"):
-        info.setdefault(key, 0)  # LeRobot's default
-        require(key, "a whole number >= 0", _is_count)
-    require("features", "an object of objects, each with dtype and shape", _are_features)
-    rule = "a relative path without '..' whose placeholders are {chunk_index}, {file_index}"
-    if "data_path" in info:
-        require("data_path", rule, lambda value: _is_template(value, {"chunk_index", "file_index"}))
-    videos = any(feature["dtype"] == "video" for feature in info["features"].values())
-    if "video_path" in info and (videos or info["video_path"] is not None):
-        known = {"video_key", "chunk_index", "file_index"}
-        require("video_path", f"{rule} and {{video_key}}", lambda value: _is_template(value, known))
-
-
-def _is_rate(value: Any) -> bool:
-    return _is_number(value) and math.isfinite(value) and 0 < value <= _MAX_FPS
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
-
-
-def _are_features(value: Any) -> bool:
-    return isinstance(value, Mapping) and all(_is_feature(feature) for feature in value.values())
-
-
-def _is_feature(value: Any) -> bool:
-    return (
-        isinstance(value, Mapping)
-        and isinstance(value.get("dtype"), str)
-        and isinstance(value.get("shape"), list)
-        and all(_is_count(size) for size in value["shape"])
-        and all(isinstance(value.get(key) or {}, Mapping) for key in ("info", "video_info"))
-    )
-
-
-def _is_template(value: Any, known: set[str]) -> bool:
-    if not isinstance(value, str):
-        return False
-    path = PurePosixPath(value)
-    try:
-        parts = list(string.Formatter().parse(value))
-    except ValueError:
-        return False
-    # Attributes, conversions and wide paddings would read objects or fill the memory.
-    fields = [
-        (field, spec, conversion) for _, field, spec, conversion in parts if field is not None
-    ]
-    plain = all(
-        field in known and conversion is None and re.fullmatch(r"(0?\d{1,2}d?)?", spec or "")
-        for field, spec, conversion in fields
-    )
-    return plain and not path.is_absolute() and ".." not in path.parts and "\0" not in value
-
-
 def _check_episodes(meta: LeRobotDatasetMetadata, *, option: str) -> None:
     listed = 0 if meta.episodes is None else len(meta.episodes)
     if listed != meta.total_episodes:
@@ -188,37 +186,21 @@ def _check_episodes(meta: LeRobotDatasetMetadata, *, option: str) -> None:
     places = ["data", *(f"videos/{key}" for key in meta.video_keys)]
     whole = ["episode_index", "dataset_from_index", "dataset_to_index"]
     whole += [f"{place}/{kind}_index" for place in places for kind in ("chunk", "file")]
-    for name in whole:
-        column = _column(table, name, option=option)
-        if not pa.types.is_integer(column.type) or column.null_count:
+    for name in (*whole, *(f"videos/{key}/from_timestamp" for key in meta.video_keys)):
+        if name not in table.column_names:
+            raise UserError(f"{option}: {EPISODES_DIR} must have a column {name}; {_AGAIN}")
+        kind = table[name].type
+        if name in whole and (not pa.types.is_integer(kind) or table[name].null_count):
             raise UserError(
                 f"{option}: column {name} of {EPISODES_DIR} must hold whole numbers; {_AGAIN}"
             )
-    for key in meta.video_keys:  # what a cell of it holds is the episode's own matter
-        column = _column(table, f"videos/{key}/from_timestamp", option=option)
-        if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
+        # Of times, the cells are checked with their episode.
+        if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
             raise UserError(
-                f"{option}: column videos/{key}/from_timestamp of {EPISODES_DIR} must hold seconds;"
-                f" it holds {column.type}. {_AGAIN.capitalize()}"
+                f"{option}: column {name} of {EPISODES_DIR} must hold seconds; it holds {kind}. "
+                f"{_AGAIN.capitalize()}"
             )
     if table["episode_index"].to_pylist() != list(range(listed)):
         raise UserError(
             f"{option}: {EPISODES_DIR} must list the episodes 0, 1, 2, ... in this order; {_AGAIN}"
-        )
-
-
-def _column(table: pa.Table, name: str, *, option: str) -> pa.ChunkedArray:
-    if name not in table.column_names:
-        raise UserError(f"{option}: {EPISODES_DIR} must have a column {name}; {_AGAIN}")
-    return table[name]
-
-
-def _check_tasks(meta: LeRobotDatasetMetadata, *, option: str) -> None:
-    if meta.tasks is None:
-        return
-    numbers = meta.tasks.get("task_index")
-    if numbers is None or numbers.dtype.kind not in "iu" or not numbers.is_unique:
-        raise UserError(
-            f"{option}: {DEFAULT_TASKS_PATH} must have a column task_index of whole numbers, each "
-            f"once; {_AGAIN}"
         )

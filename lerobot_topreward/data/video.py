@@ -16,7 +16,8 @@ from av.video.reformatter import VideoReformatter
 from jaxtyping import Int64, UInt8
 from PIL import Image
 
-from lerobot_topreward.data.dataset import Source, find_video, image_bytes
+from lerobot_topreward.data.dataset import Source, find_video
+from lerobot_topreward.data.images import image_bytes, read_image_cells
 from lerobot_topreward.data.prefetch import work_ahead
 from lerobot_topreward.data.schedule import sample_frames
 from lerobot_topreward.data.validate import first_line
@@ -40,7 +41,7 @@ def read_clip(
 
     Args:
         source: The dataset, its videos at hand.
-        camera: Feature key of a colour camera.
+        camera: Feature key of a color camera.
         segment: Which frames of which episode.
         sample_fps: Frames shown per second, Hz.
         final_frame: Also show the segment's last frame.
@@ -80,12 +81,12 @@ def read_clips(
 
     Args:
         source: The dataset, its videos at hand.
-        camera: Feature key of a colour camera.
+        camera: Feature key of a color camera.
         segments: Which segments.
         sample_fps: Frames shown per second, Hz.
         final_frame: Also show each segment's last frame.
         max_images: At most so many of each, see `sample_frames`.
-        ahead: How many clips to decode ahead, >= 1, each in its own thread: no more than these
+        ahead: How many clips to decode ahead, >= 1, each in its own thread; no more than these
             and the caller's own are in memory.
 
     Yields:
@@ -122,7 +123,13 @@ def _read_video(
             f"at {following:.3f} s"
         )
     try:
-        return _decode(path, times.tolist(), name=name)
+        with av.open(str(path)) as container:
+            reformatter = VideoReformatter()
+            images = (
+                reformatter.reformat(frame, format="rgb24").to_ndarray()
+                for frame in _frames_at(container, times.tolist(), name=name)
+            )
+            return _stack(images, count=len(times), name=name)
     except (FFmpegError, ValueError) as error:
         why = error.strerror if isinstance(error, FFmpegError) else first_line(error)
         raise EpisodeError(
@@ -130,63 +137,72 @@ def _read_video(
         ) from error
 
 
-def _decode(
-    path: Path, times: list[float], *, name: Path
-) -> UInt8[np.ndarray, "sampled height width 3"]:
-    container = av.open(str(path))
-    try:
-        reformatter = VideoReformatter()
-        images = (
-            reformatter.reformat(frame, format="rgb24").to_ndarray()
-            for frame in _frames_at(container, times, name=name)
-        )
-        return _stack(images, count=len(times), name=name)
-    finally:
-        container.close()
-
-
 def _frames_at(
     container: InputContainer, times: list[float], *, name: Path
 ) -> Iterator[av.VideoFrame]:
-    """Decode the frames at ascending times, passing over groups of pictures that show none.
-
-    LeRobot's PyAV path keeps every frame between the first and the last time as a converted tensor:
-    half a gigabyte for 20 s of 640x480 at 30 fps. It also decodes all of them, while its encoder
-    sets a keyframe every second frame, so at 2 fps thirteen of fifteen need no decoding at all.
-    https://github.com/huggingface/lerobot/blob/main/src/lerobot/datasets/video_utils.py
-    """
+    """Find the frames at ascending times, in seconds."""
     if not container.streams.video:
         raise EpisodeError(f"{name} cannot be decoded: it has no video stream")
-    stream = container.streams.video[0]
-    decoder = stream.codec_context
-    decoder.thread_count = 1  # the other cores are the model's
-    unit = stream.time_base
-    assert unit is not None  # libav sets it for every demuxed stream
-    container.seek(round(times[0] / unit) - 1, stream=stream)  # with LeRobot's margin
     wanted = deque(times)
-    skipped: list[av.Packet] = []  # since the last keyframe, not decoded so far
-    for packet in container.demux(stream):
-        time = np.inf if packet.pts is None else float(packet.pts * unit)
-        if packet.is_keyframe and skipped and time < wanted[0] + TOLERANCE_S:
-            skipped.clear()
-            decoder.flush_buffers()
-        skipped.append(packet)
+    for time, frame in _decode_groups(container, container.streams.video[0], wanted):
         if time <= wanted[0] - TOLERANCE_S:
-            continue
-        for frame in (frame for skipped_one in skipped for frame in decoder.decode(skipped_one)):
-            time = -np.inf if frame.pts is None else float(frame.pts * unit)
-            if time <= wanted[0] - TOLERANCE_S:
-                continue
-            if time >= wanted[0] + TOLERANCE_S:
-                raise EpisodeError(
-                    f"{name} has no frame at {wanted[0]:.4f} s, the next one is at {time:.4f} s"
-                )
-            yield frame
-            wanted.popleft()
-            if not wanted:
-                return
-        skipped.clear()
+            continue  # decoded because the frames after it are made from it
+        if time >= wanted[0] + TOLERANCE_S:
+            raise EpisodeError(
+                f"{name} has no frame at {wanted[0]:.4f} s, the next one is at {time:.4f} s"
+            )
+        yield frame
+        wanted.popleft()
+        if not wanted:
+            return
     raise EpisodeError(f"{name} is cut short: it has no frame at {wanted[0]:.4f} s or later")
+
+
+def _decode_groups(
+    container: InputContainer, stream: av.VideoStream, wanted: deque[float]
+) -> Iterator[tuple[float, av.VideoFrame]]:
+    """Decode the groups of pictures that show the first time in `wanted`.
+
+    A video is a row of groups of pictures. Each begins with a keyframe, which is decoded by itself;
+    the others are made from pictures of their group. So a picture costs the decoding of its group
+    up to it, and a group that shows no wanted time costs nothing. LeRobot's encoder sets a keyframe
+    every second frame: at 2 fps, thirteen of fifteen pictures need no decoding. LeRobot decodes all
+    of them and keeps them as tensors, half a gigabyte for 20 s of 640x480 at 30 fps.
+    https://github.com/huggingface/lerobot/blob/main/src/lerobot/datasets/video_utils.py
+
+    Args:
+        container: the video.
+        stream: of the container.
+        wanted: ascending times, s; the caller removes what it has found.
+
+    Yields:
+        Times and frames in the order of presentation, unwanted ones among them.
+    """
+    decoder, unit = stream.codec_context, stream.time_base
+    assert unit is not None  # libav sets it for every demuxed stream
+    decoder.thread_count = 1  # the other cores are the model's
+
+    # Seeking leads to the keyframe at or before this time; one unit earlier is LeRobot's margin.
+    container.seek(round(wanted[0] / unit) - 1, stream=stream)
+
+    # Packets are compressed pictures in the order of decoding: a keyframe, then its group. Where
+    # pictures are also made from later ones, that differs from the order of their times (pts).
+    waiting: list[av.Packet] = []  # of the current group, not decoded so far
+    for packet in container.demux(stream):
+        # The last packet is empty and has no time; decoding it gives the pictures still held back.
+        time = np.inf if packet.pts is None else float(packet.pts * unit)
+        if packet.is_keyframe and waiting and time < wanted[0] + TOLERANCE_S:
+            # The wanted picture is this keyframe or comes later: skip the group before it.
+            waiting.clear()
+            decoder.flush_buffers()
+        waiting.append(packet)
+        if time > wanted[0] - TOLERANCE_S:
+            # The wanted picture is here, or was: decode up to here. The decoder gives frames in
+            # the order of their times, with a delay where it has to reorder them.
+            for needed in waiting:
+                for frame in decoder.decode(needed):
+                    yield -np.inf if frame.pts is None else float(frame.pts * unit), frame
+            waiting.clear()
 
 
 def _read_images(
@@ -195,15 +211,8 @@ def _read_images(
     name = source.meta.get_data_file_path(episode)
     rows = (pa_ds.field("episode_index") == episode) & pa_ds.field("frame_index").isin(frames)
     try:
-        batches = pa_ds.dataset(source.root / name).to_batches(
-            columns=[camera],
-            filter=rows,
-            batch_size=16,
-            batch_readahead=1,
-            use_threads=False,
-        )
-        cells = (cell for batch in batches for cell in batch.column(0).to_pylist())
-        images = (_decode_image(cell, root=source.root, name=name) for cell in cells)
+        cells = read_image_cells(source.root / name, camera, rows)
+        images = (_decode_image(cell, root=source.root, name=name) for _, cell in cells)
         return _stack(images, count=len(frames), name=name)
     except (pa.ArrowException, OSError) as error:
         raise EpisodeError(f"{name} cannot be read: {error}") from error
@@ -213,7 +222,7 @@ def _decode_image(cell: Any, *, root: Path, name: Path) -> UInt8[np.ndarray, "he
     try:
         with Image.open(io.BytesIO(image_bytes(cell, root=root))) as image:
             if image.mode[0] in "IF":  # 16 and 32 bits: PIL would clip them to white
-                raise EpisodeError(f"{name} must hold 8-bit colour images; got mode {image.mode}")
+                raise EpisodeError(f"{name} must hold 8-bit color images; got mode {image.mode}")
             return np.asarray(image.convert("RGB"))
     except EpisodeError:
         raise

@@ -135,7 +135,7 @@ def as_json(dataset: LabelledDataset, found: Evaluation) -> dict[str, Any]:
     return {
         "version": __version__,
         "dataset": dataset.source.repo_id,
-        "fingerprint": dataset.fingerprint,
+        "fingerprint": dataset.source.fingerprints.dataset,
         "provenance": plain(dataset.provenance),
         "groups": [
             {"name": group.name, "episodes": group.episodes, **plain(group.means)}

@@ -25,13 +25,9 @@ class Estimate:
 
 
 def mean_estimate(values: Sequence[float] | Float[np.ndarray, " episodes"]) -> Estimate:
-    """Average the values that are defined, and count those that are not.
+    """Average the values of episodes that are not nan, and count the others.
 
-    Args:
-        values: one per episode, nan where undefined.
-
-    Returns:
-        The percentile interval of resampled episodes; nan with fewer than two values.
+    The interval is the percentile interval of resampled episodes; nan with fewer than two values.
     """
     array = np.asarray(values, dtype=np.float64)
     known = array[~np.isnan(array)]
@@ -43,14 +39,9 @@ def mean_estimate(values: Sequence[float] | Float[np.ndarray, " episodes"]) -> E
 def auc_estimate(
     scores: Float[np.ndarray, " episodes"], success: Bool[np.ndarray, " episodes"]
 ) -> Estimate:
-    """ROC-AUC, its interval by resampling successes and failures apart.
+    """Compute the ROC-AUC, and its interval by resampling successes and failures apart.
 
-    Args:
-        scores: one per episode, higher for more successful.
-        success: what truly happened.
-
-    Returns:
-        nan without both outcomes; the interval is nan without two of each.
+    It is nan without both outcomes; the interval is nan without two of each.
     """
     value = roc_auc(scores, success)
     good, bad = scores[success], scores[~success]

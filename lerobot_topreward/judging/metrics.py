@@ -45,9 +45,6 @@ def success_score(log_probs: Float[np.ndarray, " prefixes"], *, tail: int = TAIL
         log_probs: of " True" for growing prefixes in the order of time, nats.
         tail: how many of the last prefixes to average; fewer when there are fewer.
 
-    Returns:
-        Nats, <= 0.
-
     Raises:
         ValueError: no prefix, or one that is not finite.
     """
@@ -62,10 +59,6 @@ def rise(values: Float[np.ndarray, " prefixes"], *, tail: int = TAIL) -> float:
 
     Under a static control this is what length alone adds. It complements `voc`, which sees ranks
     only and calls a drift of a thousandth as much of a trend as a real climb.
-
-    Args:
-        values: rewards of growing prefixes in the order of time, any unit.
-        tail: how many of the last values to average.
 
     Returns:
         In the unit of the values; negative for a curve that falls.
@@ -108,16 +101,7 @@ def roc_auc(
 
 
 def seconds_to(progress: Float[np.ndarray, " frames"], *, fps: float, level: float = DONE) -> float:
-    """When progress first reaches a level.
-
-    Args:
-        progress: 0..1 for each frame.
-        fps: the dataset's clock, Hz.
-        level: 0..1.
-
-    Returns:
-        Seconds since the first frame; nan when it never does.
-    """
+    """Find when progress first reaches a level, in s since the first frame; nan if it never does."""
     reached = np.flatnonzero(progress >= level)
     return float(reached[0] / fps) if len(reached) else float("nan")
 
@@ -132,16 +116,8 @@ def longest_stall(
     """The longest stretch of time in which progress does not get beyond where it has been.
 
     A stall begins at any frame and ends when the running maximum of progress has grown by `gain`;
-    from `done` on there is nothing left to gain, and waiting is no stall.
-
-    Args:
-        progress: 0..1 for each frame, at least one.
-        fps: the dataset's clock, Hz.
-        gain: progress, > 0.
-        done: progress.
-
-    Returns:
-        Seconds, 0 for an episode of one frame.
+    from `done` on there is nothing left to gain, and waiting is no stall. In seconds, 0 for an
+    episode of one frame.
     """
     best = np.maximum.accumulate(np.asarray(progress, dtype=np.float64))
     begins = np.arange(np.searchsorted(best, done))
@@ -152,14 +128,7 @@ def longest_stall(
 
 
 def largest_regress(progress: Float[np.ndarray, " frames"]) -> float:
-    """How much of what had been reached was lost again: the largest fall below an earlier maximum.
-
-    Args:
-        progress: 0..1 for each frame, at least one.
-
-    Returns:
-        0..1.
-    """
+    """Find the largest fall of progress below an earlier maximum, 0..1."""
     return float(np.max(np.maximum.accumulate(progress) - progress))
 
 
@@ -170,11 +139,7 @@ def mean_defined(values: Sequence[float]) -> float:
 
 
 def rise_in_words(share: float) -> str:
-    """Say how far the curves of a control rise or fall.
-
-    Args:
-        share: their mean rise over that of the real videos; nan where these do not rise.
-    """
+    """Say how far the curves of a control rise, as a share of the real rise; nan without one."""
     if np.isnan(share):
         return "the real videos do not rise, so there is nothing to compare"
     percent = round(100 * share)

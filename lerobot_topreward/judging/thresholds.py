@@ -28,7 +28,7 @@ def suggest_threshold(
 ) -> Threshold | None:
     """Choose the line that separates best, and judge that choice on episodes it did not see.
 
-    The line maximises balanced accuracy (the mean of how many successes are kept and how many
+    The line maximizes balanced accuracy (the mean of how many successes are kept and how many
     failures are not), so that a dataset of nearly only successes does not get a line that keeps
     everything. Precision and recall are pooled over stratified folds, each judged by the line that
     the other folds choose.
@@ -46,7 +46,11 @@ def suggest_threshold(
     folds = min(folds, smaller)
     if folds < 2:
         return None
-    fold = _stratified_folds(success, folds=folds, seed=seed)
+    rng = np.random.default_rng(seed)
+    fold = np.zeros(len(success), dtype=np.int64)
+    for outcome in (True, False):  # each fold gets its share of both
+        members = rng.permutation(np.flatnonzero(success == outcome))
+        fold[members] = np.arange(len(members)) % folds
     kept = np.zeros(len(scores), dtype=bool)
     for held_out in range(folds):
         seen = fold != held_out
@@ -58,14 +62,9 @@ def suggest_threshold(
 def best_line(
     scores: Float[np.ndarray, " episodes"], success: Bool[np.ndarray, " episodes"]
 ) -> float:
-    """The line with the best balanced accuracy, halfway between the scores around it.
+    """Find the line with the best balanced accuracy, halfway between the scores around it.
 
-    Args:
-        scores: one per episode; at least one success and one failure.
-        success: what truly happened.
-
-    Returns:
-        In the unit of the scores.
+    There is at least one success and one failure; the line is in the unit of the scores.
     """
     values = np.unique(scores)
     lines = np.concatenate([values[:1], (values[1:] + values[:-1]) / 2])
@@ -88,14 +87,3 @@ def precision_recall(
     precision = hits / flagged.sum() if flagged.any() else float("nan")
     recall = hits / truth.sum() if truth.any() else float("nan")
     return precision, recall, 2 * hits / max(float(flagged.sum() + truth.sum()), 1.0)
-
-
-def _stratified_folds(
-    success: Bool[np.ndarray, " episodes"], *, folds: int, seed: int
-) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    fold = np.zeros(len(success), dtype=np.int64)
-    for outcome in (True, False):
-        members = rng.permutation(np.flatnonzero(success == outcome))
-        fold[members] = np.arange(len(members)) % folds
-    return fold

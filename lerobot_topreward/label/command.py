@@ -15,7 +15,7 @@ from rich.console import Console
 from lerobot_topreward import __version__
 from lerobot_topreward.config import as_json
 from lerobot_topreward.console import EpisodeProgress, stop_on_signal
-from lerobot_topreward.data.dataset import fetch_all_videos
+from lerobot_topreward.data.dataset import fetch_videos
 from lerobot_topreward.files.atomic import output_lock
 from lerobot_topreward.files.transaction import WORK_FOLDER, finish_interrupted
 from lerobot_topreward.judging.metrics import mean_defined, rise, voc
@@ -24,7 +24,7 @@ from lerobot_topreward.publish.card import CardFacts
 from lerobot_topreward.publish.lineage import lineage_of
 from lerobot_topreward.publish.push import Destination, PushResult, check_push, push
 from lerobot_topreward.records import Clip, FrameRewards, PrefixScores
-from lerobot_topreward.rewards import assemble, debias_static, label_rewards
+from lerobot_topreward.rewards import debias_static, label_rewards
 from lerobot_topreward.scoring.job import (
     Job,
     fetch_job_videos,
@@ -85,7 +85,7 @@ def label(config: LabelConfig, *, console: Console) -> Labelled:
     resolve_device(config.vlm.device)
     job = open_job(config)
     if config.push_to_hub:
-        check_push(_destination(job), ours=lineage_of(job.source, job.fingerprints))
+        check_push(_destination(job), ours=lineage_of(job.source))
     identity = identify(config.vlm)
     key = score_key(job, identity)
     with _claimed(job):
@@ -247,15 +247,14 @@ def rewards_of(
     job: Job, scores: Sequence[PrefixScores], static: Sequence[PrefixScores]
 ) -> FrameRewards:
     """Turn raw scores into the rewards of every frame of the dataset."""
-    episodes = label_rewards(
+    return label_rewards(
         scores,
+        job.frames.episode_index,
         horizon=job.horizon,
         normalize=job.config.normalize,
         scale=job.config.scale,
         static=static if job.config.debias == "static" else None,
     )
-    frames = job.frames
-    return assemble(frames.index, frames.episode_index, frames.frame_index, episodes)
 
 
 def write_rewards(
@@ -291,7 +290,7 @@ def write_rewards(
         write_sidecar(path, rewards, fingerprint=job.fingerprints.dataset, provenance=provenance)
         return
     if job.config.other_cameras and not _pushes_to_source(job):
-        fetch_all_videos(job.source)
+        fetch_videos(job.source)
     write_columns(
         job.source.root,
         rewards,

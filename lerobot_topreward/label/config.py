@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.publish.options import check_push
+from lerobot_topreward.publish.options import check_push_options
 from lerobot_topreward.vlm.identity import VlmConfig
 
 
@@ -79,7 +79,7 @@ class LabelConfig:
             raise UserError(
                 f"--push-to-hub uploads columns and sidecar; leave out --write {self.write}"
             )
-        check_push(
+        check_push_options(
             push_to_hub=self.push_to_hub,
             repo_id=self.repo_id,
             hub_repo_id=self.hub_repo_id,

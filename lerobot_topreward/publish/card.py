@@ -1,12 +1,16 @@
 """The section of a dataset card that says what the reward columns are and how far to trust them."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 from lerobot.datasets.utils import DatasetInfo, create_lerobot_dataset_card
+
+from lerobot_topreward import __version__
+from lerobot_topreward.storage.store import ScoreKey
+from lerobot_topreward.vlm.prompts import question
 
 START = "<!-- lerobot-topreward:start -->"
 END = "<!-- lerobot-topreward:end -->"
@@ -49,16 +53,56 @@ class CardFacts:
     fps: float  # Hz
     version: str  # of this package
     labelled: int  # episodes
-    failed: int  # episodes that were tried in vain
+    failed: int  # episodes
     total: int  # episodes
-    curation: Curation | None = None  # where the dataset is what one has left
-    debias: str = "none"  # or "static": progress is beyond what time alone earns
+    curation: Curation | None = None
+    debias: str = "none"  # or "static": the static control's curve was subtracted
+
+    @classmethod
+    def of(
+        cls, key: ScoreKey, provenance: Mapping[str, Any], *, fps: float, **others: Any
+    ) -> "CardFacts":
+        """Gather the facts from how scores and rewards were made, as the sidecar says it.
+
+        Args:
+            key: How the scores were made.
+            provenance: The sidecar's.
+            fps: The dataset's clock, Hz.
+            others: Fields that the provenance does not have, or not as they are now.
+        """
+        facts = {
+            "source_repo_id": provenance.get("dataset"),
+            "source_revision": provenance.get("revision"),
+            "vlm": key.vlm,
+            "vlm_revision": key.vlm_revision,
+            "prompt": question("{instruction}"),
+            "camera": key.camera,
+            "schedule": key.schedule,
+            "normalize": provenance.get("normalize", "episode"),
+            "scale": provenance.get("scale"),
+            "debias": provenance.get("debias", "none"),
+            "horizon": provenance.get("horizon_frames"),
+            "fps": fps,
+            "version": __version__,
+            "labelled": provenance.get("episodes_labelled"),
+            "failed": 0,
+            "total": provenance.get("episodes_total"),
+        }
+        return cls(**facts | others)
 
     @property
     def source(self) -> str:
         """Name the dataset that was labelled, with its commit where it has one."""
         commit = "" if self.source_revision is None else f"@{self.source_revision[:12]}"
         return f"{self.source_repo_id}{commit}"
+
+    @property
+    def summary(self) -> str:
+        """Describe the dataset in a line, for the commit."""
+        made = f"labelled by {self.vlm} with lerobot-topreward {self.version}"
+        if self.curation is None:
+            return f"{self.labelled} of {self.total} episodes of {self.source} {made}"
+        return f"{self.total} of {self.curation.episodes} episodes of {self.source}, {made}"
 
 
 _SECTION = """\
@@ -126,7 +170,21 @@ def card_section(facts: CardFacts, *, repo_id: str, branch: str) -> str:
         repo_id: The repository that the card belongs to.
         branch: The branch on which the labels are read.
     """
-    per_task = facts.normalize == "task"
+    if facts.debias == "static":
+        what = "the same, less that of the first frame repeated as often (time alone),"
+    else:
+        what = "the same" if facts.scale == "log-prob" else "the probability itself"
+    if facts.normalize == "task":
+        scaled = "over all episodes of a task"
+        caution = (
+            "Progress is scaled over the episodes of a task: it depends on which were labelled."
+        )
+    else:
+        scaled = "within each episode"
+        caution = (
+            "Progress is scaled within each episode, so an episode that failed reaches 1 too:\n"
+            "  compare episodes by `topreward.log_prob`."
+        )
     on_hub = facts.vlm.count("/") == 1
     return _SECTION.format(
         start=START,
@@ -135,8 +193,8 @@ def card_section(facts: CardFacts, *, repo_id: str, branch: str) -> str:
         total=facts.total,
         failed=f" ({facts.failed} failed)" if facts.failed else "",
         curation="" if facts.curation is None else _curation(facts.curation, of=facts.source),
-        what=_progress_of(facts),
-        scaled="over all episodes of a task" if per_task else "within each episode",
+        what=what,
+        scaled=scaled,
         horizon=facts.horizon,
         seconds=facts.horizon / facts.fps,
         repo_id=repo_id,
@@ -148,12 +206,7 @@ def card_section(facts: CardFacts, *, repo_id: str, branch: str) -> str:
         source=facts.source,
         version=facts.version,
         prompt=facts.prompt,
-        caution=(
-            "Progress is scaled over the episodes of a task: it depends on which were labelled."
-            if per_task
-            else "Progress is scaled within each episode, so an episode that failed reaches 1 too:\n"
-            "  compare episodes by `topreward.log_prob`."
-        ),
+        caution=caution,
     )
 
 
@@ -179,12 +232,6 @@ def _curation(curation: Curation, *, of: str) -> str:
             "",
         ]
     )
-
-
-def _progress_of(facts: CardFacts) -> str:
-    if facts.debias == "static":
-        return "the same, less that of the first frame repeated as often (time alone),"
-    return "the same" if facts.scale == "log-prob" else "the probability itself"
 
 
 def merge_card(existing: str | None, section: str, *, info: DatasetInfo, repo_id: str) -> str:
@@ -213,7 +260,7 @@ def _with_section(text: str, section: str) -> str:
 
 def _with_metadata(text: str) -> str:
     # Edited as text: reading and writing YAML again would turn `language: no` into `false` and
-    # lose comments. Front matter that is not valid is not ours to mend: the Hub says what is wrong.
+    # lose comments. Invalid front matter stays as it is: the Hub says what is wrong.
     front = _FRONT_MATTER.match(text)
     if front is None:
         return f"---\n{_TAG_BLOCK}{_CONFIGS}---\n\n{text.lstrip()}"

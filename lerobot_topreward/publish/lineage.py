@@ -7,8 +7,8 @@ from pathlib import Path
 from huggingface_hub import HfApi
 from lerobot.datasets.utils import INFO_PATH
 
-from lerobot_topreward.data.dataset import Source, frame_table, open_source, task_names
-from lerobot_topreward.data.fingerprints import Fingerprints, read_fingerprints
+from lerobot_topreward.data.dataset import Source, open_source
+from lerobot_topreward.data.frames import task_names
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.files.jsonable import read_json_object
 from lerobot_topreward.publish.changes import CURATION_FILE
@@ -27,22 +27,19 @@ class Lineage:
     recordings: Collection[str] | None = None  # see `Fingerprints`; None while they are not known
 
 
-def lineage_of(source: Source, fingerprints: Fingerprints | None = None) -> Lineage:
+def lineage_of(source: Source) -> Lineage:
     """Describe a dataset.
 
-    Args:
-        source: The dataset; its ``data/`` is fetched when it is not here.
-        fingerprints: Its fingerprints, where they are known already.
-
     Raises:
-        UserError: It cannot be read.
+        UserError: It cannot be read or, where its ``data/`` has to be fetched, the Hub refuses.
     """
-    found = fingerprints or read_fingerprints(source, frame_table(source))
+    found = source.fingerprints
     recordings = frozenset(found.recordings)
-    return replace(_described(source), fingerprint=found.dataset, recordings=recordings)
+    return replace(_describe(source), fingerprint=found.dataset, recordings=recordings)
 
 
-def _described(source: Source) -> Lineage:
+def _describe(source: Source) -> Lineage:
+    """What the files in ``meta/`` and ``curation.json`` say."""
     made_from = None
     if (source.root / CURATION_FILE).is_file():
         record = read_json_object(source.root / CURATION_FILE, advice="curate again")
@@ -76,9 +73,11 @@ def find_difference(
     Raises:
         UserError: The ``meta/info.json`` there is damaged.
     """
-    needed = ["meta/", SIDECAR_NAME, CURATION_FILE]
+    patterns = ["meta/", SIDECAR_NAME, CURATION_FILE]
     root = Path(
-        api.snapshot_download(repo_id, repo_type="dataset", revision=commit, allow_patterns=needed)
+        api.snapshot_download(
+            repo_id, repo_type="dataset", revision=commit, allow_patterns=patterns
+        )
     )
     if not (root / INFO_PATH).is_file():
         return None
@@ -95,7 +94,7 @@ def find_difference(
 
 
 def _compare(source: Source, ours: Lineage, *, for_labels: bool) -> str | None:
-    theirs = _described(source)
+    theirs = _describe(source)
     if theirs.features != ours.features:
         changed = theirs.features.items() ^ ours.features.items()
         return f"its features differ in {', '.join(sorted({name for name, _ in changed})[:3])}"
@@ -108,7 +107,7 @@ def _compare(source: Source, ours: Lineage, *, for_labels: bool) -> str | None:
         return None
     is_earlier = for_labels or labelled is not None
     if is_earlier and ours.recordings is None:
-        return None  # not to be known yet
+        return None  # nobody can know before it is made
     theirs = lineage_of(source)
     if theirs.fingerprint == ours.fingerprint:
         return None

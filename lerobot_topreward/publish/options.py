@@ -7,12 +7,12 @@ import packaging.version
 from lerobot_topreward.errors import UserError
 
 # git check-ref-format: what no branch may contain, begin or end with.
-_NO_BRANCH = re.compile(
+_NOT_A_BRANCH = re.compile(
     r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|//|@\{|^@$|^-|^refs/|(^|/)\.|^/|[/.]$|\.lock(/|$)"
 )
 
 
-def check_push(
+def check_push_options(
     *,
     push_to_hub: bool,
     repo_id: str | None,
@@ -35,29 +35,25 @@ def check_push(
     if repo_id is None and hub_repo_id is None:
         raise UserError("--push-to-hub needs --hub-repo-id OWNER/NAME for a local --root")
     if hub_repo_id is not None:
-        _check_repo_id(hub_repo_id)
+        from huggingface_hub.errors import HFValidationError
+        from huggingface_hub.utils import validate_repo_id
+
+        try:
+            validate_repo_id(hub_repo_id)
+            is_valid = "/" in hub_repo_id
+        except HFValidationError:
+            is_valid = False
+        if not is_valid:
+            raise UserError(
+                "--hub-repo-id must look like OWNER/NAME (letters, digits, '-', '_', '.'); got "
+                f"{hub_repo_id!r}"
+            )
     if private and create_pr:
         raise UserError(
             "--private is for a repository that is made, --create-pr for one that exists; "
             "leave out one of them"
         )
     check_branch(branch, create_pr=create_pr)
-
-
-def _check_repo_id(repo_id: str) -> None:
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
-
-    try:
-        validate_repo_id(repo_id)
-    except HFValidationError:
-        pass
-    else:
-        if "/" in repo_id:
-            return
-    raise UserError(
-        f"--hub-repo-id must look like OWNER/NAME (letters, digits, '-', '_', '.'); got {repo_id!r}"
-    )
 
 
 def check_branch(branch: str | None, *, create_pr: bool) -> None:
@@ -72,7 +68,7 @@ def check_branch(branch: str | None, *, create_pr: bool) -> None:
         raise UserError(
             f"--create-pr opens a pull request against main; got --branch {branch}. Drop one of them"
         )
-    if not branch or _NO_BRANCH.search(branch):
+    if not branch or _NOT_A_BRANCH.search(branch):
         raise UserError(
             f"--branch must be a name that git takes for a branch, such as 'topreward'; "
             f"got {branch!r}"

@@ -1,33 +1,25 @@
-"""Labelled datasets to the Hub: only what changed, in one commit, on a branch of its own."""
+"""Labeled datasets to the Hub: only what changed, in one commit, on a branch of its own."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import (
-    CommitInfo,
-    CommitOperationAdd,
-    CommitOperationCopy,
-    CommitOperationDelete,
-    HfApi,
-)
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError
-from huggingface_hub.hf_api import RepoFile
 from lerobot.datasets.io_utils import load_info
 
 from lerobot_topreward.data.dataset import open_source
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.hub_errors import translate_errors
 from lerobot_topreward.publish.card import CardFacts, card_section, merge_card
-from lerobot_topreward.publish.changes import CARD, Changes, find_changes
+from lerobot_topreward.publish.changes import CARD, find_changes, list_files
 from lerobot_topreward.publish.lineage import Lineage, find_difference, lineage_of
 from lerobot_topreward.publish.options import check_branch
 from lerobot_topreward.publish.refs import (
     DEFAULT_BRANCH,
     check_access,
     ensure_version_tag,
+    find_own_pull_request,
     has_branch,
-    own_pull_request,
 )
 
 LABEL_TITLE = "Add TOPReward labels"
@@ -36,15 +28,15 @@ CURATED_TITLE = "Leave out episodes by their TOPReward labels"
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where a dataset goes on the Hub, as it was asked for.
+    """Where a dataset goes on the Hub, as the user named it.
 
     By default that is the branch ``topreward`` in the source itself, so that its readers notice
     nothing, and ``main`` elsewhere. A new branch of the source begins at the commit that was
-    labelled.
+    labeled.
     """
 
     repo_id: str  # created if it does not exist
-    source_repo_id: str  # the dataset that was labelled
+    source_repo_id: str  # the dataset that was labeled
     source_revision: str | None  # its commit on the Hub; None when it was a local folder
     branch: str | None = None
     private: bool = False  # if the repository has to be created
@@ -66,28 +58,14 @@ class PushResult:
 
 
 @dataclass(frozen=True, slots=True)
-class _Head:
-    commit: str
-    files: Mapping[str, RepoFile]  # by path
-    card: str | None
-
-
-@dataclass(frozen=True, slots=True)
 class _Target:
-    asked: Destination
+    """A destination as the Hub knows it at the moment."""
+
     branch: str  # the card names it; commits go to revision
     revision: str  # a branch, or refs/pr/N of a pull request that is already open
     is_source: bool
     has_repo: bool  # or it has to be created
     has_branch: bool  # or it has to be created
-
-    @property
-    def repo_id(self) -> str:
-        return self.asked.repo_id
-
-    @property
-    def opens_pr(self) -> bool:
-        return self.asked.create_pr and self.revision == self.branch
 
 
 def check_push(to: Destination, *, ours: Lineage, api: HfApi | None = None) -> None:
@@ -105,26 +83,19 @@ def check_push(to: Destination, *, ours: Lineage, api: HfApi | None = None) -> N
     with translate_errors(repo_id=to.repo_id, option=to.option):
         target = _find_target(api, to)
         if target.has_branch:
-            commit = _head_commit(api, target)
-            _check_replaceable(api, target, commit, ours=ours)
+            _check_replaceable(api, to, target, _find_head(api, to, target), ours=ours)
 
 
 def push(
     folder: Path, to: Destination, *, facts: CardFacts, api: HfApi | None = None
 ) -> PushResult:
-    """Bring a labelled dataset to the Hub.
+    """Bring a labeled dataset to the Hub.
 
-    Only files that differ from the branch are sent: to the dataset that was labelled its videos do
+    Only files that differ from the branch are sent: to the dataset that was labeled its videos do
     not travel again, while a new repository receives all that LeRobot needs. Data and episode files
     that the dataset no longer has are deleted in the same commit. Tags are never moved; a
     repository without any version tag, which LeRobot would refuse to read, is given one unless it
     is the source.
-
-    Args:
-        folder: The dataset with its reward columns and sidecar, complete.
-        to: Where it goes.
-        facts: What the card says.
-        api: The Hub's client.
 
     Raises:
         UserError: The Hub refuses or cannot be reached, the options contradict each other, files
@@ -143,7 +114,21 @@ def push(
                 repo_type="dataset",
                 exist_ok=True,
             )
-        result = _commit_fresh(api, folder, target, facts=facts)
+        try:
+            result = _commit(api, folder, to, target, facts=facts, is_new=not target.has_branch)
+        except HfHubHTTPError as error:
+            if error.response.status_code != 412:
+                raise
+            # Somebody committed meanwhile: compare with what the branch holds now.
+            try:
+                result = _commit(api, folder, to, target, facts=facts, is_new=False)
+            except HfHubHTTPError as second:
+                if second.response.status_code != 412:
+                    raise
+                raise UserError(
+                    f"{to.option} {to.repo_id!r}: someone else keeps committing to "
+                    f"{target.revision!r}. Run again when they are done; nothing is sent twice"
+                ) from second
         if not target.is_source and not to.create_pr:
             ensure_version_tag(api, to.repo_id, commit=result.commit)
     return result
@@ -163,9 +148,8 @@ def _find_target(api: HfApi, to: Destination) -> _Target:
     # Names differ in case, and change: the Hub knows which repository is meant.
     is_source = is_source or (repo is not None and repo.id == to.source_repo_id)
     branch = to.branch or (DEFAULT_BRANCH if is_source and not to.create_pr else "main")
-    own = own_pull_request(api, to.repo_id, title=to.title) if to.create_pr else None
+    own = find_own_pull_request(api, to.repo_id, title=to.title) if to.create_pr else None
     return _Target(
-        asked=to,
         branch=branch,
         revision=own or branch,
         is_source=is_source,
@@ -174,102 +158,22 @@ def _find_target(api: HfApi, to: Destination) -> _Target:
     )
 
 
-def _description(facts: CardFacts) -> str:
-    made = f"labelled by {facts.vlm} with lerobot-topreward {facts.version}"
-    if (curation := facts.curation) is None:
-        return f"{facts.labelled} of {facts.total} episodes of {facts.source} {made}"
-    return f"{facts.total} of {curation.episodes} episodes of {facts.source}, {made}"
-
-
-def _commit_fresh(
-    api: HfApi, folder: Path, target: _Target, *, facts: CardFacts, again: bool = False
-) -> PushResult:
-    try:
-        return _commit(api, folder, target, facts=facts, is_new=not target.has_branch and not again)
-    except HfHubHTTPError as error:
-        if error.response.status_code != 412:
-            raise
-        if again:
-            raise UserError(
-                f"{target.asked.option} {target.repo_id!r}: someone else keeps committing to "
-                f"{target.revision!r}. Run again when they are done; nothing is sent twice"
-            ) from error
-    # Somebody committed meanwhile: compare with what the branch holds now.
-    return _commit_fresh(api, folder, target, facts=facts, again=True)
-
-
-def _commit(
-    api: HfApi, folder: Path, target: _Target, *, facts: CardFacts, is_new: bool
-) -> PushResult:
-    head = _read_head(api, target)
-    if not is_new:  # there is nothing to lose on a branch that was made for this
-        _check_replaceable(api, target, head.commit, ours=folder)
-    before = head.card
-    if before is None and (folder / CARD).is_file():
-        before = _read_card(folder / CARD)
-    info = load_info(folder)
-    section = card_section(facts, repo_id=target.repo_id, branch=target.branch)
-    card = merge_card(before, section, info=info, repo_id=target.repo_id)
-    start = facts.source_revision or head.commit
-    origin: Mapping[str, RepoFile] = {}
-    if target.is_source:
-        origin = head.files if start == head.commit else _list_files(api, target.repo_id, start)
-    changes = find_changes(folder, info=info, card=card, remote=head.files, origin=origin)
-    commit, revision = head.commit, target.revision
-    if changes:
-        made = _send(api, changes, target, parent=head.commit, start=start, facts=facts)
-        commit, revision = made.oid, made.pr_revision or revision
-    is_pr = revision.startswith("refs/pr/")
-    page = revision.replace("refs/pr/", "discussions/") if is_pr else f"tree/{revision}"
-    return PushResult(
-        url=f"{api.endpoint}/datasets/{target.repo_id}/{page}",
-        commit=commit,
-        branch=revision,
-        uploaded=len(changes.added),
-        deleted=len(changes.deleted),
-        unchanged=not changes,
-    )
-
-
-def _head_commit(api: HfApi, target: _Target) -> str:
-    commit = api.dataset_info(target.repo_id, revision=target.revision).sha
+def _find_head(api: HfApi, to: Destination, target: _Target) -> str:
+    commit = api.dataset_info(to.repo_id, revision=target.revision).sha
     if commit is None:
-        raise UserError(
-            f"{target.asked.option} {target.repo_id!r}: the Hub does not name its commit"
-        )
+        raise UserError(f"{to.option} {to.repo_id!r}: the Hub does not name its commit")
     return commit
 
 
-def _read_head(api: HfApi, target: _Target) -> _Head:
-    commit = _head_commit(api, target)
-    files = _list_files(api, target.repo_id, commit)
-    card = None
-    if CARD in files:
-        path = api.hf_hub_download(target.repo_id, CARD, repo_type="dataset", revision=commit)
-        card = _read_card(Path(path))
-    return _Head(commit=commit, files=files, card=card)
-
-
-def _read_card(path: Path) -> str:
-    try:
-        return path.read_bytes().decode()  # as text, line ends would change
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} must be text in UTF-8; save it so and run again") from error
-
-
-def _list_files(api: HfApi, repo_id: str, revision: str) -> dict[str, RepoFile]:
-    entries = api.list_repo_tree(repo_id, repo_type="dataset", revision=revision, recursive=True)
-    return {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
-
-
-def _check_replaceable(api: HfApi, target: _Target, commit: str, *, ours: Lineage | Path) -> None:
-    to = target.asked
-    if target.is_source and commit == to.source_revision and to.title == LABEL_TITLE:
+def _check_replaceable(
+    api: HfApi, to: Destination, target: _Target, head: str, *, ours: Lineage | Path
+) -> None:
+    if target.is_source and head == to.source_revision and to.title == LABEL_TITLE:
         return
     if isinstance(ours, Path):
         ours = lineage_of(open_source(repo_id=None, root=ours, revision=None))
     for_labels = target.is_source and target.branch != "main"
-    why = find_difference(api, to.repo_id, commit=commit, ours=ours, for_labels=for_labels)
+    why = find_difference(api, to.repo_id, commit=head, ours=ours, for_labels=for_labels)
     if why is not None:
         raise UserError(
             f"{to.option} {to.repo_id!r} must not hold another dataset on {target.revision!r}; "
@@ -277,35 +181,58 @@ def _check_replaceable(api: HfApi, target: _Target, commit: str, *, ours: Lineag
         )
 
 
-def _send(
-    api: HfApi, changes: Changes, target: _Target, *, parent: str, start: str, facts: CardFacts
-) -> CommitInfo:
-    operations = [
-        *(
-            CommitOperationAdd(path_in_repo=path, path_or_fileobj=content)
-            for path, content in changes.added.items()
-        ),
-        *(
-            CommitOperationCopy(src_path_in_repo=path, path_in_repo=path, src_revision=start)
-            for path in changes.copied
-        ),
-        *(CommitOperationDelete(path_in_repo=path) for path in changes.deleted),
-    ]
+def _commit(
+    api: HfApi, folder: Path, to: Destination, target: _Target, *, facts: CardFacts, is_new: bool
+) -> PushResult:
+    head = _find_head(api, to, target)
+    if not is_new:  # there is nothing to lose on a branch that was made for this
+        _check_replaceable(api, to, target, head, ours=folder)
+    remote = list_files(api, to.repo_id, head)
+    start = facts.source_revision or head
+    origin = {}
+    if target.is_source:
+        origin = remote if start == head else list_files(api, to.repo_id, start)
+
+    card = folder / CARD
+    if CARD in remote:
+        card = Path(api.hf_hub_download(to.repo_id, CARD, repo_type="dataset", revision=head))
     try:
-        return api.create_commit(
-            target.repo_id,
-            operations,
-            commit_message=target.asked.title,
-            commit_description=_description(facts),
-            repo_type="dataset",
-            revision=target.revision,
-            parent_commit=parent,
-            create_pr=target.opens_pr,
-        )
-    except ValueError as error:
-        if "Invalid metadata in README.md" not in str(error):
-            raise
-        raise UserError(
-            f"{target.asked.option} {target.repo_id!r}: the Hub refuses the front matter of its "
-            f"{CARD}. Mend it there and run again; {str(error).splitlines()[-1]}"
-        ) from error
+        before = card.read_bytes().decode() if card.is_file() else None  # keeps its line ends
+    except UnicodeDecodeError as error:
+        raise UserError(f"{card} must be text in UTF-8; save it so and run again") from error
+    info = load_info(folder)
+    section = card_section(facts, repo_id=to.repo_id, branch=target.branch)
+    text = merge_card(before, section, info=info, repo_id=to.repo_id)
+
+    changes = find_changes(folder, info=info, card=text, remote=remote, origin=origin, start=start)
+    commit, revision = head, target.revision
+    if changes:
+        try:
+            made = api.create_commit(
+                to.repo_id,
+                changes,
+                commit_message=to.title,
+                commit_description=facts.summary,
+                repo_type="dataset",
+                revision=target.revision,
+                parent_commit=head,
+                create_pr=to.create_pr and target.revision == target.branch,
+            )
+        except ValueError as error:
+            if "Invalid metadata in README.md" not in str(error):
+                raise
+            raise UserError(
+                f"{to.option} {to.repo_id!r}: the Hub refuses the front matter of its {CARD}. Fix "
+                f"it there and run again; {str(error).splitlines()[-1]}"
+            ) from error
+        commit, revision = made.oid, made.pr_revision or revision
+    is_pr = revision.startswith("refs/pr/")
+    page = revision.replace("refs/pr/", "discussions/") if is_pr else f"tree/{revision}"
+    return PushResult(
+        url=f"{api.endpoint}/datasets/{to.repo_id}/{page}",
+        commit=commit,
+        branch=revision,
+        uploaded=sum(isinstance(change, CommitOperationAdd) for change in changes),
+        deleted=sum(isinstance(change, CommitOperationDelete) for change in changes),
+        unchanged=not changes,
+    )

@@ -98,7 +98,7 @@ def has_branch(api: HfApi, repo_id: str, branch: str) -> bool:
     return branch in {ref.name for ref in refs.branches}
 
 
-def own_pull_request(api: HfApi, repo_id: str, *, title: str) -> str | None:
+def find_own_pull_request(api: HfApi, repo_id: str, *, title: str) -> str | None:
     """Find the open pull request of that title by the token's owner, as ``refs/pr/N``."""
     opened = api.get_repo_discussions(
         repo_id,

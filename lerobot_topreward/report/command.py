@@ -19,7 +19,7 @@ from lerobot_topreward.files.jsonable import read_index
 from lerobot_topreward.judging.decisions import check_decisions, read_decisions
 from lerobot_topreward.judging.episode_metrics import episode_metrics
 from lerobot_topreward.judging.metrics import roc_auc
-from lerobot_topreward.judging.rules import judge
+from lerobot_topreward.judging.rules import RULES, judge
 from lerobot_topreward.records import Segment
 from lerobot_topreward.report.config import ReportConfig
 from lerobot_topreward.report.content import (
@@ -140,11 +140,11 @@ def _make_page(
     columns = ["scaled within each episode"] if normalize == "episode" else []
     if dataset.debias == "static" and not debiased:
         columns.append("beyond what the first frame repeated earns")
-    rules = config.rules.in_force().named
+    rules = config.rules.with_default().named
     page = Page(
         title=config.title or dataset.source.repo_id,
         dataset=dataset.source.repo_id,
-        fingerprint=dataset.fingerprint,
+        fingerprint=dataset.source.fingerprints.dataset,
         version=__version__,
         made=time.strftime("%Y-%m-%d %H:%M"),
         vlm=dataset.key.vlm,
@@ -156,7 +156,7 @@ def _make_page(
         debiased=debiased,
         columns=" and ".join(columns) or None,
         rules=rules,
-        rule_texts=[f"{name.replace('_', ' ')} {limit:g}" for name, limit in rules.items()],
+        rule_texts=[RULES[name].describe(limit) for name, limit in rules.items()],
         metrics=page_metrics(findings),
         success_origin=None if known is None else known.origin,
         success_auc=roc_auc(

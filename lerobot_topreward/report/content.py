@@ -9,7 +9,7 @@ from jaxtyping import Float, Int64
 from lerobot_topreward.judging.controls import compare_controls, verdict
 from lerobot_topreward.judging.episode_metrics import METRICS, Metric
 from lerobot_topreward.judging.metrics import mean_defined, voc
-from lerobot_topreward.records import EpisodeMetrics, EpisodeReward, PrefixScores, Segment, Verdict
+from lerobot_topreward.records import EpisodeMetrics, FrameRewards, PrefixScores, Segment, Verdict
 from lerobot_topreward.rewards import Scale
 
 _DECIMALS = 4  # a tenth of a millinat: less than a pixel at any zoom
@@ -61,7 +61,7 @@ class Findings:
     """What is known of the labelled episodes of a dataset."""
 
     scores: Sequence[PrefixScores]  # control "none", an episode's segments in the order of time
-    rewards: Sequence[EpisodeReward]  # of the same episodes, normalized per task
+    rewards: FrameRewards  # of the same episodes, normalized per task
     metrics: Sequence[EpisodeMetrics]  # of the same episodes
     verdicts: Sequence[Verdict]  # of the same episodes, by the rules alone
     success: Mapping[int, bool]
@@ -80,7 +80,6 @@ def page_metrics(findings: Findings) -> list[Metric]:
 
 def episode_contents(findings: Findings) -> list[EpisodeContent]:
     """Describe every labelled episode, in the order of their indices."""
-    rewards = {reward.episode_index: reward for reward in findings.rewards}
     verdicts = {verdict.episode_index: verdict for verdict in findings.verdicts}
     parts = _by_episode(findings.scores)
     static_parts = _by_episode(findings.controls.get("static", ()))
@@ -105,7 +104,7 @@ def episode_contents(findings: Findings) -> list[EpisodeContent]:
                 success=findings.success.get(episode),
                 metrics=values,
                 parts=[part.segment for part in scores],
-                curve=curve(scores, rewards[episode], horizon=findings.horizon),
+                curve=curve(scores, findings.rewards.episode(episode), horizon=findings.horizon),
                 prefixes=np.concatenate(
                     [part.segment.start + part.prefix_length - 1 for part in scores]
                 ),
@@ -117,7 +116,7 @@ def episode_contents(findings: Findings) -> list[EpisodeContent]:
     return contents
 
 
-def curve(scores: Sequence[PrefixScores], reward: EpisodeReward, *, horizon: int) -> Curve:
+def curve(scores: Sequence[PrefixScores], reward: FrameRewards, *, horizon: int) -> Curve:
     """Take from the rewards of an episode the frames that determine all others.
 
     Rewards are interpolated between the ends of prefixes, and the advantage is a difference of

@@ -12,7 +12,7 @@ from PIL import Image
 
 from lerobot_topreward.data.dataset import find_video
 from lerobot_topreward.errors import EpisodeError, UserError
-from lerobot_topreward.records import EpisodeReward
+from lerobot_topreward.records import FrameRewards
 from lerobot_topreward.report.media import Footage
 
 _CLOCK = "episode_time"  # s since the episode began
@@ -33,7 +33,7 @@ def check_rerun() -> None:
 def write_recording(
     path: Path,
     footage: Footage,
-    rewards: Sequence[EpisodeReward],
+    rewards: FrameRewards,
     *,
     name: str,
     sample_fps: float,
@@ -55,11 +55,12 @@ def write_recording(
     # By name: type checkers need not have what only this extra installs.
     rr, rrb = (importlib.import_module(f"rerun{part}") for part in ("", ".blueprint"))
     fps = float(footage.source.meta.fps)
+    episodes = np.unique(rewards.episode_index[rewards.labelled]).tolist()
     recording = rr.RecordingStream("lerobot-topreward", recording_id=name)
-    recording.save(path, default_blueprint=_blueprint(rrb, rewards))
+    recording.save(path, default_blueprint=_blueprint(rrb, episodes))
     videos: dict[Path, str] = {}
-    for reward in rewards:
-        episode, entity = reward.episode_index, _entity(reward.episode_index)
+    for episode in episodes:
+        reward, entity = rewards.episode(episode), _entity(episode)
         times = rr.TimeColumn(_CLOCK, duration=np.arange(len(reward.progress)) / fps)
         for what in ("progress", "advantage"):
             values = getattr(reward, what).astype(np.float64)
@@ -71,17 +72,17 @@ def write_recording(
     recording.disconnect()  # which finishes the file
 
 
-def _blueprint(rrb: Any, rewards: Sequence[EpisodeReward]) -> object:
+def _blueprint(rrb: Any, episodes: Sequence[int]) -> object:
     tabs = []
-    for reward in rewards:
-        entity = _entity(reward.episode_index)
+    for episode in episodes:
+        entity = _entity(episode)
         curves = [f"{entity}/progress", f"{entity}/advantage"]
         tabs.append(
             rrb.Vertical(
                 rrb.Spatial2DView(origin=f"{entity}/camera", name="camera"),
                 rrb.TimeSeriesView(origin=entity, contents=curves, name="rewards"),
                 row_shares=[3, 2],
-                name=f"episode {reward.episode_index}",
+                name=f"episode {episode}",
             )
         )
     return rrb.Blueprint(rrb.Tabs(*tabs), collapse_panels=True)

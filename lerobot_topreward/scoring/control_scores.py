@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 
 from lerobot_topreward.console import EpisodeProgress, stop_on_signal
-from lerobot_topreward.data.fingerprints import video_prints
+from lerobot_topreward.data.video_prints import video_prints
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.files.atomic import output_lock
 from lerobot_topreward.records import PrefixScores, Segment
@@ -258,10 +258,8 @@ def _shards(dataset: LabelledDataset, episodes: Sequence[int], output: Path) -> 
         raise ValueError(f"episodes {lacking} are not labelled")
     return _Shards(
         parts=parts,
-        fingerprints=dataset.fingerprints.episodes,
-        videos=video_prints(
-            dataset.source, dataset.frames, camera=dataset.key.camera, episodes=list(parts)
-        ),
+        fingerprints=dataset.source.fingerprints.episodes,
+        videos=video_prints(dataset.source, camera=dataset.key.camera, episodes=list(parts)),
         stores=stores_of(dataset, output),
     )
 

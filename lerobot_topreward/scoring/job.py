@@ -5,21 +5,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lerobot_topreward.data.dataset import (
-    FrameTable,
     Source,
     fetch_videos,
     find_video,
-    frame_table,
     open_source,
     segments,
 )
-from lerobot_topreward.data.fingerprints import Fingerprints, read_fingerprints, video_prints
+from lerobot_topreward.data.fingerprints import Fingerprints
+from lerobot_topreward.data.frames import FrameTable
 from lerobot_topreward.data.selection import parse_episodes, resolve_camera
+from lerobot_topreward.data.video_prints import video_prints
 from lerobot_topreward.errors import EpisodeError, UserError
 from lerobot_topreward.files.atomic import full_disk_reported
 from lerobot_topreward.label.config import LabelConfig
 from lerobot_topreward.records import PrefixScores, Segment
-from lerobot_topreward.storage.label_columns import edited_since
+from lerobot_topreward.storage.labels import explain_edit
 from lerobot_topreward.storage.reader import default_output
 from lerobot_topreward.storage.sidecar import SIDECAR_NAME, dataset_of, fingerprint_of
 from lerobot_topreward.storage.store import ScoreKey, Store, read_run
@@ -84,30 +84,31 @@ def open_job(config: LabelConfig) -> Job:
     camera = resolve_camera(source.meta, config.camera)
     total = source.meta.total_episodes
     episodes = parse_episodes(config.episodes, total=total, max_episodes=config.max_episodes)
-    frames = frame_table(source)
-    cut = segments(source, frames, episodes, instruction=config.instruction)
-    fingerprints = read_fingerprints(source, frames)
+    cut = segments(source, episodes, instruction=config.instruction)
     if config.output is None and not config.in_place and source.revision is None:
-        _refuse_edited_copy(source, fingerprints)
+        _refuse_edited_copy(source)
     return Job(
         config=config,
         source=source,
         camera=camera,
-        frames=frames,
+        frames=source.frames,
         segments=cut,
-        fingerprints=fingerprints,
+        fingerprints=source.fingerprints,
         output=_output(config, source),
     )
 
 
-def _refuse_edited_copy(source: Source, fingerprints: Fingerprints) -> None:
+def _refuse_edited_copy(source: Source) -> None:
     """Refuse what was recorded into a labelled copy: a copy of the copy would know no scores."""
     sidecar = source.root / SIDECAR_NAME
     made_for = fingerprint_of(sidecar)
-    if made_for in (None, fingerprints.dataset) or dataset_of(sidecar) in (None, source.repo_id):
+    if made_for in (None, source.fingerprints.dataset) or dataset_of(sidecar) in (
+        None,
+        source.repo_id,
+    ):
         return
     raise UserError(
-        f"{edited_since(source, sidecar)}. To score this folder anew all the same, name an --output"
+        f"{explain_edit(source, sidecar)}. To score this folder anew all the same, name an --output"
     )
 
 
@@ -119,7 +120,7 @@ def fetch_job_videos(job: Job) -> Job:
     """
     fetch_videos(job.source, job.camera, list(job.segments))
     everyone = range(job.source.meta.total_episodes)
-    prints = video_prints(job.source, job.frames, camera=job.camera, episodes=everyone)
+    prints = video_prints(job.source, camera=job.camera, episodes=everyone)
     return replace(job, videos=prints)
 
 
@@ -213,7 +214,6 @@ def stored_scores(job: Job, store: Store, *, control: str = "none") -> list[Pref
     """Every usable score of the dataset, of episodes that earlier runs labelled too."""
     everything = segments(
         job.source,
-        job.frames,
         [i for i in range(job.source.meta.total_episodes) if store.path(i, control).exists()],
         instruction=job.config.instruction,
     )

@@ -83,9 +83,9 @@ def scoring_job(
         config=config,
         source=dataset.source,
         camera=key.camera,
-        frames=dataset.frames,
-        segments=segments(dataset.source, dataset.frames, episodes, instruction=key.instruction),
-        fingerprints=dataset.fingerprints,
+        frames=dataset.source.frames,
+        segments=segments(dataset.source, episodes, instruction=key.instruction),
+        fingerprints=dataset.source.fingerprints,
         output=output,
     )
     return fetch_job_videos(job)
@@ -152,7 +152,7 @@ def writable_store(dataset: LabelledDataset, output: Path) -> Store:
     check_lineage(
         output,
         dataset=dataset.source.repo_id,
-        fingerprint=dataset.fingerprint,
-        recordings=dataset.fingerprints.recordings,
+        fingerprint=dataset.source.fingerprints.dataset,
+        recordings=dataset.source.fingerprints.recordings,
     )
     return open_store(output, dataset.key, fps=dataset.fps)

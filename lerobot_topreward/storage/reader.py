@@ -13,26 +13,25 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import numpy as np
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
 from lerobot.datasets.utils import INFO_PATH
 from lerobot.utils.constants import HF_LEROBOT_HOME
 
 from lerobot_topreward.console import warn
-from lerobot_topreward.data.dataset import FrameTable, Source, frame_table, open_source, segments
-from lerobot_topreward.data.fingerprints import Fingerprints, read_fingerprints, video_prints
+from lerobot_topreward.data.dataset import Source, open_source, segments
 from lerobot_topreward.data.schedule import images_shown, sample_frames
+from lerobot_topreward.data.video_prints import video_prints
 from lerobot_topreward.errors import EpisodeError, UserError
 from lerobot_topreward.files.transaction import WORK_FOLDER
-from lerobot_topreward.hub_errors import translate_errors
-from lerobot_topreward.records import EpisodeReward, FrameRewards, PrefixScores, Segment
-from lerobot_topreward.rewards import Debias, Normalize, Scale, assemble, label_rewards
-from lerobot_topreward.storage.label_columns import (
-    columns_instead,
-    described,
+from lerobot_topreward.records import FrameRewards, PrefixScores, Segment
+from lerobot_topreward.rewards import Debias, Normalize, Scale, label_rewards
+from lerobot_topreward.storage.labels import (
+    explain_columns,
+    find_sidecar,
     has_columns,
-    read_columns,
-    spread,
+    label_command,
+    lay_out,
+    read_description,
+    read_label_columns,
 )
 from lerobot_topreward.storage.sidecar import (
     LABEL_AGAIN,
@@ -56,8 +55,6 @@ class LabelledDataset:
     """A dataset, the raw scores of its labelled episodes, and how they were made."""
 
     source: Source
-    frames: FrameTable
-    fingerprints: Fingerprints
     labels: Path  # folder that holds the labels and, where it was scored here, the store
     scores: tuple[PrefixScores, ...]  # control "none", every segment of every labelled episode
     key: ScoreKey
@@ -69,11 +66,6 @@ class LabelledDataset:
     def fps(self) -> float:
         """The dataset's clock, Hz."""
         return float(self.source.meta.fps)
-
-    @property
-    def fingerprint(self) -> str:
-        """Of the dataset."""
-        return self.fingerprints.dataset
 
     @property
     def scale(self) -> Scale:
@@ -98,31 +90,25 @@ class LabelledDataset:
     @property
     def episodes(self) -> list[int]:
         """The labelled episodes, ascending."""
-        return sorted({one.segment.episode_index for one in self.scores})
+        return sorted({scores.segment.episode_index for scores in self.scores})
 
-    def rewards(self) -> list[EpisodeReward]:
-        """Progress and advantage of the labelled episodes, in their order.
+    def rewards(self) -> FrameRewards:
+        """Progress and advantage of the episodes that have scores, normalized per task.
 
-        Normalised per task whatever the labels were, since only then do episodes compare: scaled by
-        itself, every episode reaches 1. Debiased labels stay so where the static curves are at hand
-        or the labels are normalised per task already; else this is the progress of the raw scores.
+        That is so whatever the labels were, since only then do episodes compare: scaled by itself,
+        every episode reaches 1. Debiased labels stay so where the static curves are at hand or the
+        labels are normalized per task already; else this is the progress of the raw scores.
         """
-        still = self.static or None
-        if self.debias == "static" and still is None and self.provenance.get("normalize") == "task":
-            return [self._stored_reward(episode) for episode in self.episodes]
+        if self.debias == "static" and not self.static and self.provenance["normalize"] == "task":
+            labelled = np.isin(self.stored.episode_index, self.episodes)
+            return replace(self.stored, labelled=labelled)
         return label_rewards(
-            self.scores, horizon=self.horizon, normalize="task", scale=self.scale, static=still
-        )
-
-    def _stored_reward(self, episode: int) -> EpisodeReward:
-        rows, stored = self.frames.rows(episode), self.stored
-        return EpisodeReward(
-            episode_index=episode,
-            log_prob_true=stored.log_prob_true[rows],
-            log_prob_false=stored.log_prob_false[rows],
-            progress=stored.progress[rows],
-            advantage=stored.advantage[rows],
-            scored=stored.scored[rows],
+            self.scores,
+            self.stored.episode_index,
+            horizon=self.horizon,
+            normalize="task",
+            scale=self.scale,
+            static=self.static or None,
         )
 
 
@@ -143,87 +129,39 @@ def open_labelled(
     """
     source = open_source(repo_id=repo_id, root=root, revision=revision)
     source, sidecar = _find_labels(source, labels)
-    table = frame_table(source)
-    fingerprints = read_fingerprints(source, table)
+    fingerprint = source.fingerprints.dataset
+    name = source.repo_id
     if sidecar is not None and labels is None and has_columns(source):
         made_for = fingerprint_of(sidecar)
-        if made_for is not None and made_for != fingerprints.dataset:
-            warn(columns_instead(source, sidecar))
-            return _of_columns(source, table, fingerprints, name=dataset_of(sidecar))
-    if sidecar is None:
-        return _of_columns(source, table, fingerprints, name=None)
-    found = read_sidecar(sidecar, fingerprint=fingerprints.dataset)
-    key = _score_key(found.provenance, origin=sidecar)
-    stored = spread(sidecar, found, table)
-    return _with_static(
-        LabelledDataset(
-            source=source,
-            frames=table,
-            fingerprints=fingerprints,
-            labels=sidecar.parent,
-            scores=_scores(source, table, stored, key),
-            key=key,
-            provenance=found.provenance,
-            stored=stored,
-        )
-    )
-
-
-def _of_columns(
-    source: Source, table: FrameTable, fingerprints: Fingerprints, *, name: str | None
-) -> LabelledDataset:
-    """Open a dataset of which only the columns say anything; those made of others may lack."""
-    columns = read_columns(source, table, needed=_NEEDED)
-    provenance = {"debias": "none", **described(source)}
-    key = _score_key(provenance, origin=source.root / INFO_PATH)
-    lacking = {"progress", "advantage"} - columns.keys()
-    nothing = dict.fromkeys(lacking, np.zeros(len(table.index), dtype=np.float32))
-    frames = (table.index, table.episode_index, table.frame_index)
-    stored = FrameRewards(*frames, **columns, **nothing)
+        if made_for not in (None, fingerprint):  # the columns went along with every edit
+            warn(explain_columns(source, sidecar))
+            name, sidecar = dataset_of(sidecar) or name, None
+    if sidecar is not None:
+        found, provenance = read_sidecar(sidecar, fingerprint=fingerprint)
+        key = _read_key(provenance, origin=sidecar)
+        stored = lay_out(sidecar, found, source.frames)
+    else:
+        stored = read_label_columns(source, needed=_NEEDED)
+        provenance = {"dataset": name, "debias": "none", **read_description(source)}
+        key = _read_key(provenance, origin=source.root / INFO_PATH)
     dataset = LabelledDataset(
         source=source,
-        frames=table,
-        fingerprints=fingerprints,
-        labels=source.root,
-        scores=_scores(source, table, stored, key),
+        labels=source.root if sidecar is None else sidecar.parent,
+        scores=_scores(source, stored, key),
         key=key,
-        provenance={"dataset": name or source.repo_id, **provenance},
+        provenance=provenance,
         stored=stored,
     )
-    if not lacking:
-        return _with_static(dataset)
-    again = label_rewards(
-        dataset.scores,
-        horizon=dataset.horizon,
-        normalize=provenance["normalize"],
-        scale=dataset.scale,
-    )
-    provenance = {**dataset.provenance, "debias": "none"}
-    return replace(dataset, stored=assemble(*frames, again), provenance=provenance)
-
-
-def find_sidecar(source: Source, *, option: str = "--repo-id") -> Path | None:
-    """Locate the sidecar of a dataset, fetching it where the dataset comes from the Hub.
-
-    Raises:
-        UserError: the Hub refuses.
-    """
-    path = source.root / SIDECAR_NAME
-    if path.is_file() or source.revision is None:
-        return path if path.is_file() else None
-    with translate_errors(repo_id=source.repo_id, revision=source.revision, option=option):
-        try:
-            return Path(
-                hf_hub_download(
-                    source.repo_id,
-                    SIDECAR_NAME,
-                    repo_type="dataset",
-                    revision=source.revision,
-                    cache_dir=source.root.parents[2],  # CACHE/datasets--OWNER--NAME/snapshots/X
-                )
-            )
-        except EntryNotFoundError:
-            return None  # the Hub has none, or cannot be reached
+    if stored.absent & {"progress", "advantage"}:  # LeRobot's tools can remove any column
+        again = label_rewards(
+            dataset.scores,
+            source.frames.episode_index,
+            horizon=dataset.horizon,
+            normalize=provenance["normalize"],
+            scale=dataset.scale,
+        )
+        return replace(dataset, stored=again, provenance={**provenance, "debias": "none"})
+    return dataset if dataset.debias == "none" else replace(dataset, static=_static(dataset))
 
 
 def default_output(source: Source) -> Path:
@@ -233,14 +171,8 @@ def default_output(source: Source) -> Path:
     return HF_LEROBOT_HOME / f"{source.repo_id}_topreward"
 
 
-def label_command(source: Source) -> str:
-    """Say how the dataset is labelled."""
-    what = f"--root {source.root}" if source.revision is None else f"--repo-id {source.repo_id}"
-    return f"Label it: lerobot-topreward label {what}"
-
-
 def _find_labels(source: Source, labels: Path | None) -> tuple[Source, Path | None]:
-    """The dataset to judge, the labelled copy where the source is named, and the sidecar if any."""
+    """Find the dataset to judge, which can be the labelled copy of the source, and its sidecar."""
     if labels is not None:
         path = labels.expanduser().absolute() / SIDECAR_NAME
         if not path.is_file():
@@ -263,11 +195,11 @@ def _find_labels(source: Source, labels: Path | None) -> tuple[Source, Path | No
     return source, path
 
 
-def _score_key(provenance: Mapping[str, Any], *, origin: Path) -> ScoreKey:
-    """Read how labels were made; whoever wrote that is a stranger.
+def _read_key(provenance: Mapping[str, Any], *, origin: Path) -> ScoreKey:
+    """Read how scores were made from a provenance, which is not trusted.
 
     Raises:
-        UserError: it is not said, or not as this version does.
+        UserError: it does not say so, or not as this version does.
     """
     kinds = get_type_hints(ScoreKey) | {"sample_fps": float | int}
     scoring = provenance.get("scoring")
@@ -295,33 +227,27 @@ def _score_key(provenance: Mapping[str, Any], *, origin: Path) -> ScoreKey:
     )
 
 
-def _scores(
-    source: Source, table: FrameTable, stored: FrameRewards, key: ScoreKey
-) -> tuple[PrefixScores, ...]:
+def _scores(source: Source, stored: FrameRewards, key: ScoreKey) -> tuple[PrefixScores, ...]:
     """The raw scores of the episodes all of whose segments have some."""
-    episodes = np.unique(table.episode_index[stored.labelled]).tolist()
-    cut = segments(source, table, episodes, instruction=key.instruction)
+    episodes = np.unique(stored.episode_index[stored.labelled]).tolist()
     found: list[PrefixScores] = []
-    for episode, parts in cut.items():
+    for episode, parts in segments(source, episodes, instruction=key.instruction).items():
         if isinstance(parts, EpisodeError):
             continue
-        start = table.rows(episode).start
-        scores = [
-            _segment_scores(part, start + part.start, stored, fps=source.meta.fps, key=key)
-            for part in parts
-        ]
+        rewards = stored.episode(episode)
+        scores = [_segment_scores(part, rewards, fps=source.meta.fps, key=key) for part in parts]
         # Where little is left of an episode, as after trimming, a segment may have none.
-        if all(len(one.prefix_length) for one in scores):
+        if all(len(part.prefix_length) for part in scores):
             found += scores
     return tuple(found)
 
 
 def _segment_scores(
-    segment: Segment, first: int, stored: FrameRewards, *, fps: float, key: ScoreKey
+    segment: Segment, episode: FrameRewards, *, fps: float, key: ScoreKey
 ) -> PrefixScores:
-    rows = first + np.flatnonzero(stored.scored[first : first + segment.length])
-    lengths = rows - first + 1
-    shown = lengths - 1
+    rewards = episode.take(slice(segment.start, segment.start + segment.length))
+    ends = np.flatnonzero(rewards.scored)
+    shown = ends
     if key.prefixes is not None:  # frames that were shown do not end every prefix
         sampled = sample_frames(
             segment.length,
@@ -330,38 +256,32 @@ def _segment_scores(
             final_frame=key.final_frame,
             max_images=key.max_images,
         )
-        shown = sampled[images_shown(lengths, sampled) - 1]
+        shown = sampled[images_shown(ends + 1, sampled) - 1]
     return PrefixScores(
         segment=segment,
         control="none",
-        prefix_length=lengths,
+        prefix_length=ends + 1,
         frame_index=segment.start + shown,
-        log_prob_true=stored.log_prob_true[rows],
-        log_prob_false=stored.log_prob_false[rows],
+        log_prob_true=rewards.log_prob_true[ends],
+        log_prob_false=rewards.log_prob_false[ends],
     )
-
-
-def _with_static(dataset: LabelledDataset) -> LabelledDataset:
-    return dataset if dataset.debias == "none" else replace(dataset, static=_static(dataset))
 
 
 def _static(dataset: LabelledDataset) -> tuple[PrefixScores, ...]:
     """The static curves of every score, or none where the store lacks one."""
-    videos = video_prints(
-        dataset.source, dataset.frames, camera=dataset.key.camera, episodes=dataset.episodes
-    )
+    videos = video_prints(dataset.source, camera=dataset.key.camera, episodes=dataset.episodes)
     parts: dict[int, list[Segment]] = defaultdict(list)
-    for one in dataset.scores:
-        parts[one.segment.episode_index].append(one.segment)
+    for scores in dataset.scores:
+        parts[scores.segment.episode_index].append(scores.segment)
     found: list[PrefixScores] = []
     for episode, members in parts.items():
-        scores = dataset.store.read(
+        static = dataset.store.read(
             members,
             "static",
-            fingerprint=dataset.fingerprints.episodes[episode],
+            fingerprint=dataset.source.fingerprints.episodes[episode],
             video=videos.get(episode),
         )
-        if scores is None:
+        if static is None:
             return ()
-        found += scores
+        found += static
     return tuple(found)

@@ -19,14 +19,12 @@ The schema's metadata holds, under ``lerobot_topreward``, the JSON object ``{"fo
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Bool, Float32, Int64
 
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.files.transaction import FileOps, remove, space_reported, sync
@@ -41,32 +39,10 @@ _SCHEMA = pa.schema(
     [(name, pa.int64()) for name in ("index", "episode_index", "frame_index")]
     + [
         (name, pa.float32())
-        for name in (
-            "progress_sparse",
-            "log_prob_true",
-            "log_prob_false",
-            "progress",
-            "advantage",
-        )
+        for name in ("progress_sparse", "log_prob_true", "log_prob_false", "progress", "advantage")
     ]
     + [("scored", pa.bool_())]
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Sidecar:
-    """The labelled frames of a dataset in the order of their index, and where they come from."""
-
-    index: Int64[np.ndarray, " frames"]
-    episode_index: Int64[np.ndarray, " frames"]
-    frame_index: Int64[np.ndarray, " frames"]
-    log_prob_true: Float32[np.ndarray, " frames"]  # nats, <= 0
-    log_prob_false: Float32[np.ndarray, " frames"]  # nats, <= 0
-    progress: Float32[np.ndarray, " frames"]  # 0..1
-    advantage: Float32[np.ndarray, " frames"]  # -1..1
-    scored: Bool[np.ndarray, " frames"]
-    fingerprint: str  # of the dataset
-    provenance: Mapping[str, Any]
 
 
 def write_sidecar(
@@ -78,7 +54,7 @@ def write_sidecar(
         path: the file, replaced when it exists; its folder exists.
         rewards: all frames of the dataset.
         fingerprint: the dataset's.
-        provenance: how the rewards were made; anything that JSON can hold.
+        provenance: how the rewards were made, as JSON can hold it.
 
     Raises:
         UserError: there is no room on the disk.
@@ -97,7 +73,7 @@ def write_sidecar(
 def stage_sidecar(
     path: Path, rewards: FrameRewards, *, fingerprint: str, provenance: Mapping[str, Any]
 ) -> None:
-    """Write a sidecar where nobody reads it yet; see `write_sidecar`.
+    """Write a sidecar to a draft that takes its place later; see `write_sidecar`.
 
     Raises:
         OSError: it cannot be written.
@@ -105,21 +81,19 @@ def stage_sidecar(
     """
     check_finite(rewards)
     remove(path)
-    rows = np.flatnonzero(rewards.labelled)
-    rows = rows[np.argsort(rewards.index[rows], kind="stable")]
-    columns = {name: getattr(rewards, _source(name))[rows] for name in _SCHEMA.names}
+    labels = rewards.take(np.flatnonzero(rewards.labelled))
+    columns = {
+        name: getattr(labels, "progress" if name == "progress_sparse" else name)
+        for name in _SCHEMA.names
+    }
     header = {"format": _FORMAT, "fingerprint": fingerprint, "provenance": dict(provenance)}
     schema = _SCHEMA.with_metadata({_METADATA_KEY: json.dumps(header).encode()})
     pq.write_table(pa.table(columns, schema=schema), path)
     sync(path)
 
 
-def _source(column: str) -> str:
-    return "progress" if column == "progress_sparse" else column
-
-
 def check_finite(rewards: FrameRewards) -> None:
-    """Refuse rewards that would poison statistics and losses.
+    """Refuse rewards that would make statistics and losses undefined.
 
     Raises:
         ValueError: a value is NaN or infinite; says of which frame.
@@ -134,12 +108,12 @@ def check_finite(rewards: FrameRewards) -> None:
             )
 
 
-def read_sidecar(path: Path, *, fingerprint: str | None) -> Sidecar:
-    """Read a sidecar, and refuse another dataset's.
+def read_sidecar(path: Path, *, fingerprint: str | None) -> tuple[FrameRewards, Mapping[str, Any]]:
+    """Read the labelled frames, those alone, and the provenance.
 
     Args:
         path: the file.
-        fingerprint: of the dataset that it must belong to; None to take it as it is.
+        fingerprint: of the dataset that it must belong to; None does not check it.
 
     Raises:
         UserError: missing, not a sidecar of this format, or of another dataset.
@@ -159,16 +133,13 @@ def read_sidecar(path: Path, *, fingerprint: str | None) -> Sidecar:
     try:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
-        said = " ".join(str(error).split())  # pyarrow says it in lines
-        raise UserError(f"{path} cannot be read: {said}; {LABEL_AGAIN}") from None
+        message = " ".join(str(error).split())  # pyarrow's has several lines
+        raise UserError(f"{path} cannot be read: {message}; {LABEL_AGAIN}") from None
     if not table.schema.equals(_SCHEMA) or any(column.null_count for column in table.columns):
         raise UserError(f"{path} does not have the columns of a sidecar; {LABEL_AGAIN}")
-    arrays = {
-        field.name: table[field.name].to_numpy()
-        for field in fields(Sidecar)
-        if field.name in _SCHEMA.names
-    }
-    return Sidecar(**arrays, fingerprint=header["fingerprint"], provenance=header["provenance"])
+    arrays = {name: table[name].to_numpy() for name in _SCHEMA.names if name != "progress_sparse"}
+    labelled = np.ones(len(table), dtype=bool)
+    return FrameRewards(labelled=labelled, **arrays), header["provenance"]
 
 
 def fingerprint_of(path: Path) -> str | None:
@@ -194,9 +165,9 @@ def _read_header(path: Path) -> dict[str, Any]:
     kinds = {"format": int, "fingerprint": str, "provenance": dict}
     try:
         header = json.loads((pq.read_schema(path).metadata or {})[_METADATA_KEY])
-        fits = all(isinstance(header[name], kind) for name, kind in kinds.items())
+        complete = all(isinstance(header[name], kind) for name, kind in kinds.items())
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{path} was not written by lerobot-topreward; label again") from error
-    if not fits:
+    if not complete:
         raise UserError(f"{path} does not say what it was made for; {LABEL_AGAIN}")
     return header

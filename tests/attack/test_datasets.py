@@ -195,7 +195,7 @@ REFUSED = [
     Case("no features", without("features"), "features must be an object of objects"),
     Case("features is a list", info(features=[]), "features must be an object of objects"),
     Case("features is null", info(features=None), "features must be an object of objects"),
-    Case("features is empty", info(features={}), "must have a colour camera"),
+    Case("features is empty", info(features={}), "must have a color camera"),
     Case("a feature is a text", info(features={"action": "float32"}), "each with dtype and shape"),
     Case("a feature without dtype", feature("action", dtype=...), "each with dtype and shape"),
     Case("dtype is a number", feature("action", dtype=32), "each with dtype and shape"),

@@ -17,8 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "hub"))
 from hub_fixtures import client, client_process, hub, hub_server
 from hub_state import Hub
 
-from lerobot_topreward.data.dataset import frame_table, open_source
-from lerobot_topreward.data.fingerprints import dataset_fingerprint
+from lerobot_topreward.data.dataset import open_source
 from lerobot_topreward.publish.card import CardFacts
 from lerobot_topreward.records import FrameRewards
 from lerobot_topreward.storage.columns import write_columns
@@ -111,7 +110,7 @@ def source(record_dataset: Callable[..., Path]) -> Path:
 @pytest.fixture(scope="module")
 def labelled(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     opened = open_source(repo_id=None, root=source, revision=None)
-    frames = frame_table(opened)
+    frames = opened.frames
     nats = -np.arange(len(frames.index), dtype=np.float32)
     rewards = FrameRewards(
         index=frames.index,
@@ -125,7 +124,7 @@ def labelled(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         scored=np.ones(len(nats), dtype=bool),
     )
     output = tmp_path_factory.mktemp("attacked") / "labelled"
-    fingerprint = dataset_fingerprint(opened, frames)
+    fingerprint = opened.fingerprints.dataset
     scoring = ScoreKey(
         vlm="v",
         vlm_revision="r",

@@ -11,8 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-from lerobot_topreward.data.dataset import frame_table, open_source
-from lerobot_topreward.data.fingerprints import dataset_fingerprint
+from lerobot_topreward.data.dataset import open_source
 from lerobot_topreward.records import FrameRewards
 from lerobot_topreward.storage.columns import write_columns
 from lerobot_topreward.storage.reader import LabelledDataset, open_labelled
@@ -45,7 +44,7 @@ def write_labels(
 ) -> Path:
     """Label a dataset with log-probabilities that soon rise from -5 to an end of their own."""
     source = open_source(repo_id=None, root=root, revision=None)
-    table = frame_table(source)
+    table = source.frames
     log_prob = np.zeros(len(table.index))
     for episode, end in enumerate(ends):
         rows = table.rows(episode)
@@ -73,7 +72,7 @@ def write_labels(
         "scale": "log-prob",
         "horizon_frames": 10,
     }
-    fingerprint = dataset_fingerprint(source, table)
+    fingerprint = source.fingerprints.dataset
     write_columns(root, rewards, output, fingerprint=fingerprint, provenance=provenance)
     return output
 
@@ -99,7 +98,7 @@ def decisions(path: Path, dataset: Path, said: Any, **changes: Any) -> Path:
     content = {
         "format": 1,
         "dataset": "local/cups",
-        "fingerprint": labelled(dataset).fingerprint,
+        "fingerprint": labelled(dataset).source.fingerprints.dataset,
         "decisions": said,
     }
     path.write_text(json.dumps({**content, **changes}))

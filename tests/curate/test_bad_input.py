@@ -23,7 +23,7 @@ Run = Callable[..., str]
 @pytest.mark.parametrize(
     ("said", "changes", "expected"),
     [
-        ({"9": "drop"}, {}, "speaks of episode 9; the dataset has 0..4"),
+        ({"9": "drop"}, {}, "names episode 9; the dataset has 0..4"),
         ({"0": "maybe"}, {}, "episode 0 must be keep or drop; got 'maybe'"),
         ({"0": None}, {}, "episode 0 must be keep or drop; got None"),
         ({"first": "drop"}, {}, "an episode must be a number; got 'first'"),

@@ -12,8 +12,7 @@ from cups import GOOD, contents, frame, labelled, write_labels
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 import lerobot_topreward.curate.write
-from lerobot_topreward.data.dataset import frame_table, open_source
-from lerobot_topreward.data.fingerprints import dataset_fingerprint
+from lerobot_topreward.data.dataset import open_source
 from lerobot_topreward.storage.sidecar import SIDECAR_NAME, read_sidecar
 from lerobot_topreward.train.config import WeightingConfig
 from lerobot_topreward.train.labels import read_labels
@@ -52,11 +51,10 @@ def test_the_new_dataset_is_one_for_lerobot_and_for_training(
     assert list(made.meta.episodes["success"]) == [True, True, True]
 
     source = open_source(repo_id=None, root=output, revision=None)
-    table = frame_table(source)
-    fingerprint = dataset_fingerprint(source, table)
-    assert len(read_sidecar(output / SIDECAR_NAME, fingerprint=fingerprint).index) == 72
+    fingerprint = source.fingerprints.dataset
+    assert len(read_sidecar(output / SIDECAR_NAME, fingerprint=fingerprint)[0].index) == 72
     config = WeightingConfig()
-    weighed = read_labels(source, table, episodes=None, config=config)
+    weighed = read_labels(source, episodes=None, config=config)
     assert weighed.labelled.all()
     scores = {one.segment.episode_index: one for one in labelled(dataset).scores}
     for new, one in enumerate(labelled(output).scores):
@@ -66,7 +64,7 @@ def test_the_new_dataset_is_one_for_lerobot_and_for_training(
     record = json.loads((output / "curation.json").read_text())
     assert record["kept"] == {"0": 0, "3": 1, "4": 2}
     assert set(record["dropped"]) == {"1", "2"}
-    assert record["source"]["fingerprint"] == labelled(dataset).fingerprint
+    assert record["source"]["fingerprint"] == labelled(dataset).source.fingerprints.dataset
     assert record["fingerprint"] == fingerprint
     assert record["rules"]["limits"] == {"min_final_progress": 0.8}
 
@@ -113,7 +111,7 @@ def test_what_was_curated_stays_as_it_is_under_the_same_rules(
     assert "already curated by these rules" in said
     run("--root", tmp_path / "once", *rules, "--output", tmp_path / "twice")
     once, twice = labelled(tmp_path / "once"), labelled(tmp_path / "twice")
-    assert once.fingerprint == twice.fingerprint
+    assert once.source.fingerprints == twice.source.fingerprints
     assert len(twice.provenance["curated"]) == 2
     # Other rules are judged anew, by what is left.
     assert "already" not in run("--root", tmp_path / "once", "--keep-top", "0.6")
@@ -171,5 +169,5 @@ def test_labels_that_lie_beside_the_dataset(
     run("--root", recorded, "--labels", tmp_path / "labels", "--output", tmp_path / "good")
     made = labelled(tmp_path / "good")
     assert not [name for name in made.source.meta.features if name.startswith("topreward")]
-    weighed = read_labels(made.source, made.frames, episodes=None, config=WeightingConfig())
+    weighed = read_labels(made.source, episodes=None, config=WeightingConfig())
     assert weighed.labelled.all()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.judging.rules import PERSON, RulesConfig, broken_rules, judge, robust_z
+from lerobot_topreward.judging.rules import MANUAL, RulesConfig, find_drops, judge, robust_z
 from lerobot_topreward.records import EpisodeMetrics
 
 GOOD = EpisodeMetrics(
@@ -69,7 +69,7 @@ def test_every_broken_rule_is_named():
     both, one = judge(metrics, rules)
     assert both.reasons == ("final progress 0.10 < 0.80", "regress 0.90 > 0.50")
     assert one.reasons == ("regress 0.60 > 0.50",)
-    assert {name: list(found) for name, found in broken_rules(metrics, rules).items()} == {
+    assert {name: list(found) for name, found in find_drops(metrics, rules).items()} == {
         "min_final_progress": [0],
         "max_regress": [0, 1],
     }
@@ -84,7 +84,7 @@ def test_a_person_beats_every_rule():
     verdicts = judge(metrics, RulesConfig(), decisions={0: True, 1: False})
     assert [verdict.reasons for verdict in verdicts] == [
         (),
-        (PERSON,),
+        (MANUAL,),
         ("final progress 0.20 < 0.80",),
     ]
 

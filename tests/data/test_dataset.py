@@ -11,15 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from lerobot_topreward.data.dataset import (
-    FrameTable,
     Source,
-    fetch_all_videos,
     fetch_videos,
-    frame_table,
     open_source,
     segments,
-    task_runs,
 )
+from lerobot_topreward.data.frames import FrameTable, find_runs
 from lerobot_topreward.errors import EpisodeError, UserError
 from lerobot_topreward.records import Segment
 
@@ -65,7 +62,7 @@ def test_local_folder_is_opened(recorded):
     assert source.meta.total_episodes == 3
     assert (source.root, source.repo_id, source.revision) == (recorded, "local/dataset", None)
     fetch_videos(source, FRONT, [0])
-    fetch_all_videos(source)  # nothing to fetch, and no network to do it with
+    fetch_videos(source)  # nothing to fetch, and no network to do it with
 
 
 def test_only_a_snapshot_of_that_name_is_the_hubs(recorded, tmp_path):
@@ -138,7 +135,7 @@ def test_damaged_metadata(dataset):
 
 
 def test_frames_are_read_in_order(recorded):
-    table = frame_table(opened(recorded))
+    table = opened(recorded).frames
     assert table.index.tolist() == list(range(18))
     assert table.episode_index.tolist() == [0] * 6 + [1] * 4 + [2] * 8
     assert table.frame_index.tolist() == [*range(6), *range(4), *range(8)]
@@ -150,10 +147,10 @@ def test_frames_are_read_in_order(recorded):
 def test_frames_are_incomplete(dataset):
     edit_info(dataset, total_frames=19)
     with pytest.raises(UserError, match=r"must hold the 19 frames .* it holds 18"):
-        frame_table(opened(dataset))
+        _ = opened(dataset).frames
     shutil.rmtree(dataset / "data")
     with pytest.raises(UserError, match=r"is incomplete: .*file-000\.parquet is missing"):
-        frame_table(opened(dataset))
+        _ = opened(dataset).frames
 
 
 @pytest.mark.parametrize(
@@ -167,19 +164,19 @@ def test_frames_are_incomplete(dataset):
 def test_frames_are_out_of_order(dataset, column, values):
     edit_data(dataset, column, values)
     with pytest.raises(UserError, match="must number its frames"):
-        frame_table(opened(dataset))
+        _ = opened(dataset).frames
 
 
 def test_damaged_data(dataset):
     (path,) = dataset.glob("data/*/*.parquet")
     path.write_bytes(b"PAR1 nonsense")
     with pytest.raises(UserError, match=r"file-000.parquet cannot be read"):
-        frame_table(opened(dataset))
+        _ = opened(dataset).frames
 
 
 def test_a_segment_per_run_of_a_task(recorded):
     source = opened(recorded)
-    assert segments(source, frame_table(source), [0, 1], instruction=None) == {
+    assert segments(source, [0, 1], instruction=None) == {
         0: [Segment(0, 0, 6, "pick up the cube")],
         1: [Segment(1, 0, 2, "open the drawer"), Segment(1, 2, 2, "close the drawer")],
     }
@@ -187,41 +184,41 @@ def test_a_segment_per_run_of_a_task(recorded):
 
 def test_an_instruction_replaces_all_tasks(recorded):
     source = opened(recorded)
-    found = segments(source, frame_table(source), [1], instruction="tidy up")
+    found = segments(source, [1], instruction="tidy up")
     assert found == {1: [Segment(1, 0, 4, "tidy up")]}
     with pytest.raises(UserError, match=r"--instruction .* blank"):
-        segments(source, frame_table(source), [1], instruction=" ")
+        segments(source, [1], instruction=" ")
 
 
 def test_an_episode_without_a_task(dataset):
     tasks = pd.read_parquet(dataset / "meta/tasks.parquet")
     tasks.rename(index={"close the drawer": " "}).to_parquet(dataset / "meta/tasks.parquet")
     source = opened(dataset)
-    table = frame_table(source)
     with pytest.raises(UserError, match=r"none for episode 1\. .* --instruction TEXT"):
-        segments(source, table, [0, 1, 2], instruction=None)
-    assert list(segments(source, table, [0, 2], instruction=None)) == [0, 2]
+        segments(source, [0, 1, 2], instruction=None)
+    assert list(segments(source, [0, 2], instruction=None)) == [0, 2]
     edit_data(dataset, "task_index", [7] * 18)
     with pytest.raises(UserError, match="none for episode 0, 1, 2"):
-        segments(source, frame_table(source), [0, 1, 2], instruction=None)
+        segments(opened(dataset), [0, 1, 2], instruction=None)
 
 
 def test_an_episode_without_frames_fails_alone(recorded):
     source = opened(recorded)
-    whole = frame_table(source)
+    whole = source.frames
     keep = whole.episode_index != 1
-    table = FrameTable(*(getattr(whole, name)[keep] for name in FrameTable.__slots__))
-    found = segments(source, table, [0, 1], instruction=None)
+    left = FrameTable(*(getattr(whole, name)[keep] for name in FrameTable.__slots__))
+    vars(source)["frames"] = left
+    found = segments(source, [0, 1], instruction=None)
     assert isinstance(found[1], EpisodeError)
     assert str(found[1]) == "it has no frames"
     assert found[0] == [Segment(0, 0, 6, "pick up the cube")]
 
 
-def test_task_runs():
-    assert task_runs(np.array([], np.int64)) == []
-    assert task_runs(np.array([0])) == [(0, 1, 0)]
-    assert task_runs(np.array([-1, -1])) == [(0, 2, -1)]
-    assert task_runs(np.array([3, 3, 0, 3])) == [(0, 2, 3), (2, 1, 0), (3, 1, 3)]
+def test_find_runs():
+    assert find_runs(np.array([], np.int64)) == []
+    assert find_runs(np.array([0])) == [(0, 1, 0)]
+    assert find_runs(np.array([-1, -1])) == [(0, 2, -1)]
+    assert find_runs(np.array([3, 3, 0, 3])) == [(0, 2, 3), (2, 1, 0), (3, 1, 3)]
 
 
 @pytest.mark.slow
@@ -234,10 +231,10 @@ def test_offline_runs_use_what_was_recorded_or_cached(recorded, tmp_path):
     (cached / "refs/v3.0").write_text(commit)
     shutil.copytree(recorded, tmp_path / "me/recorded")
     program = """if True:
-        from lerobot_topreward.data.dataset import frame_table, open_source
+        from lerobot_topreward.data.dataset import open_source
         for name in ("cached", "recorded"):
             source = open_source(repo_id=f"me/{name}", root=None, revision=None)
-            print(source.root, source.revision, len(frame_table(source).index))
+            print(source.root, source.revision, len(source.frames.index))
     """
     result = subprocess.run(
         [sys.executable, "-c", program],

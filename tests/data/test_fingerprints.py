@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lerobot_topreward.data.dataset import frame_table, open_source
-from lerobot_topreward.data.fingerprints import dataset_fingerprint, read_fingerprints, video_prints
+from lerobot_topreward.data.dataset import open_source
+from lerobot_topreward.data.video_prints import video_prints
 
 FRONT, WRIST = "observation.images.front", "observation.images.wrist"
 
@@ -29,19 +29,18 @@ def dataset(recorded, tmp_path) -> Path:
 
 def episodes_of(root: Path) -> list[str]:
     source = open_source(repo_id=None, root=root, revision=None)
-    return list(read_fingerprints(source, frame_table(source)).episodes)
+    return list(source.fingerprints.episodes)
 
 
 def videos_of(root: Path, camera: str = FRONT) -> dict[int, str]:
     source = open_source(repo_id=None, root=root, revision=None)
-    table = frame_table(source)
     everyone = range(source.meta.total_episodes)
-    return video_prints(source, table, camera=camera, episodes=everyone)
+    return video_prints(source, camera=camera, episodes=everyone)
 
 
 def whole(root: Path) -> str:
     source = open_source(repo_id=None, root=root, revision=None)
-    return dataset_fingerprint(source, frame_table(source))
+    return source.fingerprints.dataset
 
 
 def edit(root: Path, files: str, change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
@@ -118,7 +117,7 @@ def test_the_clock_is_hashed(recorded, dataset):
 def test_only_a_corrected_task_leaves_the_recording_what_it_was(recorded, dataset):
     edit(dataset, "meta/tasks.parquet", lambda t: t.rename(index={"close it": "shut it"}))
     before, after = (
-        read_fingerprints(source, frame_table(source)).recordings
+        source.fingerprints.recordings
         for source in (
             open_source(repo_id=None, root=root, revision=None) for root in (recorded, dataset)
         )

@@ -151,7 +151,7 @@ def test_images_in_data_are_exact(images):
 
 @pytest.mark.parametrize(
     ("mode", "message"),
-    [("I;16", "must hold 8-bit colour images; got mode I;16"), ("L", None), ("RGBA", None)],
+    [("I;16", "must hold 8-bit color images; got mode I;16"), ("L", None), ("RGBA", None)],
 )
 def test_images_of_other_modes(images, tmp_path, mode, message):
     root = shutil.copytree(images, tmp_path / "dataset")

@@ -20,7 +20,7 @@ from lerobot_topreward.evaluate.summary import (
 )
 from lerobot_topreward.judging.episode_metrics import episode_metrics
 from lerobot_topreward.judging.intervals import auc_estimate, mean_estimate
-from lerobot_topreward.records import EpisodeReward, PrefixScores, Segment
+from lerobot_topreward.records import FrameRewards, PrefixScores, Segment
 from lerobot_topreward.simulation.truth import read_truth
 from lerobot_topreward.storage.reader import open_labelled
 
@@ -39,22 +39,26 @@ def _scores(log_prob: list[float], *, episode: int = 0, start: int = 0) -> Prefi
     )
 
 
-def _reward(progress: list[float], advantage: list[float], *, episode: int = 0) -> EpisodeReward:
-    zeros = np.zeros(len(progress), dtype=np.float32)
-    return EpisodeReward(
-        episode_index=episode,
-        log_prob_true=zeros,
-        log_prob_false=zeros,
-        progress=np.array(progress, dtype=np.float32),
-        advantage=np.array(advantage, dtype=np.float32),
-        scored=np.ones(len(progress), dtype=bool),
+def _rewards(progress: list[float], advantage: list[float], *, episodes: int = 1) -> FrameRewards:
+    """The same rewards for each of some episodes."""
+    frames = len(progress) * episodes
+    return FrameRewards(
+        index=np.arange(frames),
+        episode_index=np.repeat(np.arange(episodes), len(progress)),
+        frame_index=np.tile(np.arange(len(progress)), episodes),
+        labelled=np.ones(frames, dtype=bool),
+        log_prob_true=np.zeros(frames, dtype=np.float32),
+        log_prob_false=np.zeros(frames, dtype=np.float32),
+        progress=np.tile(np.array(progress, dtype=np.float32), episodes),
+        advantage=np.tile(np.array(advantage, dtype=np.float32), episodes),
+        scored=np.ones(frames, dtype=bool),
     )
 
 
 def test_metrics_of_an_episode() -> None:
     progress = [0, 0.2, 0.4, 0.4, 0.4, 0.95, 0.9, 0.8]
-    reward = _reward(progress, [0.1, 0.1, 0, 0, 0.2, -0.1, -0.1, 0])
-    [found] = episode_metrics([_scores([-4, -3, -2.5, -0.5])], [reward], fps=2)
+    reward = _rewards(progress, [0.1, 0.1, 0, 0, 0.2, -0.1, -0.1, 0])
+    [found] = episode_metrics([_scores([-4, -3, -2.5, -0.5])], reward, fps=2)
     assert (found.task, found.frames, found.seconds) == ("stack", 8, 4.0)
     assert found.voc == 1
     assert found.success_score == -2
@@ -69,8 +73,8 @@ def test_metrics_of_an_episode() -> None:
 
 def test_segments_of_an_episode_are_described_together() -> None:
     scores = [_scores([-3, -2]), _scores([-2, -3, -4], start=4)]
-    reward = _reward([0.5] * 10, [0.0] * 10)
-    [found] = episode_metrics(scores, [reward], fps=10)
+    reward = _rewards([0.5] * 10, [0.0] * 10)
+    [found] = episode_metrics(scores, reward, fps=10)
     assert found.voc == pytest.approx(0)  # the mean of 1 and -1
     assert found.success_score == -3
     assert found.frames == 10
@@ -85,7 +89,7 @@ def test_an_episode_of_one_frame_has_no_voc() -> None:
         log_prob_true=np.array([-1], dtype=np.float32),
         log_prob_false=np.array([-2], dtype=np.float32),
     )
-    [found] = episode_metrics([scores], [_reward([1.0], [0.0])], fps=10)
+    [found] = episode_metrics([scores], _rewards([1.0], [0.0]), fps=10)
     assert math.isnan(found.voc)
     assert (found.longest_stall, found.regress, found.seconds_to_90) == (0, 0, 0)
 
@@ -119,7 +123,7 @@ def test_auc_and_its_interval() -> None:
 
 def test_summary_by_task_and_against_success() -> None:
     scores = [_scores([-3, -2, -1], episode=0), _scores([-3, -3, -3], episode=1)]
-    rewards = [_reward([0.1] * 6, [0.0] * 6, episode=e) for e in (0, 1)]
+    rewards = _rewards([0.1] * 6, [0.0] * 6, episodes=2)
     metrics = episode_metrics(scores, rewards, fps=10)
     *tasks, everything = summarize(metrics)
     assert [group.name for group in tasks] == ["stack"]
@@ -178,7 +182,7 @@ def test_scores_of_the_sidecar_are_those_of_the_store(demo_dataset: Path) -> Non
         stored = dataset.store.read(
             [one.segment],
             "none",
-            fingerprint=dataset.fingerprints.episodes[one.segment.episode_index],
+            fingerprint=dataset.source.fingerprints.episodes[one.segment.episode_index],
             video=None,
         )
         assert stored is not None
@@ -251,7 +255,7 @@ def test_gvl_whose_answers_cannot_be_used_is_counted(
     )  # the demo's VLM cannot
 
 
-def test_gvl_beside_the_reward() -> None:
+def test_gvl_beside_the_rewards() -> None:
     real = [_scores([-4, -3, -2], episode=e) for e in range(3)]
 
     def answer(episode: int, percentages: list[float] | None) -> GvlAnswer:

@@ -53,14 +53,13 @@ def run_labels(*, repo_id: str, revision: str | None = None, source: str = "auto
     """Read the labels that a training run on this dataset would be weighted by."""
     from lerobot.configs.default import DatasetConfig
 
-    from lerobot_topreward.data.dataset import frame_table
     from lerobot_topreward.train.config import from_params
     from lerobot_topreward.train.labels import read_labels
     from lerobot_topreward.train.trainer_config import open_dataset
 
     opened = open_dataset(DatasetConfig(repo_id=repo_id, revision=revision))
     config = from_params({"source": source})
-    labels = read_labels(opened, frame_table(opened), episodes=None, config=config)
+    labels = read_labels(opened, episodes=None, config=config)
     return {
         "progress": labels.progress.tolist(),
         "labelled": int(labels.labelled.sum()),

@@ -65,7 +65,7 @@ def test_other_formats_are_named(hub: Hub, client: Client, tag: str, said: str):
 
 def test_refused_token_is_named(hub: Hub, client: Client):
     hub.add("alice/cubes")
-    assert "mend HF_TOKEN" in client("refs", repo_id="alice/cubes", token="hf_gone")
+    assert "fix HF_TOKEN" in client("refs", repo_id="alice/cubes", token="hf_gone")
 
 
 @pytest.mark.parametrize(

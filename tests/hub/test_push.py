@@ -11,8 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from hub_state import Blob, Hub, Repo
 
-from lerobot_topreward.data.dataset import FrameTable, Source, frame_table, open_source
-from lerobot_topreward.data.fingerprints import dataset_fingerprint
+from lerobot_topreward.data.dataset import Source, open_source
 from lerobot_topreward.publish.card import START, CardFacts
 from lerobot_topreward.records import FrameRewards
 from lerobot_topreward.storage.columns import write_columns
@@ -47,9 +46,8 @@ FACTS = CardFacts(
 )
 
 
-def opened(root: Path) -> tuple[Source, FrameTable]:
-    source = open_source(repo_id=None, root=root, revision=None)
-    return source, frame_table(source)
+def opened(root: Path) -> Source:
+    return open_source(repo_id=None, root=root, revision=None)
 
 
 def write_labels(
@@ -114,7 +112,7 @@ def labelled_by_us(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
         "scale": "log-prob",
         "horizon_frames": 10,
     }
-    fingerprint = dataset_fingerprint(*opened(source))
+    fingerprint = opened(source).fingerprints.dataset
     folder = tmp_path_factory.mktemp("by-us") / "dataset"
     return write_labels(source, folder, fingerprint=fingerprint, provenance=provenance)
 
@@ -478,7 +476,7 @@ def test_later_state_replaces_an_earlier_push(
 def test_data_are_not_fetched_where_the_sidecar_says_enough(
     hub: Hub, push: Client, source: Path, tmp_path: Path
 ):
-    fingerprint = dataset_fingerprint(*opened(source))
+    fingerprint = opened(source).fingerprints.dataset
     folder = write_labels(source, tmp_path / "first", fingerprint=fingerprint)
     push(repo_id="alice/labels", folder=folder)
     hub.requests.clear()

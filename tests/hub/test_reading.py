@@ -13,7 +13,7 @@ from hub_state import Hub
 PROGRAM = """if True:
     import json
     from lerobot_topreward.errors import UserError
-    from lerobot_topreward.data.dataset import fetch_all_videos, fetch_videos, frame_table, open_source
+    from lerobot_topreward.data.dataset import fetch_videos, open_source
 
     def here():
         files = [path for path in source.root.rglob("*") if path.is_file()]
@@ -27,10 +27,10 @@ PROGRAM = """if True:
 
     source = open_source(repo_id="alice/cubes", root=None, revision=None)
     found = {"revision": source.revision, "root": str(source.root), "opened": here()}
-    found["frames"] = len(frame_table(source).index)
+    found["frames"] = len(source.frames.index)
     fetch_videos(source, "observation.images.front", [1])
     found["front"] = here()
-    fetch_all_videos(source)
+    fetch_videos(source)
     found["all"] = here()
     found["main"] = refusal(repo_id="alice/cubes", revision="main")
     found["nope"] = refusal(repo_id="alice/cubes", revision="nope")

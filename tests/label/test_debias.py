@@ -65,21 +65,25 @@ def test_every_segment_needs_its_own_static_curve() -> None:
 
 
 def test_progress_is_debiased_and_log_probs_stay_raw() -> None:
-    first, second = label_rewards(REAL, horizon=1, static=STATIC)
+    frames = np.repeat([0, 1], 4)
+    rewards = label_rewards(REAL, frames, horizon=1, static=STATIC)
+    first, second = rewards.episode(0), rewards.episode(1)
     assert first.progress.tolist() == pytest.approx([0, 1 / 6, 3 / 6, 1])
     assert first.advantage.tolist() == pytest.approx([1 / 6, 2 / 6, 3 / 6, 3 / 6])
     assert first.log_prob_true.tolist() == [-9, -7, -5, -2]
     assert second.log_prob_true.tolist() == [-8, -6, -5, -5]
     assert second.progress.tolist() == [1, 1, 1, 1]  # a constant, as everywhere
-    each = label_rewards(REAL, horizon=1, static=STATIC, normalize="task", quantiles=(0.0, 1.0))
+    each = label_rewards(
+        REAL, frames, horizon=1, static=STATIC, normalize="task", quantiles=(0.0, 1.0)
+    )
     # Time alone made all of the second curve, and its task says so.
-    assert each[1].progress.tolist() == [0, 0, 0, 0]
-    assert each[0].progress.tolist() == pytest.approx([0, 1 / 6, 3 / 6, 1])
+    assert each.episode(1).progress.tolist() == [0, 0, 0, 0]
+    assert each.episode(0).progress.tolist() == pytest.approx([0, 1 / 6, 3 / 6, 1])
 
 
 def test_probabilities_are_not_debiased(capfd: pytest.CaptureFixture) -> None:
     with pytest.raises(ValueError, match="log-probabilities are debiased"):
-        label_rewards(REAL, horizon=1, static=STATIC, scale="prob")
+        label_rewards(REAL, np.repeat([0, 1], 4), horizon=1, static=STATIC, scale="prob")
     assert run("--root", DATASET, "--debias", "static", "--scale", "prob") == 2
     assert "--debias static subtracts log-probs, which --scale prob" in capfd.readouterr().err
 
@@ -99,12 +103,12 @@ def test_labels_are_debiased_and_made_again_without_the_vlm(
     output = tmp_path / "labelled"
     options = ("--root", recorded, "--vlm", tiny_vlm, "--output", output)
     assert run(*options) == 0
-    raw = read_sidecar(output / SIDECAR_NAME, fingerprint=None)
+    raw, _ = read_sidecar(output / SIDECAR_NAME, fingerprint=None)
     assert run(*options, "--debias", "static") == 0  # scores the static control alone
     assert "debiased             VOC " in capfd.readouterr().out
     dataset = reopen(output)
     assert dataset.provenance["debias"] == dataset.debias == "static"
-    debiased = read_sidecar(output / SIDECAR_NAME, fingerprint=None)
+    debiased, _ = read_sidecar(output / SIDECAR_NAME, fingerprint=None)
     assert debiased.log_prob_true.tolist() == raw.log_prob_true.tolist()
     assert np.abs(debiased.progress - raw.progress).max() > 0.05
     assert dataset.static
@@ -122,7 +126,7 @@ def test_labels_are_debiased_and_made_again_without_the_vlm(
     monkeypatch.setattr(lerobot_topreward.label.command, "load_scorer", refuse)
     assert run(*options, "--debias", "static") == 0
     assert run(*options) == 0
-    again = read_sidecar(output / SIDECAR_NAME, fingerprint=None)
+    again, _ = read_sidecar(output / SIDECAR_NAME, fingerprint=None)
     assert again.progress.tolist() == raw.progress.tolist()
     assert reopen(output).static == ()
 
@@ -147,22 +151,21 @@ def test_a_labelled_dataset_stays_debiased(recorded: Path, tiny_vlm: Path, tmp_p
     output = tmp_path / "labelled"
     options = ("--root", recorded, "--vlm", tiny_vlm, "--output", output, "--debias", "static")
     assert run(*options, "--normalize", "task") == 0
-    written = read_sidecar(output / SIDECAR_NAME, fingerprint=None).progress
+    written = read_sidecar(output / SIDECAR_NAME, fingerprint=None)[0].progress
     dataset = reopen(output)
-    progress = np.concatenate([one.progress for one in dataset.rewards()])
-    np.testing.assert_allclose(progress, written, atol=1e-6)
+    np.testing.assert_allclose(dataset.rewards().progress, written, atol=1e-6)
     # As on the Hub, where no store is: the sidecar says it all.
     shutil.rmtree(dataset.store.folder)
     alone = reopen(output)
     assert alone.static == ()
-    assert np.concatenate([one.progress for one in alone.rewards()]).tolist() == written.tolist()
+    assert alone.rewards().progress.tolist() == written.tolist()
     # Scaled within each episode it does not say how episodes compare: the raw scores do.
     assert run(*options) == 0
     shutil.rmtree(dataset.store.folder)
     alone = reopen(output)
-    raw = label_rewards(alone.scores, horizon=alone.horizon, normalize="task")
-    for one, other in zip(alone.rewards(), raw, strict=True):
-        assert one.progress.tolist() == other.progress.tolist()
+    episodes = alone.source.frames.episode_index
+    raw = label_rewards(alone.scores, episodes, horizon=alone.horizon, normalize="task")
+    assert alone.rewards().progress.tolist() == raw.progress.tolist()
 
 
 def test_the_card_says_so() -> None:

@@ -20,11 +20,11 @@ from PIL import Image
 
 import lerobot_topreward.report.recording
 from lerobot_topreward.cli import main
-from lerobot_topreward.data.dataset import frame_table, open_source, segments
-from lerobot_topreward.data.fingerprints import dataset_fingerprint, video_prints
+from lerobot_topreward.data.dataset import open_source, segments
 from lerobot_topreward.data.schedule import sample_frames
+from lerobot_topreward.data.video_prints import video_prints
 from lerobot_topreward.judging.episode_metrics import episode_metrics
-from lerobot_topreward.records import EpisodeReward, FrameRewards, PrefixScores, Segment, Verdict
+from lerobot_topreward.records import FrameRewards, PrefixScores, Segment, Verdict
 from lerobot_topreward.report.content import (
     Findings,
     controls,
@@ -84,7 +84,9 @@ def scores(
 def findings(
     parts: Sequence[PrefixScores], *, horizon: int = 4, static: Sequence[PrefixScores] = ()
 ) -> Findings:
-    rewards = label_rewards(parts, horizon=horizon, normalize="task")
+    length = {(p.segment.episode_index): p.segment.start + p.segment.length for p in parts}
+    episodes = np.repeat(sorted(length), [n for _, n in sorted(length.items())])
+    rewards = label_rewards(parts, episodes, horizon=horizon, normalize="task")
     metrics = episode_metrics(parts, rewards, fps=10)
     verdicts = [Verdict(one.episode_index, ()) for one in metrics]
     return Findings(
@@ -105,7 +107,7 @@ def findings(
 @pytest.mark.parametrize("horizon", [1, 4, 100])
 def test_the_curve_of_a_page_has_every_bend_of_the_rewards(horizon: int) -> None:
     parts = [scores([-9, -3, -4, -1]), scores([-2, -8, -1, -1, -3], start=13)]
-    [reward] = label_rewards(parts, horizon=horizon, normalize="task")
+    reward = label_rewards(parts, np.zeros(29, int), horizon=horizon, normalize="task")
     found = curve(parts, reward, horizon=horizon)
     assert found.frame[0] == 0
     assert found.frame[-1] == 28
@@ -328,11 +330,11 @@ def test_a_damaged_video_costs_its_own_episode_only(recorded: Path, tmp_path: Pa
 def label(root: Path, output: Path, *, unlabelled: Sequence[int] = ()) -> Path:
     """Label with log-probabilities that rise, but for the last episode's."""
     source = open_source(repo_id=None, root=root, revision=None)
-    table = frame_table(source)
+    table = source.frames
     rises = np.where(table.episode_index == 3, -4, -8 + 0.2 * table.frame_index)
     labelled = ~np.isin(table.episode_index, unlabelled)
     scored = np.zeros(len(table.index), dtype=bool)
-    for parts in segments(source, table, range(4), instruction=None).values():
+    for parts in segments(source, range(4), instruction=None).values():
         assert isinstance(parts, list)
         for part in parts:
             first = table.rows(part.episode_index).start + part.start
@@ -351,7 +353,7 @@ def label(root: Path, output: Path, *, unlabelled: Sequence[int] = ()) -> Path:
     )
     provenance = {"dataset": "local/cups", "scoring": asdict(KEY), "normalize": "episode"}
     provenance |= {"scale": "log-prob", "horizon_frames": 10}
-    fingerprint = dataset_fingerprint(source, table)
+    fingerprint = source.fingerprints.dataset
     write_columns(root, rewards, output, fingerprint=fingerprint, provenance=provenance)
     return output
 
@@ -399,12 +401,12 @@ def test_the_command_makes_a_page_of_a_labelled_dataset(
 
 def test_static_scores_of_the_store_are_drawn(report: Report, labelled: Path) -> None:
     dataset = open_labelled(repo_id=None, root=labelled, revision=None)
-    fingerprints = dataset.fingerprints.episodes
+    fingerprints = dataset.source.fingerprints.episodes
     still = [one for one in dataset.scores if one.segment.episode_index == 1]
     still = [
         replace(one, control="static", log_prob_true=one.log_prob_true * 0 - 8) for one in still
     ]
-    video = video_prints(dataset.source, dataset.frames, camera=CAMERA, episodes=[1])[1]
+    video = video_prints(dataset.source, camera=CAMERA, episodes=[1])[1]
     dataset.store.write(still, fingerprint=fingerprints[1], video=video)
     try:
         found = embedded(report("--videos", "none")[2])
@@ -420,6 +422,7 @@ def test_rules_and_a_persons_word_are_kept_apart(report: Report, tmp_path: Path)
     _, _, text = report("--videos", "none", "--min-voc", "0.9", "--max-stall", "0.1")
     found = embedded(text)
     assert found["rules"] == {"min_voc": 0.9, "max_stall": 0.1}
+    assert found["rule_texts"] == ["VOC at least 0.9", "no stall longer than 0.1 s"]
     word = {"format": 1, "dataset": "x", "fingerprint": found["fingerprint"]}
     decided = tmp_path / "decisions.json"
     decided.write_text(json.dumps({**word, "decisions": {"2": "drop", "1": "keep"}}))
@@ -526,8 +529,9 @@ def test_a_recording_holds_every_frame_of_every_episode(
     root = record_dataset(lengths=(12, 9), cameras=("front",), video=video)
     source = open_source(repo_id=None, root=root, revision=None)
     parts = {episode: [Segment(episode, 0, n, "")] for episode, n in enumerate((12, 9))}
-    ramps = [np.linspace(0, 1, n, dtype=np.float32) for n in (12, 9)]
-    rewards = [EpisodeReward(i, ramp, ramp, ramp, ramp, ramp > 0) for i, ramp in enumerate(ramps)]
+    ramp = np.concatenate([np.linspace(0, 1, n, dtype=np.float32) for n in (12, 9)])
+    places = source.frames.index, source.frames.episode_index, source.frames.frame_index
+    rewards = FrameRewards(*places, ramp >= 0, ramp, ramp, ramp, ramp, ramp > 0)
     path = tmp_path / "all.rrd"
     lerobot_topreward.report.recording.write_recording(
         path, Footage(source, CAMERA, parts), rewards, name="cups", sample_fps=2

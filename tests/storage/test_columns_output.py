@@ -153,7 +153,7 @@ def test_rewards_of_other_frames_are_refused(
     small: Path, tmp_path: Path, rewards_for: RewardsFor
 ) -> None:
     rewards = rewards_for(small)
-    short = FrameRewards(*(getattr(rewards, name)[:-1] for name in FrameRewards.__slots__))
+    short = rewards.take(slice(-1))
     moved = replace(rewards, episode_index=rewards.episode_index + 1)
     spoiled = replace(rewards, progress=np.full_like(rewards.progress, np.nan))
     for wrong, message in (

@@ -19,7 +19,7 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.rewards.sarm.rabc import RABCWeights
 
 from lerobot_topreward.cli import main
-from lerobot_topreward.data.dataset import frame_table, open_source
+from lerobot_topreward.data.dataset import open_source
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.records import PrefixScores
 from lerobot_topreward.storage.columns import COLUMNS, FEATURES
@@ -158,7 +158,7 @@ def assert_scores_kept(root: Path, before: Path, *also: Path, tasks: bool = True
 
 def frame_episodes(root: Path) -> list[int]:
     source = open_source(repo_id=None, root=root, revision=None)
-    return np.unique(frame_table(source).episode_index).tolist()
+    return np.unique(source.frames.episode_index).tolist()
 
 
 def evaluated(run: Run, root: Path) -> list[tuple[float, float]]:
@@ -556,7 +556,7 @@ def test_recorded_into_the_labelled_copy(
     assert advice in err
     assert not copy.with_name("dataset_topreward_topreward").exists()
     found = open_source(repo_id=None, root=copy, revision=None)
-    weighed = read_labels(found, frame_table(found), episodes=None, config=WeightingConfig())
+    weighed = read_labels(found, episodes=None, config=WeightingConfig())
     assert weighed.labelled.tolist() == [True] * sum(LENGTHS) + [False] * 6
 
 
@@ -569,9 +569,7 @@ def test_training_reads_what_is_left(labelled: Path, tmp_path: Path) -> None:
     labels = {}
     for name, root in (("before", labelled), ("after", made.root)):
         source = open_source(repo_id=None, root=root, revision=None)
-        labels[name] = read_labels(
-            source, frame_table(source), episodes=None, config=WeightingConfig()
-        )
+        labels[name] = read_labels(source, episodes=None, config=WeightingConfig())
     kept = np.repeat([True, False, True, True, True], LENGTHS)
     assert labels["before"].prefix_end is not None
     for name in ("progress", "log_prob", "labelled", "prefix_end"):
@@ -635,7 +633,7 @@ def test_a_description_that_was_lost_is_said(copy: Path, run: Run) -> None:
     assert code == 2
     assert "info.json does not say how its scores were made" in err
     source = open_source(repo_id=None, root=copy, revision=None)
-    weighed = read_labels(source, frame_table(source), episodes=None, config=WeightingConfig())
+    weighed = read_labels(source, episodes=None, config=WeightingConfig())
     assert weighed.labelled.all()  # training needs no more than the columns
 
 

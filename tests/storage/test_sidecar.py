@@ -57,7 +57,7 @@ def test_the_file_is_what_is_promised(path: Path, rewards: FrameRewards) -> None
 
 
 def test_reading_gives_back_what_was_written(path: Path, rewards: FrameRewards) -> None:
-    sidecar = read_sidecar(path, fingerprint=FINGERPRINT)
+    sidecar, provenance = read_sidecar(path, fingerprint=FINGERPRINT)
     for name in ("index", "episode_index", "frame_index", "log_prob_true", "log_prob_false"):
         np.testing.assert_array_equal(
             getattr(sidecar, name), getattr(rewards, name)[rewards.labelled]
@@ -66,8 +66,9 @@ def test_reading_gives_back_what_was_written(path: Path, rewards: FrameRewards) 
     np.testing.assert_array_equal(sidecar.advantage, rewards.advantage[rewards.labelled])
     np.testing.assert_array_equal(sidecar.scored, rewards.scored[rewards.labelled])
     assert sidecar.progress.dtype == np.float32
-    assert sidecar.provenance == {"model": "tiny", "k": 15}
-    assert read_sidecar(path, fingerprint=None).fingerprint == FINGERPRINT
+    assert sidecar.labelled.all()
+    assert provenance == {"model": "tiny", "k": 15}
+    assert fingerprint_of(path) == FINGERPRINT
 
 
 def test_another_datasets_sidecar_is_refused(path: Path) -> None:

@@ -10,7 +10,7 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.rewards.sarm.rabc import RABCWeights
 
 from lerobot_topreward.cli import main
-from lerobot_topreward.data.dataset import FrameTable, Source, frame_table, open_source
+from lerobot_topreward.data.dataset import Source, open_source
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.storage.sidecar import SIDECAR_NAME
 from lerobot_topreward.train.config import WeightingConfig
@@ -31,14 +31,13 @@ def recorded(record_dataset: RecordDataset) -> Path:
     return record_dataset(lengths=LENGTHS, cameras=(), tasks=("pick", "place"))
 
 
-def opened(root: Path) -> tuple[Source, FrameTable]:
-    source = open_source(repo_id=None, root=root, revision=None)
-    return source, frame_table(source)
+def opened(root: Path) -> Source:
+    return open_source(repo_id=None, root=root, revision=None)
 
 
 def read(root: Path, *, episodes: list[int] | None = None, **options: object) -> FrameLabels:
     config = WeightingConfig(**options)  # pyright: ignore[reportArgumentType]
-    return read_labels(*opened(root), episodes=episodes, config=config)
+    return read_labels(opened(root), episodes=episodes, config=config)
 
 
 def replace_column(root: Path, name: str, values: np.ndarray) -> None:

@@ -1,0 +1,115 @@
+"""Every frame of a dataset: which episode, time and task it has."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Float64, Int64
+from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
+from lerobot.datasets.utils import DATA_DIR, INFO_PATH
+
+from lerobot_topreward.data.validate import first_line
+from lerobot_topreward.errors import UserError
+
+_SCHEMA = pa.schema(
+    [(name, pa.int64()) for name in ("index", "episode_index", "frame_index", "task_index")]
+    + [("timestamp", pa.float64())]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FrameTable:
+    """Every frame of a dataset, episode after episode; ``index`` counts them from 0."""
+
+    index: Int64[np.ndarray, " frames"]
+    episode_index: Int64[np.ndarray, " frames"]
+    frame_index: Int64[np.ndarray, " frames"]  # within the episode
+    timestamp: Float64[np.ndarray, " frames"]  # s since the episode began
+    task_index: Int64[np.ndarray, " frames"]
+
+    def rows(self, episode: int) -> slice:
+        """Locate the frames of an episode; an empty slice when it has none."""
+        first, last = np.searchsorted(self.episode_index, [episode, episode + 1])
+        return slice(int(first), int(last))
+
+
+def read_frames(
+    meta: LeRobotDatasetMetadata, episodes_of: Mapping[Path, Sequence[int]]
+) -> FrameTable:
+    """Read the index columns of all frames.
+
+    Args:
+        meta: the dataset's metadata.
+        episodes_of: every file of ``data/``, and the episodes that the metadata place in it.
+
+    Raises:
+        UserError: a file is unreadable, or the frames are not those that the metadata promise.
+    """
+    table = pa.concat_tables([_read_file(meta, *item) for item in episodes_of.items()])
+    columns = {name: table[name].to_numpy() for name in _SCHEMA.names}
+    folder = meta.root / DATA_DIR
+    if len(table) != meta.total_frames:
+        raise UserError(
+            f"{folder} must hold the {meta.total_frames} frames that {INFO_PATH} promises; it holds "
+            f"{len(table)}. Copy or download the dataset again"
+        )
+    order = np.argsort(columns["index"], kind="stable")
+    frames = FrameTable(**{name: values[order] for name, values in columns.items()})
+    position = np.arange(len(order))
+    first = np.searchsorted(frames.episode_index, frames.episode_index)
+    if (
+        np.any(frames.index != position)
+        or np.any(np.diff(frames.episode_index) < 0)
+        or np.any(frames.frame_index != position - first)
+    ):
+        raise UserError(
+            f"{folder} must number its frames 0, 1, 2, ... without a gap, both in index, episode "
+            "after episode, and in frame_index within each"
+        )
+    return frames
+
+
+def _read_file(meta: LeRobotDatasetMetadata, path: Path, episodes: Sequence[int]) -> pa.Table:
+    stored = {key for key, feature in meta.features.items() if feature["dtype"] != "video"}
+    try:
+        schema = pq.read_schema(path)
+        if described := (schema.metadata or {}).get(b"huggingface"):
+            dict(json.loads(described)["info"]["features"])  # LeRobot takes the types from it
+        if lacking := sorted({*stored, *_SCHEMA.names} - set(schema.names)):
+            raise ValueError(f"it lacks the columns {', '.join(lacking)}")
+        for field in _SCHEMA:
+            found = schema.field(field.name).type
+            is_kind = pa.types.is_integer if pa.types.is_int64(field.type) else pa.types.is_floating
+            if not is_kind(found):
+                raise ValueError(f"its column {field.name} must be {field.type}; it is {found}")
+        table = pq.read_table(path, columns=_SCHEMA.names).select(_SCHEMA.names).cast(_SCHEMA)
+    except (pa.ArrowException, OSError, ValueError, LookupError, TypeError) as error:
+        raise UserError(f"{path} cannot be read: {first_line(error)}") from error
+    for name in _SCHEMA.names:
+        if table[name].null_count:
+            raise UserError(f"{path}: column {name} must have a value in every row; some are null")
+    strays = np.setdiff1d(table["episode_index"].to_numpy(), episodes)
+    if len(strays):
+        raise UserError(
+            f"{path} holds frames of episode {strays[0]}, which the metadata do not place there; "
+            "copy or download the dataset again"
+        )
+    return table
+
+
+def task_names(meta: LeRobotDatasetMetadata) -> dict[int, str]:
+    """Map the dataset's ``task_index`` to its text."""
+    if meta.tasks is None:
+        return {}
+    return {int(i): text for text, i in meta.tasks["task_index"].items() if isinstance(text, str)}
+
+
+def find_runs(values: Int64[np.ndarray, " frames"]) -> list[tuple[int, int, int]]:
+    """Run-length encode: (first frame, frames, value) of each run of equal values."""
+    starts = np.flatnonzero(np.diff(values, prepend=values[:1] - 1))
+    lengths = np.diff(starts, append=len(values))
+    return list(zip(starts.tolist(), lengths.tolist(), values[starts].tolist(), strict=True))
