@@ -148,7 +148,7 @@ def _summary(curves: _Curves) -> CurveSummary:
 
 def _share(
     above: Float[np.ndarray, "*n"], below: Float[np.ndarray, "*n"], axis: int = -1
-) -> Float[np.ndarray, "*m"]:
+) -> Float[np.ndarray, "*m"] | np.float64:
     climbed = np.mean(below, axis=axis)
     climbed = np.where(climbed > 0, climbed, np.nan)  # of no rise there is no share
     return np.mean(above, axis=axis) / climbed

@@ -105,7 +105,7 @@ class _Sequence:
 class Outputs:
     """What a student makes of some clips, with gradients."""
 
-    log_probs: list[Float[Tensor, "prefixes 2"]]  # of each clip: log P(True), log P(False), nats
+    log_probs: list[Float[Tensor, "_ 2"]]  # of each clip: log P(True), log P(False), nats
     answer_states: Float[Tensor, "questions hidden"]  # where answers are predicted, clip by clip
     block_features: Float[Tensor, "blocks features"]  # of the vision tower, every distinct block
     blocks: list[tuple[int, int, int]]  # of every distinct block: the clip, its two decoded images
