@@ -158,6 +158,33 @@ def test_a_package_imports_only_what_stands_before_it() -> None:
     assert sorted(wrong) == []
 
 
+# Still to be shortened.
+LONG = {
+    "lerobot_topreward/files/transaction.py",
+    "lerobot_topreward/label/command.py",
+    "lerobot_topreward/storage/columns.py",
+    "lerobot_topreward/storage/store.py",
+    "tests/attack/test_datasets.py",
+    "tests/attack/test_hub.py",
+    "tests/hub/hub_server.py",
+    "tests/hub/test_push.py",
+    "tests/scoring/test_control_scores.py",
+    "tests/storage/test_round_trips.py",
+}
+
+
+def test_no_module_is_longer_than_350_lines() -> None:
+    folders = [*_source_folders().values(), REPOSITORY / "benchmarks"]
+    modules = [module for folder in folders for module in folder.glob("*.py")]
+    modules += (REPOSITORY / "tests").rglob("*.py")
+    long = {
+        str(module.relative_to(REPOSITORY))
+        for module in modules
+        if len(module.read_text(encoding="utf-8").splitlines()) > 350
+    }
+    assert sorted(long - LONG) == []
+
+
 @pytest.mark.slow
 def test_the_wheel_holds_every_source_and_data_file_and_nothing_else(tmp_path: Path) -> None:
     # By way of the sdist, as a release is built; the installed setuptools needs no network.
