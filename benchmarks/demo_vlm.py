@@ -112,8 +112,8 @@ def main() -> int:
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    real = [score_clip(clip, scorer, "none", config.prefixes) for clip in clips]
-    static = [score_clip(clip, scorer, "static", config.prefixes) for clip in clips]
+    scores = [score_clip(clip, scorer, ("none", "static"), config.prefixes) for clip in clips]
+    real, static = zip(*scores, strict=True)
     print("kind         episodes  VOC    success score  static VOC  static rise (nats)")
     for kind in KINDS:
         rows = [i for i in range(len(real)) if truth[real[i].segment.episode_index].kind == kind]

@@ -10,7 +10,7 @@ of its own and opens it in headless Chromium, which Selenium drives.
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -26,7 +26,7 @@ from lerobot_topreward.data.video import read_clip
 from lerobot_topreward.demo.command import DATASET
 from lerobot_topreward.records import FrameRewards, Segment
 from lerobot_topreward.storage.columns import write_columns
-from lerobot_topreward.storage.store import ScoreKey
+from lerobot_topreward.storage.key import ScoreKey
 
 CAMERA = "observation.images.front"
 TASKS = ("put the red block in the box", "open the drawer", "stack the cups")
@@ -134,17 +134,10 @@ def label(root: Path, output: Path) -> None:
         vlm="made/up",
         vlm_revision="0" * 40,
         dtype="float32",
-        quantize=None,
-        engine="one-pass",
         prompt="",
         camera=CAMERA,
-        instruction=None,
-        sample_fps=2.0,
-        final_frame=True,
-        prefixes=None,
-        max_pixels=None,
     )
-    provenance = {"dataset": source.repo_id, "scoring": asdict(key), "normalize": "task"}
+    provenance = {"dataset": source.repo_id, "scoring": key.to_json(), "normalize": "task"}
     provenance |= {"scale": "log-prob", "horizon_frames": 30}
     fingerprint = source.fingerprints.dataset
     write_columns(root, rewards, output, fingerprint=fingerprint, provenance=provenance)

@@ -37,7 +37,7 @@ from lerobot.utils import sample_weighting
 from lerobot.utils.logging_utils import AverageMeter, MetricsTracker
 from lerobot.utils.sample_weighting import SampleWeightingConfig
 
-from lerobot_topreward.train.lerobot_patch import SCHEME_TYPE, installed
+from lerobot_topreward.train.lerobot_patch import SCHEME_TYPE, patch_trainer
 from lerobot_topreward.train.sample_weighter import make_weighter
 
 CAMERAS = ("front", "wrist")
@@ -76,7 +76,7 @@ def run_policy(config: BenchmarkConfig, kind: str, root: Path, sidecar: Path) ->
     stock_step = lerobot_train.update_policy
     policy = policy_config(config, kind)
     train = train_config(config, policy, root, sidecar)
-    with installed(make_weighter):
+    with patch_trainer(make_weighter):
         dataset, _ = lerobot_train.make_train_eval_datasets(train)
         assert isinstance(dataset, LeRobotDataset)
         ours = lerobot_train.make_policy(policy, ds_meta=dataset.meta)

@@ -18,19 +18,10 @@ class PerSampleDiffusionPolicy(DiffusionPolicy):
     def forward(
         self, batch: dict[str, Tensor], reduction: Literal["mean", "none"] = "mean"
     ) -> tuple[Float[Tensor, ""] | Float[Tensor, " batch"], None]:
-        """Compute the loss of a batch, or of each of its samples.
+        """Compute the loss of a batch, or of each of its samples; see `PerSampleACTPolicy.forward`.
 
-        Args:
-            batch: what the stock policy takes, among it `action` (batch, horizon, action_dim) and
-                `action_is_pad` (batch, horizon).
-            reduction: `mean` is the stock loss; `none` gives one loss per sample, whose mean is
-                the stock loss (same noise, same diffusion steps for the same random state).
-
-        Returns:
-            The loss, and None: like the stock policy it has no parts to log.
-
-        Raises:
-            ValueError: for any other reduction.
+        `none` draws the same noise and the same diffusion steps as `mean` for the same random
+        state. Like the stock policy it has no parts to log.
         """
         if reduction == "mean":
             return super().forward(batch)

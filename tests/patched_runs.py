@@ -8,12 +8,11 @@ from typing import Any
 import torch
 from accelerate.state import AcceleratorState
 from lerobot.scripts import lerobot_train
-from lerobot.utils.sample_weighting import SampleWeighter
 from safetensors.torch import load_file
 from torch import Tensor
 
+from lerobot_topreward.train.lerobot_patch import BatchWeighter
 from lerobot_topreward.train.trainer_config import trainer_arguments
-from lerobot_topreward.train.weighted_step import BATCH_SCALE, batch_scale
 
 FRAMES = 31  # of the fixture `robot_dataset`
 POLICIES = {
@@ -67,7 +66,7 @@ def call_train(arguments: list[str]) -> None:
         lerobot_train.train()  # pyright: ignore[reportCallIssue]
 
 
-class TableWeighter(SampleWeighter):
+class TableWeighter(BatchWeighter):
     """Weights by global index, as ours; `on_step` may tamper with a step's batch and weights."""
 
     def __init__(self, table: Tensor, *, per_batch: bool = False) -> None:
@@ -87,8 +86,6 @@ class TableWeighter(SampleWeighter):
         self.step += 1
         weights = self.table[batch["index"]]
         self.on_step(self.step, batch, weights)
-        if not self.per_batch:
-            batch[BATCH_SCALE] = batch_scale(weights)
         return weights, {"mean": float(weights.mean())}
 
     def get_stats(self) -> dict[str, Any]:

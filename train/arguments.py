@@ -1,24 +1,42 @@
 """The command line of `lerobot-topreward train`: ours, and what LeRobot's trainer is given."""
 
+import inspect
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from reprlib import repr as shorten
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
-import tyro
+from rich.console import Console
+from rich.table import Table
 
-from lerobot_topreward.config import check_options, load_preset, take_config
+from lerobot_topreward.config import load_preset, take_config
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.train.config import PREFIX, WeightingConfig
+from lerobot_topreward.train.config import PREFIX, WeightingConfig, check_weighting
+from lerobot_topreward.train.schemes import SCHEMES
+
+_HELP = """\
+usage: lerobot-topreward train [OPTIONS]
+
+Train a LeRobot policy on a labelled dataset, its frames weighted by their rewards. Takes every \
+option of lerobot-train, and those below. LeRobot's own trainer runs: see lerobot-train --help, and \
+--policy.type=act with it for a policy's options.
+
+  lerobot-topreward train --dataset.repo_id=OWNER/NAME_topreward --policy.type=act \
+--policy.push_to_hub=false --output_dir=outputs/act --weighting.scheme=awr
+
+To resume: --resume=true --config_path=.../pretrained_model/train_config.json, which knows its \
+weighting.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Arguments:
     """A command line, taken apart; the preset's options stand before those given by hand."""
 
-    weighting: Mapping[str, Any]  # options of WeightingConfig that were given, of the right type
+    weighting: Mapping[str, Any]  # options of the weighting that were given, of the right type
     lerobot: Sequence[str]  # for LeRobot's trainer
     dry_run: bool
     wants_help: bool
@@ -34,59 +52,40 @@ def split_arguments(arguments: Sequence[str]) -> Arguments:
         UserError: an option of ours has no value or a wrong name, or the preset cannot be used.
     """
     given, preset = take_config(arguments)
-    weighting: dict[str, Any] = {}
+    text: dict[str, str] = {}
     lerobot: list[str] = []
     dry_run = wants_help = False
     waiting = iter(given)
     for argument in waiting:
-        name, _, value = argument.partition("=")
+        name, equals, value = argument.partition("=")
         if name.startswith(PREFIX):
-            option, value = _weighting_option(argument, waiting)
-            if option in weighting:
+            value = value if equals else next(waiting, "--")
+            if not equals and value.startswith("--"):
+                raise UserError(f"{name} needs a value, as in {name}=...")
+            option = name.removeprefix(PREFIX).replace("-", "_")
+            if option in text:
                 raise UserError(f"{PREFIX}{option} is given twice; leave one of them out")
-            weighting[option] = value
+            text[option] = value
         elif name in ("--dry-run", "--dry_run"):
-            dry_run = _flag(argument)
+            if equals and value.lower() not in ("true", "false"):
+                raise UserError(f"{name} is true or false; got {value}")
+            dry_run = not equals or value.lower() == "true"
         elif argument in ("-h", "--help"):
             wants_help = True
         else:
-            _refuse_misspelt(name)
+            head, dot, option = name.removeprefix("--").partition(".")
+            if name.startswith("--") and get_close_matches(head, ["weighting"], cutoff=0.8):
+                meant = f"{PREFIX}{option if dot else 'scheme'}"
+                raise UserError(f"there is no option {name}; did you mean {meant}?")
             lerobot.append(argument)
-    unset = {name: None for name, value in weighting.items() if value == "null"}
-    text = {name: value for name, value in weighting.items() if name not in unset}
-    weighting = {
-        **check_options(WeightingConfig, unset, where=PREFIX),
-        **check_options(WeightingConfig, text, where=PREFIX, text=True),
-    }
+    unset = {option: None for option, value in text.items() if value == "null"}
+    text = {option: value for option, value in text.items() if option not in unset}
+    weighting = check_weighting(unset) | check_weighting(text, text=True)
     if preset is not None:
         options = load_preset(preset, section="train")
-        weighting = {**_preset_weighting(preset, options), **weighting}
+        weighting = _preset_weighting(preset, options) | weighting
         lerobot = [*_preset_arguments(options, lerobot), *lerobot]
     return Arguments(weighting, lerobot, dry_run, wants_help)
-
-
-def _weighting_option(argument: str, waiting: Iterator[str]) -> tuple[str, str]:
-    name, equals, value = argument.partition("=")
-    if not equals:
-        following = next(waiting, None)
-        if following is None or following.startswith("--"):
-            raise UserError(f"{name} needs a value, as in {name}=...")
-        value = following
-    return name.removeprefix(PREFIX).replace("-", "_"), value
-
-
-def _flag(argument: str) -> bool:
-    name, equals, value = argument.partition("=")
-    if equals and value.lower() not in ("true", "false"):
-        raise UserError(f"{name} is true or false; got {value}")
-    return not equals or value.lower() == "true"
-
-
-def _refuse_misspelt(name: str) -> None:
-    head, dot, option = name.removeprefix("--").partition(".")
-    if name.startswith("--") and get_close_matches(head, ["weighting"], cutoff=0.8):
-        meant = f"{PREFIX}{option}" if dot else f"{PREFIX}scheme"
-        raise UserError(f"there is no option {name}; did you mean {meant}?")
 
 
 def _preset_weighting(preset: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,7 +93,7 @@ def _preset_weighting(preset: str, options: Mapping[str, Any]) -> dict[str, Any]
     if not isinstance(weighting, Mapping):
         raise UserError(f"--config {preset}: 'weighting:' must be a mapping of options")
     named = {str(name).replace("-", "_"): value for name, value in weighting.items()}
-    return check_options(WeightingConfig, named, where=f"--config {preset}: weighting.")
+    return check_weighting(named, where=f"--config {preset}: weighting.")
 
 
 def _preset_arguments(options: Mapping[str, Any], given: Sequence[str]) -> list[str]:
@@ -106,11 +105,20 @@ def _preset_arguments(options: Mapping[str, Any], given: Sequence[str]) -> list[
     names = {argument.partition("=")[0] for argument in given if argument.startswith("--")}
     if "--policy.path" in names:
         names.add("--policy.type")
-    return [
-        f"--{name}={_text(name, value)}"
-        for name, value in flat_options(options)
-        if name.partition(".")[0] != "weighting" and f"--{name}" not in names
-    ]
+    arguments = []
+    for name, value in flat_options(options):
+        if name.partition(".")[0] == "weighting" or f"--{name}" in names:
+            continue
+        try:
+            # JSON also writes null, true and lists as LeRobot's parser reads them.
+            text = value if isinstance(value, str) else json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError):
+            raise UserError(
+                f"--config: {name} must be text, a finite number, true, false or a list; "
+                f"got {shorten(value)}"
+            ) from None
+        arguments.append(f"--{name}={text}")
+    return arguments
 
 
 def flat_options(options: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -127,47 +135,46 @@ def flat_options(options: Mapping[str, Any], prefix: str = "") -> Iterator[tuple
             yield f"{prefix}{name}", value
 
 
-def _text(name: str, value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    try:
-        return json.dumps(value, allow_nan=False)  # null, true and lists, too
-    except (TypeError, ValueError):
-        raise UserError(
-            f"--config: {name} must be text, a finite number, true, false or a list; "
-            f"got {shorten(value)}"
-        ) from None
+def print_help(console: Console) -> None:
+    """Print our options with their units and defaults, those of each scheme below its name."""
+    console.print(_HELP)
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_row(f"{PREFIX}scheme", f"{', '.join(SCHEMES)} (default: awr)")
+    table.add_row("--dry_run", "print what the weights will do, draw them, and start nothing")
+    table.add_row("--config", "YAML file, or a preset: act_so101, diffusion_so101, paper")
+    shown = {"scheme"}
+    for config_class in (WeightingConfig, *SCHEMES.values()):
+        comments = _comments(config_class)
+        if name := getattr(config_class, "name", None):
+            table.add_row()
+            purpose = (config_class.__doc__ or "").partition("\n")[0].replace("`", "")
+            table.add_row(f"{PREFIX}scheme={name}", purpose)
+        for item in fields(config_class):
+            if item.name not in shown:
+                choices = " or ".join(_choices(item.type))
+                meaning = "; ".join(filter(None, [choices, comments[item.name].rstrip(".")]))
+                default = "" if item.default is None else f" (default: {item.default})"
+                table.add_row(f"{PREFIX}{item.name}", f"{meaning}{default}")
+            shown.add(item.name)
+    console.print(table)
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainOptions:
-    """Train a LeRobot policy on a labelled dataset, its frames weighted by their rewards.
-
-    Takes every option of lerobot-train, and these. LeRobot's own trainer runs: see lerobot-train
-    --help, and --policy.type=act with it for a policy's options.
-
-    lerobot-topreward train --dataset.repo_id=OWNER/NAME_topreward --policy.type=act
-    --policy.push_to_hub=false --output_dir=outputs/act --weighting.scheme=awr
-
-    To resume: --resume=true --config_path=.../pretrained_model/train_config.json, which knows its
-    weighting.
-    """
-
-    weighting: WeightingConfig = field(default_factory=WeightingConfig)
-    dry_run: bool = False  # print what the weights will do, write a histogram, and start nothing
-    config: str | None = None  # YAML file, or a preset: act_so101, diffusion_so101, paper
+def _choices(kind: Any) -> list[str]:
+    """The values of the literals of a type."""
+    if get_origin(kind) is Literal:
+        return list(get_args(kind))
+    return [value for part in get_args(kind) for value in _choices(part)]
 
 
-def print_help() -> int:
-    """Print our options with their units and defaults; returns the exit code."""
-    try:
-        tyro.cli(
-            TrainOptions,
-            prog="lerobot-topreward train",
-            args=["--help"],
-            use_underscores=True,
-            config=(tyro.conf.FlagCreatePairsOff,),
-        )
-    except SystemExit as stopped:
-        return int(stopped.code or 0)
-    return 0
+def _comments(config_class: type) -> dict[str, str]:
+    """The comment of each field, from the source: on the lines above it, or behind it."""
+    comments: dict[str, str] = {}
+    for parent in reversed(config_class.__mro__[:-1]):
+        above: list[str] = []
+        for line in inspect.getsource(parent).splitlines():
+            code, _, comment = line.strip().partition("# ")
+            if named := re.match(r"(\w+): ", code):
+                comments[named[1]] = " ".join(filter(None, [*above, comment]))
+            above = [] if code else [*above, comment]
+    return comments

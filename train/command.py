@@ -10,16 +10,13 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from lerobot_topreward.errors import TrainingError, UserError
-from lerobot_topreward.train.arguments import Arguments, split_arguments
-from lerobot_topreward.train.config import WeightingConfig, as_params, from_params
+from lerobot_topreward.train.arguments import Arguments, print_help, split_arguments
+from lerobot_topreward.train.config import WeightingConfig, as_params, from_params, show
 from lerobot_topreward.train.frame_weights import weigh
-from lerobot_topreward.train.histogram import save_histogram
 from lerobot_topreward.train.records import FrameLabels, FrameWeights
-from lerobot_topreward.train.summary import summarize
-from lerobot_topreward.train.summary_table import summary_table
+from lerobot_topreward.train.summary import summarize, summary_table
 
 if TYPE_CHECKING:
-    from lerobot.configs.policies import PreTrainedConfig
     from lerobot.configs.train import TrainPipelineConfig
 
 _INSTALL = "pip install 'lerobot-topreward[train]'"
@@ -32,27 +29,11 @@ class Plan:
     """A run that can start: what is trained, on which frames, with which weights."""
 
     config: "TrainPipelineConfig"  # LeRobot's, not validated, which train() does itself
-    policy: "PreTrainedConfig"
     weighting: WeightingConfig
     changed: Sequence[str]  # what a resumed run does otherwise than before
     labels: FrameLabels
     weights: FrameWeights
-    horizon: int  # frames
-
-    @property
-    def title(self) -> str:
-        """One line that says how frames are weighted."""
-        config, seconds = self.weighting, self.horizon / self.labels.fps
-        span = f"progress over {self.horizon} frames ({seconds:.2g} s)"
-        if config.scheme == "uniform":
-            span = "plain behavior cloning"
-        elif config.scheme == "filter" and config.by == "success":
-            span = "success of whole episodes"
-        elif config.scheme == "top-awr" and config.span == "prefix":
-            span = "progress from one scored prefix to the next"
-        elif config.scheme == "top-awr" and not isinstance(config.span, str):
-            span = f"progress over {config.span:g} s"
-        return f"{config.scheme}: {span}"
+    title: str  # a line that says how frames are weighted
 
 
 def train(arguments: Sequence[str], *, console: Console) -> int:
@@ -70,7 +51,8 @@ def train(arguments: Sequence[str], *, console: Console) -> int:
     """
     split = split_arguments(arguments)
     if split.wants_help:
-        return _help()
+        print_help(console)
+        return 0
     is_main = os.environ.get("RANK", "0") == "0"  # as accelerate and torchrun set it
     try:
         plan = make_plan(split)
@@ -79,12 +61,15 @@ def train(arguments: Sequence[str], *, console: Console) -> int:
             raise
         return 2
     if is_main:
-        _print_plan(plan, console)
+        for change in plan.changed:
+            console.print(f"not as in the checkpoint: {change}", style="yellow")
+        console.print(plan.title)
+        summary = summarize(plan.labels, plan.weights, scheme=plan.weighting.scheme)
+        console.print(summary_table(summary))
     if not split.dry_run:
         return _run(plan, split, console if is_main else Console(quiet=True))
     if is_main:
-        path = _draw(plan)
-        console.print(f"{'histogram':<27}{path}")
+        console.print(f"{'histogram':<27}{_draw(plan)}")
     return 0
 
 
@@ -97,9 +82,9 @@ def make_plan(split: Arguments) -> Plan:
     try:
         # Imported here: LeRobot and torch take seconds, which --help need not wait for.
         from lerobot_topreward.data.dataset import require_files
-        from lerobot_topreward.train.choice import per_sample_policy
+        from lerobot_topreward.policies.choice import per_sample_policy
         from lerobot_topreward.train.labels import read_labels
-        from lerobot_topreward.train.sample_weighter import horizon_frames
+        from lerobot_topreward.train.sample_weighter import chunk_frames
         from lerobot_topreward.train.trainer_config import (
             open_dataset,
             read_trainer_config,
@@ -110,11 +95,14 @@ def make_plan(split: Arguments) -> Plan:
         config = read_trainer_config(split.lerobot)
         weighting, changed = choose_weighting(config, split.weighting)
         policy = resolve_policy(config, split.lerobot, dry_run=split.dry_run)
-        _require_installed(config, policy)
+        needs = {"diffusers": policy.type == "diffusion", "wandb": config.wandb.enable}
+        for package, needed in needs.items():
+            if needed and find_spec(package) is None:
+                raise ImportError(f"no package {package}")
         per_sample_policy(policy.type)
     except ImportError as error:
         raise UserError(f"training needs more than is installed ({error}): {_INSTALL}") from error
-    horizon = horizon_frames(policy, weighting)
+    chunk = chunk_frames(policy, weighting)
     source = open_dataset(config.dataset)
     if source.revision is None:  # else LeRobot fetches what it needs
         require_files(
@@ -122,15 +110,12 @@ def make_plan(split: Arguments) -> Plan:
             config.dataset.episodes,
             advice="leave its episodes out with --dataset.episodes",
         )
-    labels = read_labels(
-        source,
-        episodes=training_episodes(source, config.dataset),
-        config=weighting,
-    )
-    weights = weigh(labels, weighting, horizon=horizon)
-    if weighting.horizon is not None:
-        horizon = max(1, round(weighting.horizon * labels.fps))
-    return Plan(config, policy, weighting, changed, labels, weights, horizon)
+    episodes = training_episodes(source, config.dataset)
+    labels = read_labels(source, episodes=episodes, config=weighting)
+    weights = weigh(labels, weighting, chunk=chunk)
+    scheme = weighting.scheme
+    title = f"{scheme.name}: {scheme.describe(chunk=chunk, fps=labels.fps)}"
+    return Plan(config, weighting, changed, labels, weights, title)
 
 
 def choose_weighting(
@@ -151,7 +136,7 @@ def choose_weighting(
     given = config.sample_weighting
     if given is None:
         weighting = from_params(options)
-        news = f"scheme {weighting.scheme}, without weights before"
+        news = f"scheme {weighting.scheme.name}, without weights before"
         return weighting, [news] if config.resume else []
     if given.type != "topreward":
         raise UserError(
@@ -160,41 +145,22 @@ def choose_weighting(
             "--sample_weighting=null)"
         )
     saved = dict(given.extra_params)
-    before = from_params(saved)
-    if options.get("scheme", before.scheme) != before.scheme:
+    before = as_params(from_params(saved))
+    if options.get("scheme", before["scheme"]) != before["scheme"]:
         saved = {name: saved[name] for name in _STAYS if name in saved}
     weighting = from_params({**saved, **options})
+    after = as_params(weighting)
     changed = [
-        f"{name} {_shown(weighting, name)}, {_shown(before, name)} before"
+        f"{name} {show(after[name])}, {show(before.get(name))} before"
         for name in options
-        if getattr(weighting, name) != getattr(before, name)
+        if name in after and after[name] != before.get(name)
     ]
     return weighting, changed
 
 
-def _shown(weighting: WeightingConfig, name: str) -> str:
-    value = as_params(weighting)[name]
-    return "unset" if value is None else str(value)
-
-
-def _require_installed(config: "TrainPipelineConfig", policy: "PreTrainedConfig") -> None:
-    needs = {
-        "diffusers": policy.type == "diffusion",
-        "wandb": config.wandb.enable,
-    }
-    for package, needed in needs.items():
-        if needed and find_spec(package) is None:
-            raise ImportError(f"no package {package}")
-
-
-def _print_plan(plan: Plan, console: Console) -> None:
-    for change in plan.changed:
-        console.print(f"not as in the checkpoint: {change}", style="yellow")
-    console.print(plan.title)
-    console.print(summary_table(summarize(plan.labels, plan.weights, scheme=plan.weighting.scheme)))
-
-
 def _draw(plan: Plan) -> Path:
+    from lerobot_topreward.train.histogram import save_histogram  # matplotlib takes a second
+
     # Beside the run's folder, not in it: LeRobot refuses to start in a folder that exists.
     output = plan.config.output_dir
     if output is None or plan.config.resume:
@@ -212,7 +178,7 @@ def _run(plan: Plan, split: Arguments, console: Console) -> int:
     from lerobot.scripts import lerobot_train
     from lerobot.utils.sample_weighting import SampleWeightingConfig
 
-    from lerobot_topreward.train.lerobot_patch import SCHEME_TYPE, installed
+    from lerobot_topreward.train.lerobot_patch import SCHEME_TYPE, patch_trainer
     from lerobot_topreward.train.sample_weighter import make_weighter
     from lerobot_topreward.train.trainer_config import trainer_arguments
 
@@ -221,25 +187,17 @@ def _run(plan: Plan, split: Arguments, console: Console) -> int:
         type=SCHEME_TYPE, extra_params=as_params(plan.weighting)
     )
     try:
-        with trainer_arguments(split.lerobot), installed(make_weighter):
+        with trainer_arguments(split.lerobot), patch_trainer(make_weighter):
             lerobot_train.train(config)  # pyright: ignore[reportCallIssue]
     except TrainingError as stopped:
         console.print(f"training stopped: {stopped}", style="red")
         return 1
     except KeyboardInterrupt:
-        console.print(f"stopped; {_how_to_resume(config.output_dir)}")
+        last = Path(config.output_dir or "") / "checkpoints/last/pretrained_model/train_config.json"
+        if config.output_dir is None or not last.is_file():
+            console.print("stopped; there is no checkpoint yet")
+        else:
+            resume = f"lerobot-topreward train --resume=true --config_path={last}"
+            console.print(f"stopped; go on with: {resume}")
         return _INTERRUPTED
     return 0
-
-
-def _how_to_resume(output: Path | None) -> str:
-    last = Path(output or "") / "checkpoints" / "last" / "pretrained_model" / "train_config.json"
-    if output is None or not last.is_file():
-        return "there is no checkpoint yet"
-    return f"go on with: lerobot-topreward train --resume=true --config_path={last}"
-
-
-def _help() -> int:
-    from lerobot_topreward.train.arguments import print_help
-
-    return print_help()

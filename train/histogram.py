@@ -4,13 +4,12 @@ import os
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from lerobot_topreward.train.records import FrameWeights
 
-# Okabe and Ito's palette: told apart with any common colour vision deficiency.
+# Okabe and Ito's palette: distinct with any common color vision deficiency.
 _FRAMES, _WEIGHT, _CAP, _ZERO = "#56B4E9", "#D55E00", "#E69F00", "#999999"
 _BINS = 40
 
@@ -29,13 +28,60 @@ def save_histogram(path: Path, weights: FrameWeights, *, title: str) -> None:
     Raises:
         ValueError: all weights are zero.
     """
-    if not weights.weight.any():
+    weight, frames = weights.weight.astype(np.float64), len(weights.weight)
+    if not weight.any():
         raise ValueError("a weight must be positive; all are zero")
+    zero, capped = weight == 0, weights.capped & (weight > 0)
+    edges = np.linspace(0, max(float(weight.max()), 1.5), _BINS + 1)
+    width = edges[1]
+    free = np.histogram(weight[~zero & ~capped], edges)[0] / frames
+    cap = np.histogram(weight[capped], edges)[0] / frames
+    carried = np.histogram(weight, edges, weights=weight)[0] / weight.sum()
+
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
-    _draw(axes, weights)
+    if zero.any():
+        label = f"weighs nothing: {zero.mean():.1%} of the frames"
+        axes.bar(
+            *(-1.5 * width, zero.mean(), width),
+            label=label,
+            color=_ZERO,
+            hatch="//",
+            edgecolor="white",
+        )
+    axes.bar(edges[:-1], free, width, align="edge", color=_FRAMES, label="share of the frames")
+    if capped.any():
+        label = f"at the cap: {capped.mean():.1%} of the frames"
+        axes.bar(
+            *(edges[:-1], cap, width, free),
+            align="edge",
+            label=label,
+            color=_CAP,
+            hatch="..",
+            edgecolor="white",
+        )
+    axes.stairs(carried, edges, color=_WEIGHT, linewidth=1.8, label="share of the weight")
+    mean = weight.mean()
+    axes.axvline(mean, color="#333333", linestyle=":", linewidth=1)
+    axes.annotate(
+        f"mean {mean:.2f}",
+        (mean, 1),
+        xycoords=("data", "axes fraction"),
+        xytext=(4, -12),
+        textcoords="offset points",
+        fontsize=9,
+        color="#333333",
+    )
+    effective = weight.sum() ** 2 / (weight @ weight) / frames
+    axes.set_xlabel(f"weight of a frame ({frames} frames, effective sample size {effective:.1%})")
+    axes.set_ylabel("share")
+    axes.set_ylim(0, 1.08 * max(zero.mean(), (free + cap).max(), carried.max()))
+    axes.set_xticks([tick for tick in axes.get_xticks() if 0 <= tick <= edges[-1]])
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(title, loc="left", fontsize=11)
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.tmp")
     try:
@@ -43,57 +89,3 @@ def save_histogram(path: Path, weights: FrameWeights, *, title: str) -> None:
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
-
-
-def _draw(axes: Axes, weights: FrameWeights) -> None:
-    weight = weights.weight.astype(np.float64)
-    zero, capped = weight == 0, weights.capped & (weights.weight > 0)
-    frames = len(weight)
-    edges = np.linspace(0, max(float(weight.max()), 1.5), _BINS + 1)
-    width = edges[1]
-    free = np.histogram(weight[~zero & ~capped], edges)[0] / frames
-    cap = np.histogram(weight[capped], edges)[0] / frames
-    carried = np.histogram(weight, edges, weights=weight)[0] / weight.sum()
-    if zero.any():
-        axes.bar(
-            -1.5 * width,
-            zero.mean(),
-            width,
-            color=_ZERO,
-            hatch="//",
-            edgecolor="white",
-            label=f"weighs nothing: {zero.mean():.1%} of the frames",
-        )
-    axes.bar(edges[:-1], free, width, align="edge", color=_FRAMES, label="share of the frames")
-    if capped.any():
-        axes.bar(
-            edges[:-1],
-            cap,
-            width,
-            bottom=free,
-            align="edge",
-            color=_CAP,
-            hatch="..",
-            edgecolor="white",
-            label=f"at the cap: {capped.mean():.1%} of the frames",
-        )
-    axes.stairs(carried, edges, color=_WEIGHT, linewidth=1.8, label="share of the weight")
-    axes.axvline(weight.mean(), color="#333333", linestyle=":", linewidth=1)
-    axes.annotate(
-        f"mean {weight.mean():.2f}",
-        (weight.mean(), 1),
-        xycoords=("data", "axes fraction"),
-        xytext=(4, -12),
-        textcoords="offset points",
-        fontsize=9,
-        color="#333333",
-    )
-    effective = weight.sum() ** 2 / (weight @ weight)
-    axes.set_xlabel(
-        f"weight of a frame ({frames} frames, effective sample size {effective / frames:.1%})"
-    )
-    axes.set_ylabel("share")
-    axes.set_ylim(0, 1.08 * max(zero.mean(), (free + cap).max(), carried.max()))
-    axes.set_xticks([tick for tick in axes.get_xticks() if 0 <= tick <= edges[-1]])
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
-    axes.spines[["top", "right"]].set_visible(False)

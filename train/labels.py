@@ -24,6 +24,7 @@ from lerobot_topreward.storage.labels import (
 from lerobot_topreward.storage.sidecar import SIDECAR_NAME, fingerprint_of, read_sidecar
 from lerobot_topreward.train.config import WeightingConfig
 from lerobot_topreward.train.records import FrameLabels
+from lerobot_topreward.train.schemes import Filter, Uniform
 
 _NEEDED = ("topreward.progress", "topreward.log_prob", "topreward.labelled")
 _COLUMNS = "the columns topreward.*"
@@ -49,9 +50,10 @@ def read_labels(
             sidecar disagree, or the scheme needs what they do not hold.
     """
     frames = source.frames
-    needed = config.scheme != "uniform" or config.unlabelled_weight is not None
+    scheme = config.scheme
+    needed = not isinstance(scheme, Uniform) or config.unlabelled_weight is not None
     origin, labels = _read(source, config) if needed else ("", no_labels(frames))
-    by_success = config.scheme == "filter" and config.by == "success"
+    by_success = isinstance(scheme, Filter) and scheme.by == "success"
     if by_success and "log_prob_true" in labels.absent:
         raise UserError(
             f"--weighting.by=success needs log-probabilities; {origin} has progress alone. "

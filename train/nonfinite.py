@@ -35,6 +35,7 @@ class TrainingState:
     optimizer: torch.optim.Optimizer
     scheduler: Any  # torch's learning rate scheduler, or None
     processors: "tuple[PolicyProcessorPipeline, PolicyProcessorPipeline]"  # before and after
+    accelerator: Accelerator
 
 
 def stop_unless_finite(
@@ -43,7 +44,6 @@ def stop_unless_finite(
     batch: dict[str, Tensor],
     *,
     state: TrainingState,
-    accelerator: Accelerator,
 ) -> None:
     """Save the state as a checkpoint and stop, if a loss or a weight is NaN or infinite.
 
@@ -55,39 +55,21 @@ def stop_unless_finite(
         weights: per sample.
         batch: its `index` (batch,) holds the frames' global indices.
         state: what to save.
-        accelerator: LeRobot's.
 
     Raises:
         TrainingError: with the step, the frames and the checkpoint.
     """
     bad = ~(torch.isfinite(losses.detach()) & torch.isfinite(weights))
-    if _in_any_process(bad.any(), accelerator):
-        what = "loss" if torch.isfinite(weights).all() else "weight"
-        _stop(what, bad, batch, state=state, accelerator=accelerator)
-
-
-def _in_any_process(flag: Bool[Tensor, ""], accelerator: Accelerator) -> bool:
-    if accelerator.num_processes > 1:
-        count: Any = accelerator.reduce(flag.float(), reduction="sum")
-        return bool(count > 0)
-    return bool(flag)
-
-
-def _stop(
-    what: str,
-    bad: Bool[Tensor, " batch"],
-    batch: dict[str, Tensor],
-    *,
-    state: TrainingState,
-    accelerator: Accelerator,
-) -> None:
-    report = [(what, batch["index"].reshape(-1)[bad].tolist())]
-    if accelerator.num_processes > 1:
-        report = gather_object(report)
-    names = " and ".join(sorted({name for name, found in report if found}))
-    frames = [index for _, found in report for index in found]
-    saved = _save(state, accelerator)
-    accelerator.wait_for_everyone()
+    if not _in_any_process(bad.any(), state.accelerator):
+        return
+    what = "loss" if torch.isfinite(weights).all() else "weight"
+    found = [(what, batch["index"].reshape(-1)[bad].tolist())]
+    if state.accelerator.num_processes > 1:
+        found = gather_object(found)
+    names = " and ".join(sorted({name for name, frames in found if frames}))
+    frames = [index for _, frames in found for index in frames]
+    saved = _save(state)
+    state.accelerator.wait_for_everyone()
     shown = ", ".join(map(str, frames[:_FRAMES_NAMED]))
     more = f" and {len(frames) - _FRAMES_NAMED} more" if len(frames) > _FRAMES_NAMED else ""
     raise TrainingError(
@@ -97,13 +79,19 @@ def _stop(
     )
 
 
-def _save(state: TrainingState, accelerator: Accelerator) -> str:
-    """Save a checkpoint as LeRobot does, and say so."""
-    config = state.config
+def _in_any_process(flag: Bool[Tensor, ""], accelerator: Accelerator) -> bool:
+    if accelerator.num_processes > 1:
+        flag = accelerator.reduce(flag.float(), reduction="sum")  # pyright: ignore[reportAssignmentType]
+    return bool(flag > 0)
+
+
+def _save(state: TrainingState) -> str:
+    """Save a checkpoint as LeRobot's `train()` does, and say so."""
+    config, accelerator = state.config, state.accelerator
     if not config.save_checkpoint:
         return "Nothing was saved, as --save_checkpoint=false asks."
-    poisoned = torch.stack([~torch.isfinite(p).all() for p in state.policy.parameters()]).any()
-    if _in_any_process(poisoned, accelerator):
+    broken = torch.stack([~torch.isfinite(p).all() for p in state.policy.parameters()]).any()
+    if _in_any_process(broken, accelerator):
         return (
             f"Nothing was saved: the parameters are not finite since step {state.steps}, "
             "so go on from the checkpoint before."

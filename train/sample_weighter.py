@@ -9,7 +9,6 @@ from jaxtyping import Float
 from lerobot.configs.policies import PreTrainedConfig
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.policies.pretrained import PreTrainedPolicy
-from lerobot.utils.sample_weighting import SampleWeighter
 from torch import Tensor
 
 from lerobot_topreward.data.dataset import source_of
@@ -17,11 +16,12 @@ from lerobot_topreward.errors import UserError
 from lerobot_topreward.train.config import WeightingConfig, from_params
 from lerobot_topreward.train.frame_weights import weigh
 from lerobot_topreward.train.labels import read_labels
+from lerobot_topreward.train.lerobot_patch import BatchWeighter
 from lerobot_topreward.train.records import FrameWeights
-from lerobot_topreward.train.weighted_step import BATCH_SCALE, batch_scale
+from lerobot_topreward.train.schemes import Rabc, Uniform
 
 
-class TopRewardWeighter(SampleWeighter):
+class TopRewardWeighter(BatchWeighter):
     """Looks the weights of a batch up by the global index of its frames, on the device."""
 
     def __init__(
@@ -38,10 +38,11 @@ class TopRewardWeighter(SampleWeighter):
         table = np.full(int(weights.index[-1]) + 2, np.nan, dtype=np.float32)
         table[weights.index] = weights.weight
         self._table = torch.from_numpy(table).to(device)
-        self._config = config
+        self.per_batch = config.normalization == "batch"
+        self._epsilon = config.scheme.epsilon if isinstance(config.scheme, Rabc) else Rabc.epsilon
         weight = weights.weight.astype(np.float64)
         self._stats = {
-            "type": config.scheme,
+            "type": config.scheme.name,
             "num_frames": len(weight),
             "mean_weight": float(weight.mean()),
             "max_weight": float(weight.max()),
@@ -56,16 +57,13 @@ class TopRewardWeighter(SampleWeighter):
     ) -> tuple[Float[Tensor, " batch"], dict[str, float]]:
         """Look up a batch's weights.
 
-        With weights normalised over the dataset, the batch is given the factor that keeps LeRobot
-        from normalising them over the batch as well; see `batch_scale`.
-
         Args:
             batch: with the global ``index`` of its frames, shape (batch,).
 
         Returns:
-            The weights, >= 0, which sum to the batch's size where they are normalised per batch;
+            The weights, >= 0, which sum to the batch's size where they are normalized per batch;
             and their statistics for the log, before that. A frame that was not among those
-            trained on weighs NaN, at which the seam saves and stops.
+            trained on weighs NaN, at which the trainer patch saves and stops.
 
         Raises:
             ValueError: the batch has no index.
@@ -79,11 +77,10 @@ class TopRewardWeighter(SampleWeighter):
         weights = self._table[index.clamp(-1, len(self._table) - 1)]
         measured = torch.stack([weights.mean(), (weights == 0).float().mean(), weights.max()])
         # One transfer, at the step's beginning, when the device has nothing else to do.
-        found: list[float] = measured.tolist()
-        stats = {"mean_weight": found[0], "share_zero": found[1], "max_weight": found[2]}
-        if self._config.normalization == "batch":
-            return weights * (len(weights) / (weights.sum() + self._config.epsilon)), stats
-        batch[BATCH_SCALE] = batch_scale(weights)
+        mean, zero, largest = measured.tolist()
+        stats = {"mean_weight": mean, "share_zero": zero, "max_weight": largest}
+        if self.per_batch:
+            weights = weights * (len(weights) / (weights.sum() + self._epsilon))
         return weights, stats
 
     def get_stats(self) -> dict[str, Any]:
@@ -91,7 +88,7 @@ class TopRewardWeighter(SampleWeighter):
         return dict(self._stats)
 
 
-def horizon_frames(policy: PreTrainedConfig, config: WeightingConfig) -> int:
+def chunk_frames(policy: PreTrainedConfig, config: WeightingConfig) -> int:
     """Count the frames of the policy's action chunk: ACT's ``chunk_size``, Diffusion's ``horizon``.
 
     Raises:
@@ -100,7 +97,8 @@ def horizon_frames(policy: PreTrainedConfig, config: WeightingConfig) -> int:
     chunk = policy.action_delta_indices
     if chunk:
         return len(chunk)
-    if config.horizon is None and config.scheme != "uniform":
+    has_span = isinstance(config.scheme, Uniform) or getattr(config.scheme, "horizon", None)
+    if not has_span:
         raise UserError(
             f"policy '{policy.type}' has no action chunk to take the advantage's span from; give "
             "--weighting.horizon=SECONDS"
@@ -129,5 +127,5 @@ def make_weighter(
     config = from_params(params)
     source = source_of(dataset.meta)
     labels = read_labels(source, episodes=dataset.episodes, config=config)
-    weights = weigh(labels, config, horizon=horizon_frames(policy.config, config))
+    weights = weigh(labels, config, chunk=chunk_frames(policy.config, config))
     return TopRewardWeighter(weights, config, device=device)

@@ -1,308 +1,343 @@
-"""From labelled progress to the weight of every frame: the formulas, on whole arrays at once.
+"""The weighting schemes: each a frozen class with its options and its formula.
 
-`weigh` puts them together for a dataset. A run is a range of rows [start, stop) whose frames
-follow each other under one instruction; runs follow each other without gap or overlap.
+`scheme.weights(labels, chunk=...)` turns the labels of some frames into their raw weights;
+`frame_weights.weigh` scales them, and gives frames without a label theirs. A new scheme is one more
+class like these and its place in `SCHEMES`: its options, help and messages follow from it.
 """
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Float64, Int64
+from jaxtyping import Float32, Float64, Int64
+
+from lerobot_topreward.errors import UserError
+from lerobot_topreward.train.gains import prefix_gain, progress_gain, span_frames, success_scores
+from lerobot_topreward.train.records import FrameLabels
 
 # Of progress, 0..1. Labels are float32, so differences of equal differences are not quite zero;
 # dividing by their spread would make weights out of rounding errors.
 _ROUNDING = 1e-6
-_SUCCESS_PREFIXES = 3
 
 
-def chunk_gain(
-    progress: Float[np.ndarray, " frames"],
-    bounds: Int64[np.ndarray, "runs 2"],
-    *,
-    horizon: int,
-    tail: Literal["slide", "shrink"] = "slide",
-) -> Float[np.ndarray, " frames"]:
-    """Progress gained over the next `horizon` frames, within each run.
+@dataclass(frozen=True, kw_only=True)
+class Scheme:
+    """What all schemes have. The texts say which options help when weights will not train well."""
 
-    "slide" is `lerobot_topreward.rewards.advantage`, run by run: at the end of a run the window
-    moves back, so that the last frames are judged over as long a span as any others. "shrink"
-    clamps it to the last frame, as LeRobot's RA-BC does (``lerobot/rewards/sarm/rabc.py``).
+    name: ClassVar[str]
+    normalize: ClassVar[Literal["dataset", "batch"]] = "dataset"  # unless the user says otherwise
+    keeps_episodes: ClassVar[bool] = True  # an episode without any weight deserves a warning
+    if_all_zero: ClassVar[str] = "choose options that keep more frames"
+    if_nearly_equal: ClassVar[str | None] = None  # None: no warning
+    if_almost_nothing: ClassVar[str]
+    if_capped: ClassVar[str | None] = None  # None: no warning
+    if_task_is_lost: ClassVar[str | None] = None  # None: a warning without advice
 
-    Args:
-        progress: 0..1 for each frame.
-        bounds: [start, stop) rows of each run; together all rows.
-        horizon: frames, >= 1.
-        tail: what the window does at the end of a run.
+    @property
+    def cap(self) -> float:
+        """The largest weight that the formula can give."""
+        return np.inf
 
-    Returns:
-        Progress gained, -1..1 for each frame, in the precision of `progress`.
+    def weights(self, labels: FrameLabels, *, chunk: int) -> Float32[np.ndarray, " frames"]:
+        """Weigh frames.
 
-    Raises:
-        ValueError: horizon < 1, or the runs do not cover the rows.
-    """
-    if horizon < 1:
-        raise ValueError(f"horizon must be >= 1 frame; got {horizon}")
-    lengths = _lengths(bounds, rows=len(progress))
-    frame = np.arange(len(progress))
-    last = np.repeat(bounds[:, 1] - 1, lengths)
-    if tail == "shrink":
-        return progress[np.minimum(frame + horizon, last)] - progress
-    span = np.repeat(np.minimum(horizon, lengths - 1), lengths)
-    start = np.minimum(frame, last - span)
-    return progress[start + span] - progress[start]
+        Args:
+            labels: of at least one frame, all of them labeled.
+            chunk: the policy's action chunk, frames, >= 1; the default span of the advantage.
 
+        Returns:
+            Raw weights, 0..`cap` for each frame.
 
-def prefix_gain(
-    progress: Float[np.ndarray, " frames"],
-    bounds: Int64[np.ndarray, "runs 2"],
-    *,
-    prefix_end: Bool[np.ndarray, " frames"],
-) -> Float[np.ndarray, " frames"]:
-    """Progress gained between the two scored prefixes that a frame's action lies between.
+        Raises:
+            UserError: a span is below one frame, or the labels lack what the formula needs.
+        """
+        raise NotImplementedError
 
-    The actions of the frames e(k-1) to e(k) - 1 lead from the last frame of prefix k - 1 to that
-    of prefix k; each of them gets s(k) - s(k-1) of arXiv 2602.19313, Eq. 3. Frames before the
-    first prefix get the first increment, those from the last prefix on the last one, and a run
-    with a single prefix gains nothing.
-
-    Args:
-        progress: 0..1 for each frame.
-        bounds: [start, stop) rows of each run; together all rows.
-        prefix_end: true on the last frame of every scored prefix; at least one in each run.
-
-    Returns:
-        Progress gained, -1..1 for each frame, in the precision of `progress`.
-
-    Raises:
-        ValueError: a run has no scored prefix, or the runs do not cover the rows.
-    """
-    lengths = _lengths(bounds, rows=len(progress))
-    ends = np.flatnonzero(prefix_end)
-    first, stop = np.searchsorted(ends, bounds.T)
-    if bad := np.flatnonzero(first == stop).tolist():
-        raise ValueError(f"every run must have a scored prefix; run {bad[0]} has none")
-    following = np.cumsum(prefix_end)  # of `ends`, the one after this frame
-    upper = np.minimum(
-        np.maximum(following, np.repeat(first + 1, lengths)), np.repeat(stop - 1, lengths)
-    )
-    lower = np.maximum(upper - 1, np.repeat(first, lengths))
-    return progress[ends[upper]] - progress[ends[lower]]
+    def describe(self, *, chunk: int, fps: float) -> str:
+        """Say in a few words what is weighed."""
+        raise NotImplementedError
 
 
-def _lengths(bounds: Int64[np.ndarray, "runs 2"], *, rows: int) -> Int64[np.ndarray, " runs"]:
-    edges = np.concatenate([[0], bounds[:, 1]])
-    if not np.array_equal(edges[:-1], bounds[:, 0]) or edges[-1] != rows:
-        raise ValueError(f"the runs must cover rows 0..{rows} without gap or overlap; got {bounds}")
-    lengths = np.diff(edges)
-    if (lengths < 1).any():
-        raise ValueError("a run must have a frame")
-    return lengths
+@dataclass(frozen=True, kw_only=True)
+class Uniform(Scheme):
+    """Ones: plain behavior cloning."""
+
+    name = "uniform"
+    if_all_zero = if_almost_nothing = "raise --weighting.unlabelled_weight"
+
+    def weights(self, labels: FrameLabels, *, chunk: int) -> Float32[np.ndarray, " frames"]:
+        """See `Scheme.weights`."""
+        return np.ones(len(labels.index), dtype=np.float32)
+
+    def describe(self, *, chunk: int, fps: float) -> str:
+        """See `Scheme.describe`."""
+        return "plain behavior cloning"
 
 
-def success_score(
-    log_prob: Float[np.ndarray, " frames"],
-    bounds: Int64[np.ndarray, "episodes 2"],
-    *,
-    prefix_end: Bool[np.ndarray, " frames"] | None,
-    window: int,
-) -> Float64[np.ndarray, " episodes"]:
-    """How sure the VLM is of an episode's success: log P(True) at its end.
+@dataclass(frozen=True, kw_only=True)
+class ProgressScheme(Scheme):
+    """A scheme that judges a frame by the progress that is gained after it."""
 
-    The mean over the last three scored prefixes (arXiv 2602.19313, section 5.2); over the last
-    `window` frames in an episode of which the prefixes are not known.
+    horizon: float | None = None  # span of the advantage, seconds; by default the action chunk
 
-    Args:
-        log_prob: log P(True) of each frame, nats, <= 0.
-        bounds: [start, stop) rows of each episode; together all rows.
-        prefix_end: true on the last frame of every scored prefix, where known.
-        window: frames, >= 1.
+    def __post_init__(self) -> None:
+        """Refuse a horizon that is not positive."""
+        _require_positive(horizon=self.horizon)
 
-    Returns:
-        One score per episode, nats, <= 0.
-    """
-    start, stop = bounds.T
-    every = np.arange(len(log_prob))
-    score = _mean_of_last(log_prob, every, start, stop, count=window)
-    if prefix_end is None:
-        return score
-    ends = np.flatnonzero(prefix_end)
-    first, after = np.searchsorted(ends, bounds.T)
-    known = first < after
-    score[known] = _mean_of_last(
-        log_prob, ends, first[known], after[known], count=_SUCCESS_PREFIXES
-    )
-    return score
+    def horizon_frames(self, *, chunk: int, fps: float) -> int:
+        """The span of the advantage, frames, >= 1."""
+        return chunk if self.horizon is None else span_frames("horizon", self.horizon, fps=fps)
+
+    def gain(self, labels: FrameLabels, *, chunk: int) -> Float32[np.ndarray, " frames"]:
+        """Progress gained over the horizon, -1..1 for each frame."""
+        horizon = self.horizon_frames(chunk=chunk, fps=labels.fps)
+        return progress_gain(labels, horizon=horizon)
+
+    def describe(self, *, chunk: int, fps: float) -> str:
+        """See `Scheme.describe`."""
+        frames = self.horizon_frames(chunk=chunk, fps=fps)
+        return f"progress over {frames} frames ({frames / fps:.2g} s)"
 
 
-def _mean_of_last(
-    values: Float[np.ndarray, " frames"],
-    rows: Int64[np.ndarray, " chosen"],
-    start: Int64[np.ndarray, " episodes"],
-    stop: Int64[np.ndarray, " episodes"],
-    *,
-    count: int,
-) -> Float64[np.ndarray, " episodes"]:
-    """Mean of the last `count` chosen values, or of as many as there are, of each episode."""
-    total = np.concatenate([[0.0], np.cumsum(values[rows], dtype=np.float64)])
-    start = np.maximum(start, stop - count)
-    return (total[stop] - total[start]) / (stop - start)
-
-
-def awr(
-    advantage: Float[np.ndarray, " frames"],
-    *,
-    beta: float,
-    w_min: float,
-    w_max: float,
-    groups: Int64[np.ndarray, " frames"] | None = None,
-) -> Float32[np.ndarray, " frames"]:
+@dataclass(frozen=True, kw_only=True)
+class Awr(ProgressScheme):
     """Advantage-weighted regression: ``clip(exp(z / beta), w_min, w_max)``.
 
     z is the advantage minus its mean, divided by its standard deviation, so that beta means the
     same whatever the span and the task. Where the advantage is constant, z = 0. Source: the
     weight ``exp(A / beta)`` with an upper limit is that of Peng et al., Advantage-Weighted
     Regression, https://arxiv.org/abs/1910.00177; their A is a return minus a learned value.
-
-    Args:
-        advantage: progress gained, -1..1 for each frame.
-        beta: temperature in standard deviations, > 0; the smaller, the more the best frames count.
-        w_min: smallest weight, >= 0.
-        w_max: largest weight, >= w_min.
-        groups: non-negative numbers; frames with the same one are standardised together (the
-            task), all of them if None.
-
-    Returns:
-        Weights, w_min..w_max for each frame.
     """
-    exponent = _standardize(advantage.astype(np.float64), groups) / beta
-    # exp(700) is still finite, and far beyond any sensible limit.
-    return np.clip(np.exp(np.minimum(exponent, 700.0)), w_min, w_max).astype(np.float32)
+
+    name = "awr"
+    if_all_zero = "raise --weighting.beta or --weighting.w_min"
+    if_nearly_equal = "lower --weighting.beta, or give a longer --weighting.horizon"
+    if_almost_nothing = "raise --weighting.beta, or lower --weighting.w_max"
+    if_capped = "raise --weighting.w_max, or --weighting.beta"
+    if_task_is_lost = "standardize each task alone with --weighting.per=task"
+
+    beta: float = 0.5  # temperature, standard deviations of the advantage
+    w_min: float = 0.0  # smallest weight before normalization
+    w_max: float = 20.0  # largest weight before normalization
+    per: Literal["dataset", "task"] = "dataset"  # what the advantage is standardized over
+
+    def __post_init__(self) -> None:
+        """Refuse options that break a rule."""
+        super().__post_init__()
+        _require_positive(beta=self.beta, w_max=self.w_max)
+        _require_range("w_min", self.w_min, low=0)
+        if self.w_min > self.w_max:
+            raise UserError(
+                f"--weighting.w_min must be <= --weighting.w_max; got {self.w_min} > {self.w_max}"
+            )
+
+    @property
+    def cap(self) -> float:
+        """`w_max`."""
+        return self.w_max
+
+    def weights(self, labels: FrameLabels, *, chunk: int) -> Float32[np.ndarray, " frames"]:
+        """See `Scheme.weights`."""
+        gain = self.gain(labels, chunk=chunk).astype(np.float64)
+        group = labels.task_index if self.per == "task" else np.zeros(len(gain), dtype=np.int64)
+        exponent = _standardize(gain, group) / self.beta
+        # exp(700) is still finite, and far beyond any sensible limit.
+        weights = np.clip(np.exp(np.minimum(exponent, 700.0)), self.w_min, self.w_max)
+        return weights.astype(np.float32)
 
 
-def _standardize(
-    values: Float64[np.ndarray, " frames"], groups: Int64[np.ndarray, " frames"] | None
-) -> Float64[np.ndarray, " frames"]:
-    if groups is None:
-        groups = np.zeros(len(values), dtype=np.int64)
-    count = np.maximum(np.bincount(groups), 1)
-    centred = values - (np.bincount(groups, weights=values) / count)[groups]
-    spread = np.sqrt(np.bincount(groups, weights=centred**2) / count)
-    scale = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > _ROUNDING)
-    return centred * scale[groups]
-
-
-def top_awr(
-    increment: Float[np.ndarray, " frames"],
-    *,
-    tau: float,
-    delta_max: float,
-    centre: Literal["none", "increment", "weight"],
-) -> Float32[np.ndarray, " frames"]:
-    """TOPReward's weights: ``clip(tau exp(increment), 0, delta_max)``.
+@dataclass(frozen=True, kw_only=True)
+class TopAwr(ProgressScheme):
+    """TOPReward's weights: ``clip(tau exp(increment - its mean), 0, delta_max)``.
 
     Source: arXiv 2602.19313, Eq. 3. Its section 5.3 turns values into advantages "by subtracting
-    the dataset mean" without saying of what. "increment" subtracts the mean increment before the
-    exponential, which makes an advantage of it as AWR wants; "weight" subtracts the mean of
-    ``tau exp(increment)`` after it, the one reading under which the clip at 0 can act; "none" is
-    Eq. 3 as printed (and what is left if the mean of the progress itself is subtracted: it
-    cancels).
-
-    Args:
-        increment: progress gained over an explicit span, -1..1 for each frame.
-        tau: factor before the exponential, > 0.
-        delta_max: largest weight, > 0.
-        centre: which mean over the frames is subtracted.
-
-    Returns:
-        Weights, 0..delta_max for each frame.
+    the dataset mean": here that of the increments, before the exponential, which makes an advantage
+    of the increment as AWR wants. Eq. 3 as printed differs by a factor, which `tau` can hold.
     """
-    increment = increment.astype(np.float64)
-    if centre == "increment":
+
+    name = "top-awr"
+    if_all_zero = "raise --weighting.tau"
+    if_nearly_equal = (
+        "the paper's defaults do this: give a longer --weighting.span, or use "
+        "--weighting.scheme=awr"
+    )
+    if_almost_nothing = "lower --weighting.delta_max"
+    if_capped = "lower --weighting.tau below --weighting.delta_max"
+
+    tau: float = 2.0  # factor before the exponential
+    delta_max: float = 2.0  # largest weight
+    span: Literal["prefix", "chunk"] | float = "chunk"  # of the increment; or seconds
+
+    def __post_init__(self) -> None:
+        """Refuse options that break a rule."""
+        super().__post_init__()
+        span = None if isinstance(self.span, str) else self.span
+        _require_positive(tau=self.tau, delta_max=self.delta_max, span=span)
+        if self.horizon is not None and self.span != "chunk":
+            raise UserError(
+                f"--weighting.horizon and --weighting.span={self.span} both give the span of "
+                "top-awr; leave one of them out"
+            )
+
+    @property
+    def cap(self) -> float:
+        """`delta_max`."""
+        return self.delta_max
+
+    def weights(self, labels: FrameLabels, *, chunk: int) -> Float32[np.ndarray, " frames"]:
+        """See `Scheme.weights`."""
+        if self.span == "prefix":
+            increment = prefix_gain(labels)
+        elif self.span == "chunk":
+            increment = self.gain(labels, chunk=chunk)
+        else:
+            horizon = span_frames("span", self.span, fps=labels.fps)
+            increment = progress_gain(labels, horizon=horizon)
+        increment = increment.astype(np.float64)
         increment -= increment.mean()
-    value = tau * np.exp(increment)
-    if centre == "weight":
-        value = value - value.mean() if np.ptp(increment) > _ROUNDING else np.zeros_like(value)
-    return np.clip(value, 0.0, delta_max).astype(np.float32)
+        return np.clip(self.tau * np.exp(increment), 0.0, self.delta_max).astype(np.float32)
+
+    def describe(self, *, chunk: int, fps: float) -> str:
+        """See `Scheme.describe`."""
+        if self.span == "prefix":
+            return "progress from one scored prefix to the next"
+        if self.span == "chunk":
+            return super().describe(chunk=chunk, fps=fps)
+        return f"progress over {self.span:g} s"
 
 
-def rabc(
-    gain: Float[np.ndarray, " frames"], *, kappa: float, epsilon: float
-) -> Float32[np.ndarray, " frames"]:
+@dataclass(frozen=True, kw_only=True)
+class Rabc(ProgressScheme):
     """Reward-aligned behavior cloning: nothing for lost progress, all for more than `kappa`.
 
     ``w~ = clip((d - (mu - 2 sigma)) / (4 sigma + epsilon), 0, 1)``; w = 1 if d > kappa, w~ if
-    0 <= d <= kappa, else 0; with mu at least 0 and sigma at least epsilon. Source: SARM
-    (https://arxiv.org/abs/2509.25358), Eq. 8-9, as in LeRobot's ``RABCWeights``: the statistics
-    in float64, the weights in float32.
-
-    Args:
-        gain: d, progress gained over the action chunk, -1..1 for each frame; in float64, to equal
-            LeRobot's where it hardly varies.
-        kappa: progress gained that earns the full weight, 0..1.
-        epsilon: keeps the division finite, > 0.
-
-    Returns:
-        Weights, 0..1 for each frame.
+    0 <= d <= kappa, else 0; with mu at least 0 and sigma at least epsilon. d is the progress gained
+    over the horizon, which shrinks at the end of an episode. Source: SARM
+    (https://arxiv.org/abs/2509.25358), Eq. 8-9, as in LeRobot's ``RABCWeights``
+    (``lerobot/rewards/sarm/rabc.py``): d in float64, across changes of the instruction, the
+    statistics in float64, the weights in float32, normalized over each batch.
     """
-    mean = max(float(np.mean(gain, dtype=np.float64)), 0.0)
-    spread = max(float(np.std(gain, dtype=np.float64)), epsilon)
-    delta = gain.astype(np.float32)
-    soft = np.clip((delta - (mean - 2 * spread)) / (4 * spread + epsilon), 0.0, 1.0)
-    return np.where(delta > kappa, np.float32(1), np.where(delta >= 0, soft, np.float32(0)))
+
+    name = "rabc"
+    normalize = "batch"
+    if_nearly_equal = "raise --weighting.kappa, or use --weighting.scheme=awr"
+    if_almost_nothing = "lower --weighting.kappa, or give a longer --weighting.horizon"
+    if_capped = None  # most frames are meant to have the full weight
+
+    kappa: float = 0.01  # progress gained that earns the full weight, 0..1
+    epsilon: float = 1e-6  # keeps the division finite
+
+    def __post_init__(self) -> None:
+        """Refuse options that break a rule."""
+        super().__post_init__()
+        _require_positive(epsilon=self.epsilon)
+        _require_range("kappa", self.kappa, low=0, high=1)
+
+    @property
+    def cap(self) -> float:
+        """1."""
+        return 1.0
+
+    def weights(self, labels: FrameLabels, *, chunk: int) -> Float32[np.ndarray, " frames"]:
+        """See `Scheme.weights`."""
+        horizon = self.horizon_frames(chunk=chunk, fps=labels.fps)
+        gains = []
+        for rows in labels.episodes():
+            progress = labels.progress[rows].astype(np.float64)
+            ahead = np.minimum(np.arange(len(progress)) + horizon, len(progress) - 1)
+            gains.append(progress[ahead] - progress)
+        gain = np.concatenate(gains)
+        mean = max(float(np.mean(gain)), 0.0)
+        spread = max(float(np.std(gain)), self.epsilon)
+        delta = gain.astype(np.float32)
+        soft = np.clip((delta - (mean - 2 * spread)) / (4 * spread + self.epsilon), 0.0, 1.0)
+        soft = np.where(delta >= 0, soft, np.float32(0))
+        return np.where(delta > self.kappa, np.float32(1), soft)
 
 
-def filter_weights(
-    score: Float[np.ndarray, " scores"],
-    *,
-    threshold: float | None = None,
-    quantile: float | None = None,
-    lengths: Int64[np.ndarray, " scores"] | None = None,
-) -> Float32[np.ndarray, " frames"]:
-    """1 where the score passes, else 0: filtered behavior cloning.
+@dataclass(frozen=True, kw_only=True)
+class Filter(ProgressScheme):
+    """Filtered behavior cloning: 1 for what is at or above the limit, else 0.
 
-    A score passes at or above the threshold, or the quantile of the scores. With one score
-    per episode the quantile is one over episodes, so that long ones do not count more.
-
-    Args:
-        score: one per frame, or one per episode; of any unit.
-        threshold: in the unit of the score.
-        quantile: 0..1; 0.25 drops the worst quarter.
-        lengths: frames of each episode, if there is one score per episode.
-
-    Returns:
-        Weights, 0 or 1 for each frame.
-
-    Raises:
-        ValueError: not exactly one of threshold and quantile is given.
+    The limit is `threshold`, or the quantile of what is judged: frames by their advantage, or whole
+    episodes by their success score. A quantile of episodes counts each once, however long it is.
     """
-    if threshold is not None and quantile is None:
-        passed = score >= threshold
-    elif threshold is None and quantile is not None:
-        values = score.astype(np.float64)
-        passed = values >= np.quantile(values, quantile)
-    else:
-        raise ValueError("exactly one of threshold and quantile must be given")
-    return np.repeat(passed.astype(np.float32), 1 if lengths is None else lengths)
+
+    name = "filter"
+    keeps_episodes = False
+    if_all_zero = "lower --weighting.threshold, or give --weighting.quantile instead"
+    if_nearly_equal = "raise --weighting.threshold or --weighting.quantile"
+    if_almost_nothing = if_task_is_lost = "lower --weighting.threshold or --weighting.quantile"
+
+    by: Literal["advantage", "success"] = "success"  # frames by advantage, or whole episodes
+    threshold: float | None = None  # keep what is at least this; progress gained, or nats
+    quantile: float | None = None  # keep what is at least this quantile, 0..1
+
+    def __post_init__(self) -> None:
+        """Refuse options that break a rule."""
+        super().__post_init__()
+        _require_range("quantile", self.quantile, low=0, high=1)
+        if (self.threshold is None) == (self.quantile is None):
+            raise UserError(
+                "--weighting.scheme=filter must have one of --weighting.threshold and "
+                f"--weighting.quantile; got {'neither' if self.threshold is None else 'both'}"
+            )
+        if self.by == "success" and self.horizon is not None:
+            raise UserError(
+                f"--weighting.horizon={self.horizon:g} is the span of the advantage, which "
+                "--weighting.by=success does not use; leave one of them out"
+            )
+        if self.by == "success" and self.threshold is not None and self.threshold > 0:
+            raise UserError(
+                "--weighting.threshold must be <= 0 with --weighting.by=success, a log-probability "
+                f"in nats; got {self.threshold}"
+            )
+        if self.by == "advantage" and self.threshold is not None and abs(self.threshold) > 1:
+            raise UserError(
+                "--weighting.threshold must be -1..1 with --weighting.by=advantage, progress "
+                f"gained; got {self.threshold}"
+            )
+
+    def weights(self, labels: FrameLabels, *, chunk: int) -> Float32[np.ndarray, " frames"]:
+        """See `Scheme.weights`."""
+        by_episode = self.by == "success"
+        score = success_scores(labels) if by_episode else self.gain(labels, chunk=chunk)
+        if self.quantile is None:
+            passed = score >= self.threshold  # in the precision of the score
+        else:
+            passed = score >= np.quantile(score.astype(np.float64), self.quantile)
+        if by_episode:
+            passed = np.repeat(passed, [rows.stop - rows.start for rows in labels.episodes()])
+        return passed.astype(np.float32)
+
+    def describe(self, *, chunk: int, fps: float) -> str:
+        """See `Scheme.describe`."""
+        if self.by == "success":
+            return "success of whole episodes"
+        return super().describe(chunk=chunk, fps=fps)
 
 
-def uniform(frames: int) -> Float32[np.ndarray, " frames"]:
-    """Ones: plain behavior cloning."""
-    return np.ones(frames, dtype=np.float32)
+SCHEMES: dict[str, type[Scheme]] = {c.name: c for c in (Awr, TopAwr, Rabc, Filter, Uniform)}
 
 
-def mean_one(weights: Float[np.ndarray, " frames"]) -> Float32[np.ndarray, " frames"]:
-    """Scale weights to a mean of 1, so that they leave the size of the loss as it is.
+def _standardize(
+    values: Float64[np.ndarray, " frames"], group: Int64[np.ndarray, " frames"]
+) -> Float64[np.ndarray, " frames"]:
+    """Subtract each group's mean and divide by its standard deviation; 0 where it is constant."""
+    count = np.maximum(np.bincount(group), 1)
+    centered = values - (np.bincount(group, weights=values) / count)[group]
+    spread = np.sqrt(np.bincount(group, weights=centered**2) / count)
+    scale = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > _ROUNDING)
+    return centered * scale[group]
 
-    Args:
-        weights: >= 0, finite, not all zero.
 
-    Returns:
-        Weights with mean 1.
+def _require_positive(**options: float | None) -> None:
+    for name, value in options.items():
+        if value is not None and not value > 0:
+            raise UserError(f"--weighting.{name} must be > 0; got {value:g}")
 
-    Raises:
-        ValueError: the mean is not positive and finite.
-    """
-    mean = float(np.mean(weights, dtype=np.float64))
-    if not 0 < mean < float("inf"):
-        raise ValueError(f"the mean of the weights must be > 0 and finite; got {mean}")
-    return (weights / mean).astype(np.float32)
+
+def _require_range(name: str, value: float | None, *, low: float, high: float = np.inf) -> None:
+    if value is not None and not low <= value <= high:
+        rule = f">= {low}" if high == np.inf else f"{low}..{high}"
+        raise UserError(f"--weighting.{name} must be {rule}; got {value:g}")

@@ -1,13 +1,17 @@
 """What weights will do to training, before it starts: how much data is left, and of what."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Int64
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
 
-from lerobot_topreward.train.config import Scheme
+from lerobot_topreward.train.gains import list_first
 from lerobot_topreward.train.records import FrameLabels, FrameWeights
+from lerobot_topreward.train.schemes import Scheme
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -16,7 +20,8 @@ _NEARLY_EQUAL = 0.99
 _ALMOST_NOTHING = 0.1
 _MOSTLY_ZERO = 0.9
 _MOSTLY_CAPPED = 0.5
-_NAMED = 8  # episodes or tasks in a warning
+_ENDS = 5  # lowest and highest rows of a long list, each
+_NAME_WIDTH = 34  # of a task, characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +57,16 @@ class WeightSummary:
     warnings: tuple[str, ...]
 
 
-def summarize(
-    labels: FrameLabels, weights: FrameWeights, *, scheme: Scheme | None = None
-) -> WeightSummary:
-    """Summarise the weights of the frames that are trained on.
+def summarize(labels: FrameLabels, weights: FrameWeights, *, scheme: Scheme) -> WeightSummary:
+    """Summarize the weights of the frames that are trained on.
 
-    Where weights are normalised per batch, these are the raw ones: the batches see them in this
+    Where weights are normalized per batch, these are the raw ones: the batches see them in this
     proportion only on average.
 
     Args:
         labels: of these frames.
         weights: of these frames, not all zero.
-        scheme: where they come from; its warnings then name the options that cure them.
+        scheme: where they come from; the warnings name its options that help.
 
     Raises:
         ValueError: labels and weights are not of the same frames, or all weights are zero.
@@ -72,154 +75,80 @@ def summarize(
         raise ValueError("labels and weights must be of the same frames")
     if not weights.weight.any():
         raise ValueError("a weight must be positive; all are zero")
-    (overall,) = _groups(weights, np.zeros(len(weights.index), dtype=np.int64), {0: "all frames"})
-    tasks = _groups(weights, labels.task_index, labels.tasks)
-    episodes = _groups(weights, labels.episode_index, {})
-    empty = np.setdiff1d(labels.episode_index, labels.episode_index[labels.labelled])
-    return WeightSummary(
-        overall=overall,
-        tasks=tasks,
-        episodes=episodes,
-        warnings=(
-            *_warn_of_amount(overall, scheme),
-            *_warn_of_cap(overall, scheme),
-            *_warn_of_silence(tasks, episodes, scheme, unlabelled=set(empty.tolist())),
-        ),
-    )
+    (overall,) = _summarize_groups(weights, np.zeros_like(weights.index), {0: "all frames"})
+    tasks = _summarize_groups(weights, labels.task_index, labels.tasks)
+    episodes = _summarize_groups(weights, labels.episode_index, {})
+    labeled = set(labels.episode_index[labels.labelled].tolist())
+    warnings = tuple(_warn(overall, tasks, episodes, scheme, labeled=labeled))
+    return WeightSummary(overall, tasks, episodes, warnings)
 
 
-def _groups(
+def _summarize_groups(
     weights: FrameWeights, keys: Int64[np.ndarray, " frames"], names: Mapping[int, str]
 ) -> tuple[GroupSummary, ...]:
-    """Summarise the frames of each key, in the order of the keys."""
+    """Summarize the frames of each key, in the order of the keys."""
     order = np.lexsort((weights.weight, keys))
     found, start = np.unique(keys[order], return_index=True)
-    weight, capped = weights.weight[order], weights.capped[order]
-    mean_of_all = float(np.mean(weight, dtype=np.float64))
-    edges = [*start.tolist(), len(order)]
-    return tuple(
-        _group(
-            weight[first:stop],
-            capped[first:stop],
-            key=key,
-            name=names.get(key, str(key)),
-            mean_of_all=mean_of_all,
-            total_frames=len(order),
+    mean_of_all = float(np.mean(weights.weight[order], dtype=np.float64))
+    groups = []
+    for key, rows in zip(found.tolist(), np.split(order, start[1:]), strict=True):
+        weight, frames = weights.weight[rows].astype(np.float64), len(rows)
+        total, squares = float(weight.sum()), float(weight @ weight)
+        # Linear between neighbors, as np.quantile, but the weights are sorted already.
+        quantiles = np.interp(np.array(QUANTILES) * (frames - 1), np.arange(frames), weight)
+        groups.append(
+            GroupSummary(
+                key=key,
+                name=names.get(key, str(key)),
+                frames=frames,
+                effective=total**2 / squares if squares > 0 else 0.0,
+                weight_share=total / (mean_of_all * len(order)),
+                relative=total / frames / mean_of_all,
+                zero_share=float(np.mean(weight == 0)),
+                capped_share=float(np.mean(weights.capped[rows])),
+                mean=total / frames,
+                minimum=float(weight[0]),
+                maximum=float(weight[-1]),
+                quantiles=tuple(quantiles.tolist()),
+            )
         )
-        for key, first, stop in zip(found.tolist(), edges[:-1], edges[1:], strict=True)
-    )
+    return tuple(groups)
 
 
-def _group(
-    ascending: Float32[np.ndarray, " frames"],
-    capped: Bool[np.ndarray, " frames"],
-    *,
-    key: int,
-    name: str,
-    mean_of_all: float,
-    total_frames: int,
-) -> GroupSummary:
-    weight = ascending.astype(np.float64)
-    total, squares, frames = float(weight.sum()), float(weight @ weight), len(weight)
-    # Linear between neighbours, as np.quantile, but the weights are sorted already.
-    at = np.array(QUANTILES) * (frames - 1)
-    quantiles = np.interp(at, np.arange(frames), weight)
-    return GroupSummary(
-        key=key,
-        name=name,
-        frames=frames,
-        effective=total**2 / squares if squares > 0 else 0.0,
-        weight_share=total / (mean_of_all * total_frames),
-        relative=total / frames / mean_of_all,
-        zero_share=float(np.mean(weight == 0)),
-        capped_share=float(np.mean(capped)),
-        mean=total / frames,
-        minimum=float(weight[0]),
-        maximum=float(weight[-1]),
-        quantiles=tuple(quantiles.tolist()),
-    )
-
-
-_SHARPEN = {
-    "awr": "lower --weighting.beta, or give a longer --weighting.horizon",
-    "top-awr": "the paper's defaults do this: give a longer --weighting.span, try "
-    "--weighting.centre=weight, or use --weighting.scheme=awr",
-    "rabc": "raise --weighting.kappa, or use --weighting.scheme=awr",
-    "filter": "raise --weighting.threshold or --weighting.quantile",
-    None: "choose options that tell the frames apart",
-}
-_SOFTEN = {
-    "awr": "raise --weighting.beta, or lower --weighting.w_max",
-    "top-awr": "use --weighting.centre=increment",
-    "rabc": "lower --weighting.kappa, or give a longer --weighting.horizon",
-    "filter": "lower --weighting.threshold or --weighting.quantile",
-    "uniform": "raise --weighting.unlabelled_weight",
-    None: "choose options that keep more frames",
-}
-_UNCAP = {
-    "awr": "raise --weighting.w_max, or --weighting.beta",
-    "top-awr": "lower --weighting.tau below --weighting.delta_max",
-    None: "raise the limit",
-}
-_KEEP_TASKS: dict[Scheme | None, str] = {
-    "awr": "standardise each task alone with --weighting.per=task",
-    "filter": "lower --weighting.threshold or --weighting.quantile",
-}
-
-
-def _warn_of_amount(overall: GroupSummary, scheme: Scheme | None) -> Sequence[str]:
-    if overall.effective_share > _NEARLY_EQUAL:
-        if scheme == "uniform":
-            return ()
-        return (
-            f"the weights are nearly equal (effective sample size {percent(overall.effective_share)} "
-            f"of the frames), so this trains like plain behavior cloning; {_SHARPEN[scheme]}",
-        )
-    if overall.effective_share < _ALMOST_NOTHING or overall.zero_share > _MOSTLY_ZERO:
-        return (
-            f"almost nothing is left: {overall.frames} frames count as {overall.effective:.0f} "
-            f"(effective sample size {percent(overall.effective_share)}), and {percent(overall.zero_share)} "
-            f"weigh nothing; {_SOFTEN[scheme]}",
-        )
-    return ()
-
-
-def _warn_of_cap(overall: GroupSummary, scheme: Scheme | None) -> Sequence[str]:
-    # RA-BC means most frames to have the full weight.
-    if overall.capped_share <= _MOSTLY_CAPPED or scheme == "rabc":
-        return ()
-    return (
-        f"{percent(overall.capped_share)} of the frames are at the cap, above which weights do not "
-        f"tell them apart; {_UNCAP.get(scheme, _UNCAP[None])}",
-    )
-
-
-def _warn_of_silence(
+def _warn(
+    overall: GroupSummary,
     tasks: Sequence[GroupSummary],
     episodes: Sequence[GroupSummary],
-    scheme: Scheme | None,
+    scheme: Scheme,
     *,
-    unlabelled: set[int],
-) -> Sequence[str]:
-    warnings = []
-    silent = [repr(task.name) for task in tasks if task.maximum == 0]
-    if silent:
-        cure = _KEEP_TASKS.get(scheme)
-        warnings.append(
-            f"tasks without any weight, which the policy will not learn: {len(silent)} of "
-            f"{len(tasks)} ({_named(silent)}){f'; {cure}' if cure else ''}"
+    labeled: Collection[int],
+) -> Iterator[str]:
+    share, zero = percent(overall.effective_share), percent(overall.zero_share)
+    if overall.effective_share > _NEARLY_EQUAL:
+        if scheme.if_nearly_equal is not None:
+            yield (
+                f"the weights are nearly equal (effective sample size {share} of the frames), so "
+                f"this trains like plain behavior cloning; {scheme.if_nearly_equal}"
+            )
+    elif overall.effective_share < _ALMOST_NOTHING or overall.zero_share > _MOSTLY_ZERO:
+        yield (
+            f"almost nothing is left: {overall.frames} frames count as {overall.effective:.0f} "
+            f"(effective sample size {share}), and {zero} weigh nothing; {scheme.if_almost_nothing}"
         )
-    silent = [str(e.key) for e in episodes if e.maximum == 0 and e.key not in unlabelled]
-    if silent and scheme != "filter":  # whose purpose this is
-        warnings.append(
-            f"episodes without any weight: {len(silent)} of {len(episodes)} ({_named(silent)})"
+    if overall.capped_share > _MOSTLY_CAPPED and scheme.if_capped is not None:
+        yield (
+            f"{percent(overall.capped_share)} of the frames are at the cap, above which weights do "
+            f"not tell them apart; {scheme.if_capped}"
         )
-    return warnings
-
-
-def _named(names: Sequence[str]) -> str:
-    listed = ", ".join(names[:_NAMED])
-    return listed if len(names) <= _NAMED else f"{listed}, ..."
+    if lost := [repr(task.name) for task in tasks if task.maximum == 0]:
+        advice = f"; {scheme.if_task_is_lost}" if scheme.if_task_is_lost else ""
+        yield (
+            f"tasks without any weight, which the policy will not learn: {len(lost)} of "
+            f"{len(tasks)} ({list_first(lost)}){advice}"
+        )
+    lost = [str(e.key) for e in episodes if e.maximum == 0 and e.key in labeled]
+    if lost and scheme.keeps_episodes:
+        yield f"episodes without any weight: {len(lost)} of {len(episodes)} ({list_first(lost)})"
 
 
 def percent(share: float) -> str:
@@ -230,3 +159,66 @@ def percent(share: float) -> str:
     if share < 0.001:
         return "<0.1%"
     return ">99.9%" if share > 0.999 else f"{share:.1%}"
+
+
+def summary_table(summary: WeightSummary) -> RenderableType:
+    """Lay out a summary for a terminal of 80 columns, whatever the dataset.
+
+    Tasks and episodes are listed where their weights differ, at most ten of each: the lowest and
+    the highest by their weight per frame.
+    """
+    overall = summary.overall
+    empty = sum(episode.maximum == 0 for episode in summary.episodes)
+    facts = {
+        "frames": f"{overall.frames} in {len(summary.episodes)} episodes",
+        "effective sample size": (
+            f"{overall.effective:.0f} frames, {percent(overall.effective_share)}"
+        ),
+        "weigh nothing": f"{percent(overall.zero_share)} of the frames; whole episodes: {empty}",
+        "at the cap": f"{percent(overall.capped_share)} of the frames",
+        "lowest, mean, highest": (
+            f"{overall.minimum:.3g}, {overall.mean:.3g}, {overall.maximum:.3g}"
+        ),
+        f"at {', '.join(f'{q:.0%}' for q in QUANTILES)}": (
+            ", ".join(f"{value:.3g}" for value in overall.quantiles)
+        ),
+    }
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column()
+    for name, value in facts.items():
+        table.add_row(name, value)
+    parts: list[RenderableType] = [table]
+    for what, groups in (("task", summary.tasks), ("episode", summary.episodes)):
+        ratios = [group.relative for group in groups]
+        if max(ratios) - min(ratios) > 1e-6:
+            parts += [Text(), _group_table(what, groups)]
+    for warning in summary.warnings:
+        parts += [Text(), Text(f"Warning: {warning}", style="yellow")]
+    return Group(*parts)
+
+
+def _group_table(what: str, groups: Sequence[GroupSummary]) -> Table:
+    """One row per task or episode, from the lowest weight per frame to the highest."""
+    table = Table(box=None, pad_edge=False)
+    if what == "task":
+        table.add_column(what, no_wrap=True, overflow="ellipsis", max_width=_NAME_WIDTH)
+    else:
+        table.add_column(what, justify="right")
+    for title in ("frames", "x average", "effective", "at 0", "at cap"):
+        table.add_column(title, justify="right", no_wrap=True)
+    shown = sorted(groups, key=lambda group: (group.relative, group.key))
+    if len(groups) > 2 * _ENDS:
+        shown = [*shown[:_ENDS], *shown[-_ENDS:]]
+        table.caption = f"the {_ENDS} lowest and the {_ENDS} highest of {len(groups)} {what}s"
+        table.caption_justify = "left"
+    for group in shown:
+        table.add_row(
+            Text(group.name),
+            f"{group.frames}",
+            f"{group.relative:.2f}",
+            percent(group.effective_share),
+            percent(group.zero_share),
+            percent(group.capped_share),
+        )
+    return table

@@ -25,11 +25,13 @@ from lerobot_topreward.errors import UserError
 from lerobot_topreward.hub_errors import translate_errors
 
 PROGRAM = "lerobot-train"
+_MISTAKES = (ValueError, TypeError, OSError, NotImplementedError)
+_MISTAKES += (parser.ArgumentError, parser.PluginLoadError)
 
 
 @contextmanager
 def trainer_arguments(arguments: Sequence[str]) -> Iterator[None]:
-    """Be LeRobot's trainer as far as its parser can tell, which reads ``sys.argv`` time and again.
+    """Put a command line into ``sys.argv``, which LeRobot's parser reads several times.
 
     Args:
         arguments: those of ``lerobot-train``.
@@ -57,10 +59,8 @@ def read_trainer_config(arguments: Sequence[str]) -> TrainPipelineConfig:
     Raises:
         UserError: LeRobot cannot make a configuration of them.
     """
-    if (
-        "lerobot_topreward.policies"
-        in parser.parse_plugin_args(parser.PLUGIN_DISCOVERY_SUFFIX, arguments).values()
-    ):
+    plugins = parser.parse_plugin_args(parser.PLUGIN_DISCOVERY_SUFFIX, arguments).values()
+    if "lerobot_topreward.policies" in plugins:
         raise UserError(
             "--policy.discover_packages_path=lerobot_topreward.policies is for lerobot-train; "
             "leave it out, lerobot-topreward train does the same"
@@ -68,23 +68,18 @@ def read_trainer_config(arguments: Sequence[str]) -> TrainPipelineConfig:
     register_third_party_plugins()
     # Else the first warning would tie the log to what is caught below.
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    said = StringIO()
+    printed = StringIO()
     try:
-        with trainer_arguments(arguments), redirect_stderr(said), _mistakes_reported():
+        with trainer_arguments(arguments), redirect_stderr(printed), _translate_errors():
             config = _parse()  # pyright: ignore[reportCallIssue]  # it reads sys.argv
     except SystemExit as stopped:
-        raise UserError(_last_line(said.getvalue(), stopped)) from None
-    sys.stderr.write(said.getvalue())
+        # What is wrong is in the last line that LeRobot printed, or in what was raised before.
+        text = " ".join(printed.getvalue().rpartition("error: ")[2].split())
+        reason = _innermost(stopped)
+        detail = "" if reason is stopped or str(reason) in text else f" {reason}"
+        raise UserError(f"{PROGRAM}: {text}{detail}") from None
+    sys.stderr.write(printed.getvalue())
     return config
-
-
-def _last_line(said: str, stopped: SystemExit) -> str:
-    """Find in what LeRobot printed, or raised before, the line that says what is wrong."""
-    reason = _innermost(stopped)
-    start = said.rfind("error: ")
-    text = " ".join(said[start + len("error: ") :].split())
-    known = reason is stopped or str(reason) in text
-    return f"{PROGRAM}: {text}" if known else f"{PROGRAM}: {text} {reason}"
 
 
 def _innermost(error: BaseException) -> BaseException:
@@ -94,8 +89,8 @@ def _innermost(error: BaseException) -> BaseException:
 
 
 @contextmanager
-def _mistakes_reported() -> Iterator[None]:
-    """Take what LeRobot raises about options for the mistakes that they nearly always are."""
+def _translate_errors() -> Iterator[None]:
+    """Treat what LeRobot raises about options as a user's mistake, which it nearly always is."""
     try:
         yield
     except HfHubHTTPError as error:
@@ -107,14 +102,7 @@ def _mistakes_reported() -> Iterator[None]:
         ) from error
     except draccus.ParsingError as error:
         raise UserError(f"{PROGRAM}: {_innermost(error)}") from error
-    except (
-        ValueError,
-        TypeError,
-        OSError,
-        NotImplementedError,
-        parser.ArgumentError,
-        parser.PluginLoadError,
-    ) as error:
+    except _MISTAKES as error:
         raise UserError(f"{PROGRAM}: {error}") from error
 
 
@@ -146,7 +134,7 @@ def resolve_policy(
     validated = deepcopy(config)
     if dry_run:
         validated.output_dir = None
-    with trainer_arguments(arguments), _mistakes_reported():
+    with trainer_arguments(arguments), _translate_errors():
         resumed = parser.parse_arg("config_path") if config.resume else None
         if resumed is None or Path(resumed).exists():
             validated.validate()

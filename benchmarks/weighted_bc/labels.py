@@ -15,10 +15,11 @@ from lerobot_topreward.rewards import normalize_task
 from lerobot_topreward.simulation.truth import TRUTH_FILE
 from lerobot_topreward.storage.reader import open_labelled
 from lerobot_topreward.train.config import WeightingConfig
-from lerobot_topreward.train.frame_weights import episode_bounds, weigh
+from lerobot_topreward.train.frame_weights import weigh
+from lerobot_topreward.train.gains import success_scores
 from lerobot_topreward.train.labels import read_labels
 from lerobot_topreward.train.records import FrameLabels
-from lerobot_topreward.train.schemes import success_score
+from lerobot_topreward.train.schemes import Awr, Rabc, TopAwr
 
 CHUNK = 16  # frames, ACT's
 
@@ -34,12 +35,10 @@ def print_labels(truth_of: Path, *, task: Path, paper: Path) -> None:
     truth = pd.read_parquet(truth_of / TRUTH_FILE)
     kinds = truth["kind"].to_numpy()
     labels, published = _read(task), _read(paper)
-    bounds = episode_bounds(labels)
-    episodes = truth.iloc[bounds[:, 0]]
+    first = [rows.start for rows in labels.episodes()]
+    episodes = truth.iloc[first]
     success = episodes["success"].to_numpy()
-    score = success_score(
-        labels.log_prob, bounds, prefix_end=labels.prefix_end, window=round(labels.fps)
-    )
+    score = success_scores(labels)
     print(f"\nsuccess score: ROC-AUC {roc_auc(score, success):.2f}; P(True) > 0.5 lets pass")
     for kind in dict.fromkeys(kinds):
         mine = (episodes["kind"] == kind).to_numpy()
@@ -52,19 +51,19 @@ def print_labels(truth_of: Path, *, task: Path, paper: Path) -> None:
         truth.groupby("episode_index").frame_index.transform("max") // 10
     )
     for name, which in (("prob", labels), ("log-prob", logarithm)):
-        first = which.progress[bounds[:, 0]].mean()
+        start = which.progress[first].mean()
         print(
-            f"progress of {name}: {first:.2f} at first, {which.progress[tenth].mean():.2f} after a tenth"
+            f"progress of {name}: {start:.2f} at first, {which.progress[tenth].mean():.2f} after a tenth"
         )
     print("\naverage weight by kind, and effective sample size")
     for name, which, config in (
         ("awr, log-prob", logarithm, WeightingConfig()),
         ("awr", labels, WeightingConfig()),
-        ("awr-4s", labels, WeightingConfig(horizon=4)),
-        ("rabc", labels, WeightingConfig(scheme="rabc", normalize="dataset")),
-        ("top-awr", published, WeightingConfig(scheme="top-awr", span="prefix")),
+        ("awr-4s", labels, WeightingConfig(scheme=Awr(horizon=4))),
+        ("rabc", labels, WeightingConfig(scheme=Rabc(), normalize="dataset")),
+        ("top-awr", published, WeightingConfig(scheme=TopAwr(span="prefix"))),
     ):
-        weight = weigh(which, config, horizon=CHUNK).weight.astype(np.float64)
+        weight = weigh(which, config, chunk=CHUNK).weight.astype(np.float64)
         means = "  ".join(
             f"{kind} {weight[kinds == kind].mean():.2f}" for kind in dict.fromkeys(kinds)
         )

@@ -3,6 +3,7 @@
 import io
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ def _read_video(
             f"at {following:.3f} s"
         )
     try:
-        with av.open(str(path)) as container:
+        with closing(av.open(str(path))) as container:
             reformatter = VideoReformatter()
             images = (
                 reformatter.reformat(frame, format="rgb24").to_ndarray()

@@ -1,12 +1,13 @@
 """The demo command: label the bundled episodes and say how well that went."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from rich.console import Console
 
+from lerobot_topreward.data.dataset import open_source
 from lerobot_topreward.data.video import read_clip
 from lerobot_topreward.demo.config import DemoConfig
 from lerobot_topreward.demo.evaluation import evaluate
@@ -15,7 +16,6 @@ from lerobot_topreward.errors import EpisodeError, UserError
 from lerobot_topreward.label.command import label
 from lerobot_topreward.label.config import LabelConfig
 from lerobot_topreward.records import PrefixScores
-from lerobot_topreward.scoring.job import Job, open_job, stored_scores
 from lerobot_topreward.simulation.truth import Truth, read_truth
 from lerobot_topreward.vlm.identity import BUILTIN, VlmConfig
 
@@ -46,10 +46,8 @@ def demo(config: DemoConfig, *, console: Console) -> int:
     )
     console.print("labeling the bundled episodes: SO-101 pick-and-place, simulated")
     result = label(options, console=console)
-    job, store = open_job(options), result.store
-    real = stored_scores(job, store)
     truth = read_truth(DATASET)
-    found = evaluate(real, stored_scores(job, store, control="static"), truth)
+    found = evaluate(result.scores, result.static_scores, truth)
     console.print(
         f"{found.successes} episodes that succeed, {found.failures} that fail\n"
         f"VOC on successes        {found.voc:6.3f}   rank of progress against time, 1 is best\n"
@@ -63,7 +61,8 @@ def demo(config: DemoConfig, *, console: Console) -> int:
     (output / SUCCESS_FILE).write_text("\n".join(["episode_index,success", *lines, ""]))
     picture = output / "curves.png"
     caption = f"VOC {found.voc:.3f} on successes, success ROC-AUC {found.auc:.3f}"
-    draw_figure(_panels(job, real, truth), picture, caption=caption)
+    drawn = _make_panels(result.scores, truth, camera=result.store.key.camera)
+    draw_figure(drawn, picture, caption=caption)
     console.print(f"labeled in {result.seconds:.0f} s, {result.scored} episodes scored now")
     console.print(f"dataset  {result.output}")
     console.print(f"picture  {picture}")
@@ -71,9 +70,12 @@ def demo(config: DemoConfig, *, console: Console) -> int:
     return 1 if result.failed else 0
 
 
-def _panels(job: Job, scores: list[PrefixScores], truth: Mapping[int, Truth]) -> list[Panel]:
+def _make_panels(
+    scores: Sequence[PrefixScores], truth: Mapping[int, Truth], *, camera: str
+) -> list[Panel]:
     """The first episode of each kind that the picture shows."""
-    fps = float(job.source.meta.fps)
+    source = open_source(repo_id=None, root=DATASET, revision=None)
+    fps = float(source.meta.fps)
     first = {truth[part.segment.episode_index].kind: part for part in reversed(scores)}
     drawn = []
     for kind in _SHOWN:
@@ -83,7 +85,7 @@ def _panels(job: Job, scores: list[PrefixScores], truth: Mapping[int, Truth]) ->
         happened = truth[segment.episode_index]
         try:
             clip = read_clip(
-                job.source, camera=job.camera, segment=segment, sample_fps=fps, final_frame=True
+                source, camera=camera, segment=segment, sample_fps=fps, final_frame=True
             )
         except EpisodeError:
             continue

@@ -9,10 +9,9 @@ from rich.console import Console
 
 from lerobot_topreward import __version__
 from lerobot_topreward.console import make_console
-from lerobot_topreward.data.success import Success, read_success
+from lerobot_topreward.data.success import read_success
 from lerobot_topreward.evaluate.config import EvaluateConfig
 from lerobot_topreward.evaluate.gvl import gvl_baseline
-from lerobot_topreward.evaluate.gvl_question import GvlResult
 from lerobot_topreward.evaluate.summary import (
     DebiasSummary,
     GroupSummary,
@@ -37,11 +36,10 @@ from lerobot_topreward.judging.episode_metrics import episode_metrics
 from lerobot_topreward.records import EpisodeMetrics
 from lerobot_topreward.scoring.control_scores import (
     ControlScores,
+    read_controls,
     sample_episodes,
     score_controls,
-    stored_controls,
 )
-from lerobot_topreward.scoring.scorer import CONTROLS
 from lerobot_topreward.storage.reader import LabelledDataset, open_labelled
 
 
@@ -51,7 +49,7 @@ class Evaluation:
 
     metrics: Sequence[EpisodeMetrics]
     groups: Sequence[GroupSummary]
-    known: Success | None
+    truth: Mapping[int, bool]  # whether an episode succeeded, as far as it is known
     success: SuccessSummary | None
     controls: Sequence[ControlSummary]
     debias: DebiasSummary | None
@@ -69,69 +67,57 @@ def evaluate(config: EvaluateConfig, *, console: Console) -> int:
     dataset = open_labelled(
         repo_id=config.repo_id, root=config.root, revision=config.revision, labels=config.labels
     )
-    known = read_success(dataset.source, config.success_file)
+    success = read_success(dataset.source, config.success_file)
+    truth = {} if success is None else success.by_episode
     metrics = episode_metrics(dataset.scores, dataset.rewards(), fps=dataset.fps)
-    # Progress is not part of the JSON.
-    told = make_console(stderr=True) if config.json else console
-    scored = _controls(config, dataset, told)
-    gvl = _gvl(config, dataset, told) if config.baseline == "gvl" else None
+
+    # Controls and baseline: score those that were asked for, or read what earlier runs scored.
+    progress = make_console(stderr=True) if config.json else console  # is not part of the JSON
+    sample = sample_episodes(dataset, config.control_episodes)
+    if config.control_names:
+        controls = score_controls(
+            dataset,
+            controls=config.control_names,
+            episodes=sample,
+            vlm=config.vlm_config,
+            swapped_instruction=config.swapped_instruction,
+            output=config.output,
+            console=progress,
+        )
+    else:
+        stored = read_controls(dataset, output=config.output)
+        controls = ControlScores(real=dataset.scores, controls=stored)
+    gvl = None
+    if config.baseline == "gvl":
+        gvl = gvl_baseline(
+            dataset, episodes=sample, vlm=config.vlm_config, output=config.output, console=progress
+        )
+
     found = Evaluation(
         metrics=metrics,
         groups=summarize(metrics),
-        known=known,
-        success=None if known is None else summarize_success(metrics, known),
+        truth=truth,
+        success=None if success is None else summarize_success(metrics, success),
         controls=[
-            compare_controls(
-                scored.real,
-                scores,
-                scale=dataset.scale,
-                success=None if known is None else known.by_episode,
-            )
-            for scores in scored.controls.values()
+            compare_controls(controls.real, scores, scale=dataset.scale, success=truth)
+            for scores in controls.controls.values()
             if scores
         ],
-        debias=summarize_debias(scored.real, scored.controls.get("static", []), known),
-        left_out=scored.reasons,
-        failed={**scored.failed, **(gvl.failed if gvl else {})},
+        debias=summarize_debias(controls.real, controls.controls.get("static", []), success),
+        left_out=controls.reasons,
+        failed={**controls.failed, **(gvl.failed if gvl else {})},
         gvl=None if gvl is None else summarize_gvl(gvl, dataset.scores),
     )
     if config.json:
-        text = json.dumps(as_json(dataset, found), indent=2, allow_nan=False)
+        text = json.dumps(to_json(dataset, found), indent=2, allow_nan=False)
         console.print(text, soft_wrap=True)
     else:
-        _print(dataset, found, console)
+        print_evaluation(dataset, found, console)
     return 1 if found.failed else 0
 
 
-def _controls(config: EvaluateConfig, dataset: LabelledDataset, told: Console) -> ControlScores:
-    """Score the controls that were asked for, or read those that earlier runs scored."""
-    if not config.control_names:
-        stored = stored_controls(dataset, controls=CONTROLS, output=config.output)
-        return ControlScores(real=dataset.scores, controls=stored)
-    return score_controls(
-        dataset,
-        controls=config.control_names,
-        episodes=sample_episodes(dataset, config.control_episodes),
-        vlm=config.vlm_config,
-        swapped_instruction=config.swapped_instruction,
-        output=config.output,
-        console=told,
-    )
-
-
-def _gvl(config: EvaluateConfig, dataset: LabelledDataset, told: Console) -> GvlResult:
-    return gvl_baseline(
-        dataset,
-        episodes=sample_episodes(dataset, config.control_episodes),
-        vlm=config.vlm_config,
-        output=config.output,
-        console=told,
-    )
-
-
-def as_json(dataset: LabelledDataset, found: Evaluation) -> dict[str, Any]:
-    """Everything that was found as JSON can hold it; null where undefined."""
-    known = {} if found.known is None else found.known.by_episode
+def to_json(dataset: LabelledDataset, found: Evaluation) -> dict[str, Any]:
+    """Put everything that was found as JSON can hold it; null where undefined."""
     return {
         "version": __version__,
         "dataset": dataset.source.repo_id,
@@ -142,31 +128,30 @@ def as_json(dataset: LabelledDataset, found: Evaluation) -> dict[str, Any]:
             for group in found.groups
         ],
         "success": plain(found.success),
-        "controls": [{**plain(one), "verdict": verdict(one)} for one in found.controls],
+        "controls": [{**plain(control), "verdict": verdict(control)} for control in found.controls],
         "debias": plain(found.debias),
         "gvl": plain(found.gvl),
         "controls_left_out": plain(found.left_out),
         "failed": plain(found.failed),
         "episodes": [
-            {**plain(one), "success": known.get(one.episode_index)} for one in found.metrics
+            {**plain(episode), "success": found.truth.get(episode.episode_index)}
+            for episode in found.metrics
         ],
     }
 
 
-def _print(dataset: LabelledDataset, found: Evaluation, console: Console) -> None:
+def print_evaluation(dataset: LabelledDataset, found: Evaluation, console: Console) -> None:
+    """Print everything that was found as tables."""
     total = dataset.source.meta.total_episodes
     console.print(f"dataset  {dataset.source.repo_id}, {len(found.metrics)} of {total} labelled")
     console.print(f"labels   by {dataset.key.vlm} on {dataset.key.camera}, in {dataset.labels}")
+    by_episode = dataset.provenance.get("normalize") == "episode"
     console.print(
         f"progress here is {dataset.scale}, scaled per task so that episodes compare"
-        + (
-            "; the dataset's own columns are scaled per episode"
-            if dataset.provenance.get("normalize") == "episode"
-            else ""
-        )
+        + ("; the dataset's own columns are scaled per episode" if by_episode else "")
     )
     print_groups(found.groups, console)
-    print_worst(found.metrics, {} if found.known is None else found.known.by_episode, console)
+    print_worst(found.metrics, found.truth, console)
     print_success(found.success, console)
     print_controls(found.controls, console)
     if dataset.debias == "none":

@@ -8,10 +8,11 @@ import numpy as np
 from jaxtyping import Float
 
 from lerobot_topreward.data.success import Success
-from lerobot_topreward.evaluate.gvl_question import GvlResult
+from lerobot_topreward.evaluate.gvl import GvlResult
+from lerobot_topreward.judging.controls import measure_episodes
 from lerobot_topreward.judging.episode_metrics import METRICS
 from lerobot_topreward.judging.intervals import Estimate, auc_estimate, mean_estimate
-from lerobot_topreward.judging.metrics import mean_defined, success_score, voc
+from lerobot_topreward.judging.metrics import voc
 from lerobot_topreward.judging.thresholds import Threshold, suggest_threshold
 from lerobot_topreward.records import EpisodeMetrics, PrefixScores
 from lerobot_topreward.rewards import debias_static
@@ -127,7 +128,7 @@ def summarize_debias(
     if not shared:
         return None
     episodes = [scores.segment.episode_index for scores in shared]
-    before = [scores.log_prob_true.astype(np.float64) for scores in shared]
+    before = [scores.log_prob_true for scores in shared]
     voc_before, auc_before = _judge_curves(episodes, before, success)
     voc_after, auc_after = _judge_curves(episodes, debias_static(shared, static), success)
     return DebiasSummary(len(set(episodes)), voc_before, voc_after, auc_before, auc_after)
@@ -137,18 +138,11 @@ def _judge_curves(
     episodes: Sequence[int], curves: Sequence[Float[np.ndarray, " _"]], success: Success | None
 ) -> tuple[Estimate, Estimate]:
     """VOC and success AUC of curves, one per segment, with the episode of each."""
-    parts: dict[int, list[np.ndarray]] = defaultdict(list)
-    for episode, curve in zip(episodes, curves, strict=True):
-        parts[episode].append(curve)
+    found = measure_episodes(episodes, curves)
     truth = {} if success is None else success.by_episode
-    known = [episode for episode in parts if episode in truth]
-    return (
-        mean_estimate([mean_defined([voc(curve) for curve in own]) for own in parts.values()]),
-        auc_estimate(
-            np.array([success_score(np.concatenate(parts[episode])) for episode in known]),
-            np.array([truth[episode] for episode in known], dtype=bool),
-        ),
-    )
+    known = np.array([episode in truth for episode in found.episodes], dtype=bool)
+    outcome = np.array([truth[episode] for episode in found.episodes if episode in truth], bool)
+    return mean_estimate(found.voc), auc_estimate(found.success_score[known], outcome)
 
 
 def summarize_gvl(found: GvlResult, real: Sequence[PrefixScores]) -> GvlSummary:

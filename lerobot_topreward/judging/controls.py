@@ -7,8 +7,9 @@ has to fall. The swapped instruction is never carried out, so its reward has to 
 
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -16,7 +17,7 @@ from scipy.stats import DegenerateDataWarning, bootstrap
 
 from lerobot_topreward.judging.intervals import CONFIDENCE, RESAMPLES, mean_estimate
 from lerobot_topreward.judging.metrics import mean_defined, rise, rise_in_words, success_score, voc
-from lerobot_topreward.records import PrefixScores, Segment
+from lerobot_topreward.records import PrefixScores
 from lerobot_topreward.rewards import Scale
 
 # Half of a rise, and time or another task explains more of it than the task itself does; below a
@@ -63,13 +64,36 @@ class ControlSummary:
 
 
 @dataclass(frozen=True, slots=True)
-class _Curves:
-    """One value per episode."""
+class EpisodeCurves:
+    """What the curves of episodes are summed up to, one value per episode."""
 
-    voc: Float[np.ndarray, " episodes"]  # nan where undefined
-    rise: Float[np.ndarray, " episodes"]
-    prob_rise: Float[np.ndarray, " episodes"]
-    success_score: Float[np.ndarray, " episodes"]
+    episodes: list[int]  # in the order of the values
+    voc: Float[np.ndarray, " episodes"]  # -1..1, mean over the segments; nan where undefined
+    rise: Float[np.ndarray, " episodes"]  # nats, mean over the segments
+    prob_rise: Float[np.ndarray, " episodes"]  # the same of P(True), -1..1
+    success_score: Float[np.ndarray, " episodes"]  # nats
+
+
+def measure_episodes(
+    episodes: Sequence[int], curves: Sequence[Float[np.ndarray, " _"]]
+) -> EpisodeCurves:
+    """Sum up the curves of every episode.
+
+    Args:
+        episodes: the episode of each curve.
+        curves: log P(True) of growing prefixes, nats: one curve per segment, in the order of time.
+    """
+    parts: dict[int, list[Float[np.ndarray, " _"]]] = defaultdict(list)
+    for episode, curve in zip(episodes, curves, strict=True):
+        parts[episode].append(curve.astype(np.float64))
+    each = parts.values()
+    return EpisodeCurves(
+        episodes=list(parts),
+        voc=np.array([mean_defined([voc(curve) for curve in own]) for own in each]),
+        rise=np.array([np.mean([rise(curve) for curve in own]) for own in each]),
+        prob_rise=np.array([np.mean([rise(np.exp(curve)) for curve in own]) for own in each]),
+        success_score=np.array([success_score(np.concatenate(own)) for own in each]),
+    )
 
 
 def compare_controls(
@@ -94,76 +118,63 @@ def compare_controls(
     Raises:
         ValueError: there is no segment that both have.
     """
-    segments = {one.segment for one in real} & {one.segment for one in control}
+    segments = {scores.segment for scores in real} & {scores.segment for scores in control}
     if not segments:
         raise ValueError("real and control must share a segment; they share none")
     if control[0].control == "reversed":
         known = success or {}
-        segments = {one for one in segments if known.get(one.episode_index)} or segments
-    true, other = _curves(real, segments), _curves(control, segments)
-    climbs = [c.prob_rise if scale == "prob" else c.rise for c in (true, other)]
+        segments = {part for part in segments if known.get(part.episode_index)} or segments
+    measured = []
+    for curves in (real, control):
+        shared = [scores for scores in curves if scores.segment in segments]
+        shared.sort(key=lambda scores: (scores.segment.episode_index, scores.segment.start))
+        episodes = [scores.segment.episode_index for scores in shared]
+        measured.append(measure_episodes(episodes, [scores.log_prob_true for scores in shared]))
+    true, other = measured
+    rises = [c.prob_rise if scale == "prob" else c.rise for c in measured]
     above = mean_estimate(np.sign(true.success_score - other.success_score) / 2 + 0.5)
     return ControlSummary(
         control=control[0].control,
-        episodes=len(true.rise),
+        episodes=len(true.episodes),
         scale=scale,
-        real=_summary(true),
-        other=_summary(other),
-        share=float(_share(climbs[1], climbs[0])),
-        share_interval=_share_interval(climbs[1], climbs[0]),
+        real=_summarize(true),
+        other=_summarize(other),
+        share=float(_share(rises[1], rises[0])),
+        share_interval=_share_interval(rises[1], rises[0]),
         real_above=above.value,
         real_above_interval=(above.low, above.high),
     )
 
 
-def _curves(scores: Sequence[PrefixScores], segments: set[Segment]) -> _Curves:
-    episodes: dict[int, list[Float[np.ndarray, " prefixes"]]] = defaultdict(list)
-    for one in sorted(scores, key=lambda one: (one.segment.episode_index, one.segment.start)):
-        if one.segment in segments:
-            episodes[one.segment.episode_index].append(one.log_prob_true.astype(np.float64))
-    each = list(episodes.values())
-    return _Curves(
-        voc=np.array([mean_defined([voc(part) for part in parts]) for parts in each]),
-        rise=np.array([np.mean([rise(part) for part in parts]) for parts in each]),
-        prob_rise=np.array([np.mean([rise(np.exp(part)) for part in parts]) for parts in each]),
-        success_score=np.array([success_score(np.concatenate(parts)) for parts in each]),
-    )
-
-
-def _summary(curves: _Curves) -> CurveSummary:
-    order, rises = mean_estimate(curves.voc), mean_estimate(curves.rise)
-    prob_rises, success = mean_estimate(curves.prob_rise), mean_estimate(curves.success_score)
-    return CurveSummary(
-        voc=order.value,
-        voc_interval=(order.low, order.high),
-        voc_undefined=order.undefined,
-        rise=rises.value,
-        rise_interval=(rises.low, rises.high),
-        prob_rise=prob_rises.value,
-        prob_rise_interval=(prob_rises.low, prob_rises.high),
-        success_score=success.value,
-        success_score_interval=(success.low, success.high),
-    )
+def _summarize(curves: EpisodeCurves) -> CurveSummary:
+    names = ("voc", "rise", "prob_rise", "success_score")
+    summary: dict[str, Any] = {}
+    for name in names:
+        mean = mean_estimate(getattr(curves, name))
+        summary |= {name: mean.value, f"{name}_interval": (mean.low, mean.high)}
+        if name == "voc":
+            summary["voc_undefined"] = mean.undefined
+    return CurveSummary(**summary)
 
 
 def _share(
-    above: Float[np.ndarray, "*n"], below: Float[np.ndarray, "*n"], axis: int = -1
+    control: Float[np.ndarray, "*n"], real: Float[np.ndarray, "*n"], axis: int = -1
 ) -> Float[np.ndarray, "*m"] | np.float64:
-    climbed = np.mean(below, axis=axis)
-    climbed = np.where(climbed > 0, climbed, np.nan)  # of no rise there is no share
-    return np.mean(above, axis=axis) / climbed
+    risen = np.mean(real, axis=axis)
+    risen = np.where(risen > 0, risen, np.nan)  # of no rise there is no share
+    return np.mean(control, axis=axis) / risen
 
 
 def _share_interval(
-    above: Float[np.ndarray, " episodes"], below: Float[np.ndarray, " episodes"]
+    control: Float[np.ndarray, " episodes"], real: Float[np.ndarray, " episodes"]
 ) -> Interval:
-    if len(above) < 2:
+    if len(control) < 2:
         return float("nan"), float("nan")
     with warnings.catch_warnings():
         # Where the real curves of a resample do not rise, the interval is nan, which says it.
         warnings.simplefilter("ignore", DegenerateDataWarning)
         found = bootstrap(
-            (above, below),
+            (control, real),
             _share,
             n_resamples=RESAMPLES,
             paired=True,  # both curves of an episode together
@@ -176,79 +187,70 @@ def _share_interval(
 
 def verdict(summary: ControlSummary) -> str:
     """Say in a sentence what a control says of the reward."""
-    if np.isnan(summary.share) or not _risen(summary.real, summary.scale) > 0:
+    # Curves rise where the lower end of their mean rise is above zero, or where there is no
+    # interval, the mean itself.
+    name = "prob_rise" if summary.scale == "prob" else "rise"
+    risen = getattr(summary.real, f"{name}_interval")[0]
+    risen = getattr(summary.real, name) if np.isnan(risen) else risen
+    share, words = summary.share, rise_in_words(summary.share)
+    explains_most = share >= MOST and summary.other.voc >= ORDERED
+    if np.isnan(share) or not risen > 0:
         sentence = (
             "The curves of the real videos do not rise, so there is nothing to compare: this "
             "reward shows no progress. Try another --camera, a larger --vlm or a clearer "
             "--instruction."
         )
+    elif summary.control == "static":
+        shown = f"the first frame repeated {words}"
+        prob = " or --scale prob" if summary.scale == "log-prob" else ""
+        if share < LITTLE:
+            sentence = f"Time alone explains little of this curve: {shown}."
+        elif explains_most:
+            sentence = (
+                f"Time alone explains most of this curve: {shown}. Do not weight with it; try "
+                f"--debias static, a larger --vlm{prob}."
+            )
+        else:
+            sentence = (
+                f"Time alone explains a part of this curve: {shown}. --debias static takes that "
+                "part away."
+            )
+    elif summary.control == "reversed":
+        shown = f"Played backwards the curve {words}, where it should fall"
+        if share <= -LITTLE:
+            sentence = (
+                f"Played backwards the curve falls, by {_percent(-share)} of what it rises "
+                "forwards, as it should: the reward follows what is seen."
+            )
+        elif share < LITTLE:
+            sentence = (
+                "Played backwards the curve neither rises nor falls much: the order of the images "
+                "counts, and a success that is undone is only in part taken back."
+            )
+        elif explains_most:
+            sentence = (
+                f"{shown}: the order of the images hardly counts for this model. Do not weight "
+                "with it; try a larger --vlm."
+            )
+        else:
+            sentence = f"{shown}: the order of the images counts only in part."
     else:
-        sentence = _SENTENCES[summary.control](summary)
+        above = f"the true task ends higher in {_percent(summary.real_above)} of the episodes"
+        shown = f"asked about another task the curve {words}, and {above}"
+        if share < LITTLE and summary.real_above >= CLEARLY_ABOVE:
+            sentence = f"The model reads the instruction: {shown}."
+        elif share >= MOST and summary.real_above < CLEARLY_ABOVE:
+            sentence = (
+                f"The model does not read the instruction: {shown}. Its reward says that something "
+                "is done, not that the task is. Where the two tasks look alike, ask a different "
+                "one with --swapped-instruction; else try a clearer --instruction or a larger "
+                "--vlm."
+            )
+        else:
+            sentence = f"The model reads the instruction only in part: {shown}."
     few = f" (Only {summary.episodes} episodes: a hint, no more.)" if summary.episodes < FEW else ""
     return sentence + few
 
 
-def _risen(curve: CurveSummary, scale: Scale) -> float:
-    """The lower end of how far a curve rises; the mean where there is no interval."""
-    low = (curve.prob_rise_interval if scale == "prob" else curve.rise_interval)[0]
-    return low if not np.isnan(low) else (curve.prob_rise if scale == "prob" else curve.rise)
-
-
-def _static(summary: ControlSummary) -> str:
-    shown = f"the first frame repeated {rise_in_words(summary.share)}"
-    if summary.share < LITTLE:
-        return f"Time alone explains little of this curve: {shown}."
-    if summary.share >= MOST and summary.other.voc >= ORDERED:
-        prob = " or --scale prob" if summary.scale == "log-prob" else ""
-        return (
-            f"Time alone explains most of this curve: {shown}. Do not weight with it; try --debias "
-            f"static, a larger --vlm{prob}."
-        )
-    return (
-        f"Time alone explains a part of this curve: {shown}. --debias static takes that part away."
-    )
-
-
-def _reversed(summary: ControlSummary) -> str:
-    if summary.share <= -LITTLE:
-        return (
-            f"Played backwards the curve falls, by {_percent(-summary.share)} of what it rises "
-            "forwards, as it should: the reward follows what is seen."
-        )
-    if summary.share < LITTLE:
-        return (
-            "Played backwards the curve neither rises nor falls much: the order of the images "
-            "counts, and a success that is undone is only in part taken back."
-        )
-    shown = f"Played backwards the curve {rise_in_words(summary.share)}, where it should fall"
-    if summary.share >= MOST and summary.other.voc >= ORDERED:
-        return (
-            f"{shown}: the order of the images hardly counts for this model. Do not weight with "
-            "it; try a larger --vlm."
-        )
-    return f"{shown}: the order of the images counts only in part."
-
-
-def _swapped(summary: ControlSummary) -> str:
-    above = f"the true task ends higher in {_percent(summary.real_above)} of the episodes"
-    shown = f"asked about another task the curve {rise_in_words(summary.share)}, and {above}"
-    if summary.share < LITTLE and summary.real_above >= CLEARLY_ABOVE:
-        return f"The model reads the instruction: {shown}."
-    if summary.share >= MOST and summary.real_above < CLEARLY_ABOVE:
-        return (
-            f"The model does not read the instruction: {shown}. Its reward says that something is "
-            "done, not that the task is. Where the two tasks look alike, ask a different one with "
-            "--swapped-instruction; else try a clearer --instruction or a larger --vlm."
-        )
-    return f"The model reads the instruction only in part: {shown}."
-
-
 def _percent(share: float) -> str:
     return f"{round(100 * share)}%"
-
-
-_SENTENCES: dict[str, Callable[[ControlSummary], str]] = {
-    "static": _static,
-    "reversed": _reversed,
-    "swapped": _swapped,
-}

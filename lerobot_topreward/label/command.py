@@ -3,8 +3,7 @@
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,41 +13,24 @@ from rich.console import Console
 
 from lerobot_topreward import __version__
 from lerobot_topreward.config import as_json
-from lerobot_topreward.console import EpisodeProgress, stop_on_signal
-from lerobot_topreward.data.dataset import fetch_videos
-from lerobot_topreward.files.atomic import output_lock
-from lerobot_topreward.files.transaction import WORK_FOLDER, finish_interrupted
+from lerobot_topreward.data.dataset import Source, fetch_videos, find_video, segments
+from lerobot_topreward.data.video_prints import video_prints
+from lerobot_topreward.errors import EpisodeError
 from lerobot_topreward.judging.metrics import mean_defined, rise, voc
 from lerobot_topreward.label.config import LabelConfig
+from lerobot_topreward.label.job import Job, claim_output, open_job
+from lerobot_topreward.label.write import choose_destination, write_rewards
 from lerobot_topreward.publish.card import CardFacts
 from lerobot_topreward.publish.lineage import lineage_of
-from lerobot_topreward.publish.push import Destination, PushResult, check_push, push
-from lerobot_topreward.records import Clip, FrameRewards, PrefixScores
-from lerobot_topreward.rewards import debias_static, label_rewards
-from lerobot_topreward.scoring.job import (
-    Job,
-    fetch_job_videos,
-    find_renumbered,
-    missing,
-    open_job,
-    score_key,
-    stored_scores,
-    unusable,
-    without_video,
-)
-from lerobot_topreward.scoring.run import load_scorer, score_episodes
-from lerobot_topreward.storage.columns import check_output, write_columns
-from lerobot_topreward.storage.sidecar import SIDECAR_NAME, write_sidecar
-from lerobot_topreward.storage.store import (
-    ScoreKey,
-    Store,
-    lineage,
-    open_store,
-    read_run,
-    write_run,
-)
-from lerobot_topreward.vlm.identity import VlmIdentity, identify, resolve_device
-from lerobot_topreward.vlm.prompts import question
+from lerobot_topreward.publish.push import PushResult, check_push, push
+from lerobot_topreward.records import Clip, PrefixScores
+from lerobot_topreward.rewards import debias_static
+from lerobot_topreward.scoring.run import Outcome, load_scorer, score_shards
+from lerobot_topreward.scoring.scorer import SizedScorer
+from lerobot_topreward.storage.key import ScoreKey
+from lerobot_topreward.storage.run_record import describe_lineage, read_run, write_run
+from lerobot_topreward.storage.store import Shard, Store, list_shards, open_store
+from lerobot_topreward.vlm.identity import identify, resolve_device
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,117 +44,178 @@ class StaticControl:
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """What a run did, for the table at its end."""
+    """What a run did."""
 
     output: Path
     store: Store
-    labelled: int  # episodes with rewards, those of earlier runs included
+    scores: Sequence[PrefixScores]  # of every episode with rewards, control "none"
+    static_scores: Sequence[PrefixScores]  # of the control "static", where it was scored
     scored: int  # episodes that went through the VLM in this run
     failed: Mapping[int, str]  # episode -> reason
-    seconds: float
+    seconds: float = 0.0
     interrupted: bool = False
     static: StaticControl | None = None  # where it was scored
     pushed: PushResult | None = None
+
+    @property
+    def labelled(self) -> int:
+        """Episodes with rewards, those of earlier runs included."""
+        return len({score.segment.episode_index for score in self.scores})
 
 
 def label(config: LabelConfig, *, console: Console) -> Labelled:
     """Label a dataset; see `LabelConfig`.
 
     Raises:
-        UserError: something that the user can mend; whatever was scored is kept.
+        UserError: something that the user can fix; whatever was scored is kept.
     """
     began = time.monotonic()
     resolve_device(config.vlm.device)
     job = open_job(config)
+    source = job.source
+    fps, total = float(source.meta.fps), source.meta.total_episodes
     if config.push_to_hub:
-        check_push(_destination(job), ours=lineage_of(job.source))
+        check_push(choose_destination(config, job), ours=lineage_of(source))
     identity = identify(config.vlm)
-    key = score_key(job, identity)
-    with _claimed(job):
-        job = fetch_job_videos(job)
-        store = open_store(job.output, key, fps=job.fps)
-        find_renumbered(job, store)
-        todo = missing(job, store)
+    key = ScoreKey.pin(config.scoring, identity, camera=job.camera)
+    with claim_output(job, overwrite=config.overwrite):
+        fetch_videos(source, job.camera, list(job.segments))
+        prints = video_prints(source, camera=job.camera, episodes=range(total))
+        known = {"fingerprints": source.fingerprints.episodes, "videos": prints}
+        store = open_store(job.output, key, fps=fps)
+        run_file = store.folder / "run.json"
+        before = read_run(run_file) if run_file.is_file() else None
+        if before is not None and before.get("fingerprint") != source.fingerprints.dataset:
+            store.renumber(source.fingerprints.episodes, prints)
+
+        # List what is wanted and see what the store has.
+        wanted = list_shards(job.segments, config.controls, **known)
+        todo = [shard for shard in wanted if config.force or store.read(shard) is None]
         if store.damaged:
-            console.print(_damage(store.damaged))
-        failed = unusable(job) | without_video(job, todo)
-        todo = {episode: controls for episode, controls in todo.items() if episode not in failed}
-        shown = _shown_before(store)
+            names = ", ".join(map(str, sorted(store.damaged)[:5]))
+            more = ", ..." if len(store.damaged) > 5 else ""
+            console.print(f"the stored scores of episode {names}{more} are damaged: scored again")
+        failed = _find_unusable(job, todo)
+        todo = [shard for shard in todo if shard.episode not in failed]
 
-        def write_running() -> None:
-            write_run(store, key, run=_run(job, failed=failed, state="running", shown=shown))
+        # Score the rest.
+        sizes = (before or {}).get("shown")
+        shown = {s for s in sizes if isinstance(s, str)} if isinstance(sizes, list) else set()
+        record = _describe_run(config, source)
 
-        write_running()
-        scored, interrupted = 0, False
+        def write_state(state: str, **more: Any) -> None:
+            failures = {str(episode): reason for episode, reason in failed.items()}
+            run = {**record, "state": state, "shown": sorted(shown), "failed": failures}
+            write_run(store.folder, key, {**run, "labelled": None, "seconds": None, **more})
+
+        write_state("running")
+        outcome = Outcome()
         if todo:
-            scored, new, interrupted = _score(
-                job,
-                todo,
-                identity,
-                store,
-                shown=shown,
-                write_shown=write_running,
-                console=console,
+            scorer = load_scorer(key, config.vlm, identity, chunk_tokens=config.chunk_tokens)
+            look = _report_sizes(scorer, shown, lambda: write_state("running"), console)
+            outcome = score_shards(source, store, todo, scorer, console=console, look=look)
+            failed |= outcome.failed
+
+        # Read everything back, what earlier runs scored of other episodes included.
+        def read_all(control: str) -> list[PrefixScores]:
+            there = [i for i in range(total) if store.path(i, control).exists()]
+            cut = segments(source, there, instruction=key.instruction)
+            shards = list_shards(cut, [control], **known)
+            return [score for shard in shards for score in store.read(shard) or []]
+
+        scores, static = read_all("none"), read_all("static")
+
+        # Make rewards of it, and bring them to the Hub.
+        provenance = None
+        if config.debias == "static" and not outcome.interrupted:
+            scores = leave_out_undebiased(scores, static, console=console)
+        if scores and not outcome.interrupted:
+            provenance = write_rewards(
+                config, job, key, scores, static, shown=sorted(shown), console=console
             )
-            failed |= new
-        scores, static = stored_scores(job, store), stored_scores(job, store, control="static")
-        if config.debias == "static" and not interrupted:
-            scores = with_static(scores, static, console=console)
-        if scores and not interrupted:
-            write_rewards(job, scores, static, key, shown=sorted(shown), console=console)
             if config.debias == "static":
-                console.print(f"debiased             {debias_effect(scores, static)}")
+                console.print(f"debiased             {describe_debiasing(scores, static)}")
         result = Labelled(
             output=job.output,
             store=store,
-            labelled=len({score.segment.episode_index for score in scores}),
-            scored=scored,
+            scores=scores,
+            static_scores=static,
+            scored=outcome.answered,
             failed=failed,
             seconds=time.monotonic() - began,
-            interrupted=interrupted,
-            static=static_summary(scores, static),
+            interrupted=outcome.interrupted,
+            static=compare_static(scores, static),
         )
-        state = "interrupted" if interrupted else "complete"
-        write_run(store, key, run=_run(job, failed=failed, state=state, shown=shown, result=result))
-        if config.push_to_hub and scores and not interrupted:
-            result = replace(result, pushed=_push(job, key, result))
+        write_state(
+            "interrupted" if outcome.interrupted else "complete",
+            labelled=result.labelled,
+            seconds=round(result.seconds, 3),
+        )
+        if config.push_to_hub and provenance is not None:
+            facts = CardFacts.of(key, provenance, fps=fps, failed=len(failed))
+            pushed = push(job.output, choose_destination(config, job), facts=facts)
+            result = replace(result, pushed=pushed)
     return replace(result, seconds=time.monotonic() - began)
 
 
-def _damage(episodes: Collection[int]) -> str:
-    names = ", ".join(map(str, sorted(episodes)[:5])) + (", ..." if len(episodes) > 5 else "")
-    return f"the stored scores of episode {names} are damaged: scored again"
+def _find_unusable(job: Job, todo: Sequence[Shard]) -> dict[int, str]:
+    """Find the episodes that have no frames or no video, before a VLM is loaded."""
+    found = {i: str(why) for i, why in job.segments.items() if isinstance(why, EpisodeError)}
+    if job.camera in job.source.meta.video_keys:
+        for episode in dict.fromkeys(shard.episode for shard in todo):
+            try:
+                find_video(job.source, job.camera, episode)
+            except EpisodeError as error:
+                found[episode] = str(error)
+    return found
 
 
-@contextmanager
-def _claimed(job: Job) -> Iterator[None]:
-    """Hold the output folder, once it is known to be ours and in one piece."""
-
-    def check() -> None:
-        check_output(
-            job.source.root,
-            job.output,
-            fingerprint=job.fingerprints.dataset,
-            dataset=job.source.repo_id,
-            recordings=job.fingerprints.recordings,
-            overwrite=job.config.overwrite,
-        )
-
-    if not (job.output / WORK_FOLDER).is_dir():
-        check()  # before anything is made in what may be somebody else's folder
-    with output_lock(job.output):
-        finish_interrupted(job.output)
-        check()
-        yield
+def _describe_run(config: LabelConfig, source: Source) -> dict[str, Any]:
+    fingerprints = source.fingerprints
+    options = as_json(config)
+    scoring = options.pop("scoring")
+    return {
+        **describe_lineage(source.repo_id, fingerprints.dataset, fingerprints.recordings),
+        "revision": source.revision,
+        "version": __version__,
+        "python": sys.version.split()[0],
+        "config": {**options, **scoring},
+    }
 
 
-def static_summary(
+def _report_sizes(
+    scorer: SizedScorer, shown: set[str], write_state: Callable[[], None], console: Console
+) -> Callable[[Clip], None]:
+    """Make a function that prints and stores, once each, the sizes at which images are shown."""
+    warned = False
+
+    def look(clip: Clip) -> None:
+        nonlocal warned
+        (height, width), (of_height, of_width) = scorer.shown_size(clip), clip.frames.shape[1:3]
+        size = f"{width}x{height} of {of_width}x{of_height}"
+        if size not in shown:
+            shown.add(size)
+            write_state()  # before any score that it belongs to
+            console.print(f"images are shown at {size}")
+        shrunk = height < of_height and (2 * height < of_height or min(height, width) < 128)
+        if shrunk and not warned:
+            warned = True
+            console.print(
+                f"small images: {len(clip.shown)} of episode {clip.segment.episode_index} share one "
+                f"budget and are shown at {size}; --sample-fps or --max-images shows fewer, larger",
+                style="yellow",
+            )
+
+    return look
+
+
+def compare_static(
     real: Sequence[PrefixScores], static: Sequence[PrefixScores]
 ) -> StaticControl | None:
     """Compare static videos with the real ones of the same segments; None without any."""
-    segments = {one.segment for one in static}
-    curves = [one.log_prob_true for one in real if one.segment in segments]
-    still = [one.log_prob_true for one in static]
+    segments = {score.segment for score in static}
+    curves = [score.log_prob_true for score in real if score.segment in segments]
+    still = [score.log_prob_true for score in static]
     if not curves:
         return None
     risen = float(np.mean([rise(curve) for curve in curves]))
@@ -185,165 +228,25 @@ def static_summary(
     )
 
 
-def _score(
-    job: Job,
-    todo: Mapping[int, Sequence[str]],
-    identity: VlmIdentity,
-    store: Store,
-    *,
-    shown: set[str],
-    write_shown: Callable[[], object],
-    console: Console,
-) -> tuple[int, dict[int, str], bool]:
-    scorer = load_scorer(job.config, identity)
-    warned = False
-
-    def look(clip: Clip) -> None:
-        nonlocal warned
-        (height, width), (of_height, of_width) = scorer.shown_size(clip), clip.frames.shape[1:3]
-        size = f"{width}x{height} of {of_width}x{of_height}"
-        if size not in shown:
-            shown.add(size)
-            write_shown()  # before any score that it belongs to
-            console.print(f"images are shown at {size}")
-        shrunk = height < of_height and (2 * height < of_height or min(height, width) < 128)
-        if shrunk and not warned:
-            warned = True
-            console.print(
-                f"small images: {len(clip.shown)} of episode {clip.segment.episode_index} share one "
-                f"budget and are shown at {size}; --sample-fps or --max-images shows fewer, larger",
-                style="yellow",
-            )
-
-    with EpisodeProgress(console, episodes=len(todo)) as progress, stop_on_signal(console) as stop:
-        failed = score_episodes(job, todo, scorer, store, progress=progress, stop=stop, look=look)
-    # Asked to stop when there was nothing left to do is not interrupted.
-    interrupted = stop.asked and progress.done < len(todo)
-    return progress.done - len(failed), failed, interrupted
-
-
-def with_static(
+def leave_out_undebiased(
     scores: Sequence[PrefixScores], static: Sequence[PrefixScores], *, console: Console
 ) -> list[PrefixScores]:
-    """The scores of the episodes that can be debiased; says which ones are left out."""
-    known = {one.segment for one in static}
-    lacking = {one.segment.episode_index for one in scores if one.segment not in known}
+    """Keep the scores of the episodes that can be debiased; prints how many cannot."""
+    known = {score.segment for score in static}
+    lacking = {score.segment.episode_index for score in scores if score.segment not in known}
     if lacking:
         console.print(
             f"left without rewards: {len(lacking)} of the episodes that earlier runs scored, which "
             "have no static control; run again without --episodes to score it"
         )
-    return [one for one in scores if one.segment.episode_index not in lacking]
+    return [score for score in scores if score.segment.episode_index not in lacking]
 
 
-def debias_effect(scores: Sequence[PrefixScores], static: Sequence[PrefixScores]) -> str:
+def describe_debiasing(scores: Sequence[PrefixScores], static: Sequence[PrefixScores]) -> str:
     """Say what debiasing does to the mean VOC of the real videos."""
-    before = mean_defined([voc(one.log_prob_true) for one in scores])
+    before = mean_defined([voc(score.log_prob_true) for score in scores])
     after = mean_defined([voc(curve) for curve in debias_static(scores, static)])
     return f"VOC {before:.2f} -> {after:.2f} of the real videos, their static curves subtracted"
-
-
-def rewards_of(
-    job: Job, scores: Sequence[PrefixScores], static: Sequence[PrefixScores]
-) -> FrameRewards:
-    """Turn raw scores into the rewards of every frame of the dataset."""
-    return label_rewards(
-        scores,
-        job.frames.episode_index,
-        horizon=job.horizon,
-        normalize=job.config.normalize,
-        scale=job.config.scale,
-        static=static if job.config.debias == "static" else None,
-    )
-
-
-def write_rewards(
-    job: Job,
-    scores: Sequence[PrefixScores],
-    static: Sequence[PrefixScores],
-    key: ScoreKey,
-    *,
-    shown: Sequence[str] = (),
-    console: Console,
-) -> None:
-    """Write the sidecar, the columns or both; `shown` are the sizes of the images, in words.
-
-    Raises:
-        UserError: the output cannot be written; the raw scores are kept.
-    """
-    rewards = rewards_of(job, scores, static)
-    provenance = {
-        "version": __version__,
-        "dataset": job.source.repo_id,
-        "revision": job.source.revision,
-        "scoring": as_json(key),
-        "normalize": job.config.normalize,
-        "scale": job.config.scale,
-        "debias": job.config.debias,
-        "horizon_frames": job.horizon,
-        "shown": list(shown),
-        "episodes_labelled": len({score.segment.episode_index for score in scores}),
-        "episodes_total": job.source.meta.total_episodes,
-    }
-    if job.config.write == "sidecar":
-        path = job.output / SIDECAR_NAME
-        write_sidecar(path, rewards, fingerprint=job.fingerprints.dataset, provenance=provenance)
-        return
-    if job.config.other_cameras and not _pushes_to_source(job):
-        fetch_videos(job.source)
-    write_columns(
-        job.source.root,
-        rewards,
-        job.output,
-        fingerprint=job.fingerprints.dataset,
-        provenance=provenance,
-        recordings=job.fingerprints.recordings,
-        sidecar=job.config.write == "both",
-        link_videos=job.config.link_videos,
-        overwrite=job.config.overwrite,
-        console=console,
-    )
-
-
-def _pushes_to_source(job: Job) -> bool:
-    # Its videos are on the Hub already: nothing has to travel through here.
-    return job.config.push_to_hub and _destination(job).repo_id == job.source.repo_id
-
-
-def _destination(job: Job) -> Destination:
-    config, source = job.config, job.source
-    return Destination(
-        repo_id=source.repo_id if config.hub_repo_id is None else config.hub_repo_id,
-        source_repo_id=source.repo_id,
-        source_revision=source.revision,
-        branch=config.branch,
-        private=config.private,
-        create_pr=config.create_pr,
-        option="--repo-id" if config.hub_repo_id is None else "--hub-repo-id",
-    )
-
-
-def _push(job: Job, key: ScoreKey, result: Labelled) -> PushResult:
-    config, meta = job.config, job.source.meta
-    facts = CardFacts(
-        source_repo_id=job.source.repo_id,
-        source_revision=job.source.revision,
-        vlm=key.vlm,
-        vlm_revision=key.vlm_revision,
-        prompt=question("{instruction}"),
-        camera=job.camera,
-        schedule=key.schedule,
-        normalize=config.normalize,
-        scale=config.scale,
-        debias=config.debias,
-        horizon=job.horizon,
-        fps=job.fps,
-        version=__version__,
-        labelled=result.labelled,
-        failed=len(result.failed),
-        total=meta.total_episodes,
-    )
-    return push(job.output, _destination(job), facts=facts)
 
 
 def failure_lines(failed: Mapping[int, str]) -> list[str]:
@@ -351,45 +254,14 @@ def failure_lines(failed: Mapping[int, str]) -> list[str]:
     episodes: dict[str, list[int]] = defaultdict(list)
     for episode, reason in sorted(failed.items()):
         episodes[reason].append(episode)
-    return [f"{_ranges(group)} failed: {reason}" for reason, group in episodes.items()]
-
-
-def _ranges(episodes: Sequence[int]) -> str:
-    if len(episodes) == 1:
-        return f"episode {episodes[0]}"
-    runs: list[list[int]] = []
-    for episode in episodes:
-        if runs and episode == runs[-1][-1] + 1:
-            runs[-1][1:] = [episode]
-        else:
-            runs.append([episode])
-    return f"episodes {', '.join('..'.join(map(str, run)) for run in runs)}"
-
-
-def _shown_before(store: Store) -> set[str]:
-    """At which sizes earlier runs showed images, as their run.json says."""
-    path = store.folder / "run.json"
-    before = read_run(path).get("shown") if path.exists() else None
-    return {size for size in before if isinstance(size, str)} if isinstance(before, list) else set()
-
-
-def _run(
-    job: Job,
-    *,
-    failed: Mapping[int, str],
-    state: str,
-    shown: set[str],
-    result: Labelled | None = None,
-) -> dict[str, Any]:
-    return {
-        **lineage(job.source.repo_id, job.fingerprints.dataset, job.fingerprints.recordings),
-        "state": state,
-        "revision": job.source.revision,
-        "version": __version__,
-        "python": sys.version.split()[0],
-        "config": as_json(job.config),
-        "shown": sorted(shown),
-        "failed": {str(episode): reason for episode, reason in failed.items()},
-        "labelled": None if result is None else result.labelled,
-        "seconds": None if result is None else round(result.seconds, 3),
-    }
+    lines = []
+    for reason, members in episodes.items():
+        runs: list[list[int]] = []
+        for episode in members:
+            if runs and episode == runs[-1][-1] + 1:
+                runs[-1][1:] = [episode]
+            else:
+                runs.append([episode])
+        ranges = ", ".join("..".join(map(str, run)) for run in runs)
+        lines.append(f"episode{'s' if len(members) > 1 else ''} {ranges} failed: {reason}")
+    return lines

@@ -6,6 +6,7 @@ from typing import Literal
 
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.publish.options import check_push_options
+from lerobot_topreward.storage.key import ScoringConfig
 from lerobot_topreward.vlm.identity import VlmConfig
 
 
@@ -21,18 +22,10 @@ class LabelConfig:
     revision: str | None = None  # branch, tag or commit on the Hub
     episodes: str | None = None  # which ones, as 0:10,15 for 0..9 and 15; all if not given
     max_episodes: int | None = None  # at most this many of them
-    camera: str | None = None  # feature key or its last part; by default the third-person one
-    instruction: str | None = None  # overrides the dataset's own tasks
 
     vlm: VlmConfig = field(default_factory=VlmConfig)
-
-    sample_fps: float = 2.0  # images shown per second of the dataset's clock, Hz
-    prefixes: Literal["every"] | int = "every"  # one per shown image, or K per segment (paper: 15)
-    final_frame: bool = True  # also show the last frame, which the paper's schedule can miss
-    max_images: int | None = None  # per segment, evenly thinned: long videos are shown larger
-    max_pixels: int | None = None  # per image; the checkpoint's own budget if not given
+    scoring: ScoringConfig = field(default_factory=ScoringConfig)
     control: Literal["none", "static"] = "none"  # static: also score the first frame repeated
-    engine: Literal["one-pass", "per-prefix"] = "one-pass"  # per-prefix: one slow forward each
     chunk_tokens: int | None = None  # tokens per forward: bounds memory, halved when it runs out
 
     normalize: Literal["episode", "task"] = "episode"  # task: episodes of one task compare
@@ -56,16 +49,10 @@ class LabelConfig:
 
     def __post_init__(self) -> None:
         """Check what can be known to be wrong before anything is opened."""
-        for name in ("sample_fps", "horizon", "chunk_tokens", "max_pixels", "max_episodes"):
+        for name in ("horizon", "chunk_tokens", "max_episodes"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UserError(f"--{name.replace('_', '-')} must be > 0; got {value}")
-        if self.max_images is not None and self.max_images < 2:
-            raise UserError(
-                f"--max-images must be at least 2, the first and the last; got {self.max_images}"
-            )
-        if isinstance(self.prefixes, int) and self.prefixes < 1:
-            raise UserError(f"--prefixes must be 'every' or a number >= 1; got {self.prefixes}")
         if self.debias == "static" and self.scale == "prob":
             raise UserError(
                 "--debias static subtracts log-probs, which --scale prob does not use; leave out "
@@ -91,10 +78,4 @@ class LabelConfig:
     @property
     def controls(self) -> tuple[str, ...]:
         """What is scored."""
-        still = "static" in (self.control, self.debias)
-        return ("none", "static") if still else ("none",)
-
-    @property
-    def prefix_count(self) -> int | None:
-        """K, or None for every shown image."""
-        return None if self.prefixes == "every" else int(self.prefixes)
+        return ("none", "static") if "static" in (self.control, self.debias) else ("none",)

@@ -9,7 +9,7 @@ import yaml
 from lerobot.datasets.utils import DatasetInfo, create_lerobot_dataset_card
 
 from lerobot_topreward import __version__
-from lerobot_topreward.storage.store import ScoreKey
+from lerobot_topreward.storage.key import ScoreKey
 from lerobot_topreward.vlm.prompts import question
 
 START = "<!-- lerobot-topreward:start -->"

@@ -31,10 +31,9 @@ from lerobot_topreward.report.content import (
 from lerobot_topreward.report.media import EpisodeMedia, Footage, read_strips
 from lerobot_topreward.report.page import Page, render
 from lerobot_topreward.report.recording import check_rerun, write_recording
-from lerobot_topreward.scoring.control_scores import stored_controls
-from lerobot_topreward.scoring.scorer import CONTROLS
+from lerobot_topreward.scoring.control_scores import read_controls
 from lerobot_topreward.storage.reader import LabelledDataset, open_labelled
-from lerobot_topreward.storage.store import read_run
+from lerobot_topreward.storage.run_record import read_run
 
 _LISTED = 5  # episodes without pictures that the terminal names
 _BASE64 = 3 / 4  # bytes of pictures in a byte of text
@@ -118,7 +117,7 @@ def _make_page(
         metrics=metrics,
         verdicts=judge(metrics, config.rules),
         success={} if known is None else known.by_episode,
-        controls=stored_controls(dataset, controls=CONTROLS),
+        controls=read_controls(dataset),
         horizon=dataset.horizon,
         scale=dataset.scale,
     )

@@ -1,23 +1,114 @@
 """Ask the VLM that made a dataset's labels once more: the same checkpoint, in the same way."""
 
 import os
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
-from lerobot_topreward.config import with_options
-from lerobot_topreward.data.dataset import segments
+from lerobot_topreward.data.dataset import fetch_videos
+from lerobot_topreward.data.video_prints import video_prints
 from lerobot_topreward.errors import UserError
+from lerobot_topreward.files.atomic import output_lock
 from lerobot_topreward.files.transaction import WORK_FOLDER
-from lerobot_topreward.label.config import LabelConfig
-from lerobot_topreward.scoring.job import Job, fetch_job_videos, score_key
+from lerobot_topreward.records import Segment
+from lerobot_topreward.storage.key import ScoreKey
 from lerobot_topreward.storage.reader import LabelledDataset, default_output
-from lerobot_topreward.storage.store import Store, check_lineage, open_store
+from lerobot_topreward.storage.run_record import check_lineage
+from lerobot_topreward.storage.store import Shard, Store, list_shards, open_store
 from lerobot_topreward.vlm.identity import BUILTIN, VlmConfig, VlmIdentity, identify
 
 
-def same_vlm(dataset: LabelledDataset, given: VlmConfig | None) -> VlmConfig:
-    """The options that load the VLM of the labels again.
+def list_labelled_shards(
+    dataset: LabelledDataset,
+    episodes: Sequence[int],
+    controls: Sequence[str],
+    *,
+    swapped: Mapping[str, str] | None = None,
+) -> list[Shard]:
+    """List shards of labelled episodes, ascending; see `list_shards`.
+
+    Raises:
+        ValueError: an episode is not labelled.
+    """
+    segments: dict[int, list[Segment]] = {episode: [] for episode in sorted(episodes)}
+    for scores in dataset.scores:
+        if scores.segment.episode_index in segments:
+            segments[scores.segment.episode_index].append(scores.segment)
+    unlabelled = [episode for episode, found in segments.items() if not found]
+    if unlabelled:
+        raise ValueError(f"episodes {unlabelled} are not labelled")
+    return list_shards(
+        segments,
+        controls,
+        fingerprints=dataset.source.fingerprints.episodes,
+        videos=_print_videos(dataset, list(segments)),
+        swapped=swapped,
+    )
+
+
+def _print_videos(dataset: LabelledDataset, episodes: Sequence[int]) -> dict[int, str]:
+    return video_prints(dataset.source, camera=dataset.key.camera, episodes=episodes)
+
+
+def find_stores(dataset: LabelledDataset, output: Path | None) -> list[Store]:
+    """Find the stores that may hold scores of the labels' key; new scores go into the last one.
+
+    That is the labels' own store where it can be written to. A snapshot in the Hub's cache is no
+    place for scores: they go to `output`, or where ``label`` would write.
+    """
+    folders = [dataset.labels]
+    in_cache = dataset.source.revision is not None and dataset.labels == dataset.source.root
+    if in_cache or not os.access(dataset.labels, os.W_OK | os.X_OK):
+        other = default_output(dataset.source) if output is None else output
+        folders.append(other.expanduser().absolute())
+    digest = dataset.key.digest()
+    return [Store(folder / WORK_FOLDER / digest, dataset.key, dataset.fps) for folder in folders]
+
+
+@contextmanager
+def claim_store(dataset: LabelledDataset, store: Store) -> Iterator[None]:
+    """Keep other runs away from a store that is written to.
+
+    Raises:
+        UserError: another run holds its folder, or that belongs to another dataset.
+    """
+    output = store.folder.parents[1]
+    with output_lock(output):
+        if output != dataset.labels:
+            check_lineage(
+                output,
+                dataset=dataset.source.repo_id,
+                fingerprint=dataset.source.fingerprints.dataset,
+                recordings=dataset.source.fingerprints.recordings,
+            )
+            open_store(output, dataset.key, fps=dataset.fps)
+        yield
+
+
+def fetch_shard_videos(dataset: LabelledDataset, shards: Sequence[Shard]) -> list[Shard]:
+    """Fetch the videos of shards that are to be scored, and note their prints.
+
+    Raises:
+        UserError: the dataset lacks the camera that was scored, or the Hub refuses.
+    """
+    camera, cameras = dataset.key.camera, dataset.source.meta.camera_keys
+    if camera not in cameras:
+        raise UserError(
+            f"these labels were made with camera={camera}, which the dataset no longer has; it "
+            f"has: {', '.join(cameras)}. Label it again"
+        )
+    episodes = list(dict.fromkeys(shard.episode for shard in shards))
+    fetch_videos(dataset.source, camera, episodes)
+    videos = _print_videos(dataset, episodes)
+    return [replace(shard, video=videos.get(shard.episode)) for shard in shards]
+
+
+def identify_same(
+    dataset: LabelledDataset, given: VlmConfig | None
+) -> tuple[VlmConfig, VlmIdentity]:
+    """Find the VLM of the labels, and check that its scores compare with theirs.
 
     Args:
         dataset: its labels say which VLM it was, and how it was loaded.
@@ -25,134 +116,39 @@ def same_vlm(dataset: LabelledDataset, given: VlmConfig | None) -> VlmConfig:
             was for the labels.
 
     Raises:
-        UserError: an option contradicts the labels, or the labels name a folder only.
+        UserError: it cannot be found, or something that changes a score differs: says what.
     """
     key, default = dataset.key, VlmConfig()
     given = given or default
-    for name in ("dtype", "quantize"):
-        value, made_with = getattr(given, name), getattr(key, name)
-        if value not in (getattr(default, name), made_with):
-            raise UserError(_differs(name, made_with, value))
-    vlm = key.vlm if given.vlm == default.vlm else given.vlm
+    options: dict[str, Any] = {
+        name: getattr(key if getattr(given, name) == getattr(default, name) else given, name)
+        for name in ("vlm", "vlm_revision", "dtype", "quantize")
+    }
+    vlm = options["vlm"]
     if given.vlm == default.vlm and vlm != BUILTIN and "/" not in vlm and not Path(vlm).is_dir():
         raise UserError(
             f"these labels were made with a checkpoint in a folder named '{vlm}', which is not "
             f"here; say where it lies: --vlm FOLDER"
         )
-    made_with = {"dtype": key.dtype, "quantize": key.quantize}
-    revision = given.vlm_revision or key.vlm_revision
-    return with_options(
-        VlmConfig, {**asdict(given), **made_with, "vlm": vlm, "vlm_revision": revision}
-    )
-
-
-def scoring_job(
-    dataset: LabelledDataset, *, episodes: Sequence[int], vlm: VlmConfig, output: Path
-) -> Job:
-    """Set up another pass over labelled episodes that scores them as the labels were.
-
-    Args:
-        dataset: what is scored, and how it was.
-        episodes: which.
-        vlm: from `same_vlm`.
-        output: folder of the labels' store or of another one, see `output_of`.
-
-    Raises:
-        UserError: the dataset lacks the camera that was scored.
-    """
-    key = dataset.key
-    cameras = dataset.source.meta.camera_keys
-    if key.camera not in cameras:
+    config = replace(given, **options)
+    identity = identify(config)
+    same = ScoreKey.pin(key, identity, camera=key.camera)
+    for item in fields(ScoreKey):
+        value, made_with = getattr(same, item.name), getattr(key, item.name)
+        if value == made_with:
+            continue
+        rule = f"these labels were made with {item.name}={made_with}"
+        if item.name == "prompt":
+            raise UserError(
+                "these labels were made with another version's prompt; label the dataset again"
+            )
+        if item.name == "vlm_revision":
+            raise UserError(
+                f"{rule}; --vlm holds {value}, another checkpoint of this name: give that of the "
+                "labels"
+            )
+        option = f"--{item.name.replace('_', '-')}"
         raise UserError(
-            f"these labels were made with camera={key.camera}, which the dataset no longer has; it "
-            f"has: {', '.join(cameras)}. Label it again"
+            f"{rule}; {option} {value} would not compare with them: give {option} {made_with}"
         )
-    config = LabelConfig(
-        root=dataset.source.root,
-        camera=key.camera,
-        instruction=key.instruction,
-        vlm=vlm,
-        sample_fps=key.sample_fps,
-        prefixes="every" if key.prefixes is None else key.prefixes,
-        final_frame=key.final_frame,
-        max_images=key.max_images,
-        max_pixels=key.max_pixels,
-        engine="per-prefix" if key.engine == "per-prefix" else "one-pass",
-    )
-    job = Job(
-        config=config,
-        source=dataset.source,
-        camera=key.camera,
-        frames=dataset.source.frames,
-        segments=segments(dataset.source, episodes, instruction=key.instruction),
-        fingerprints=dataset.source.fingerprints,
-        output=output,
-    )
-    return fetch_job_videos(job)
-
-
-def identify_same(dataset: LabelledDataset, job: Job) -> VlmIdentity:
-    """Pin the VLM of a job, and check that its scores compare with the labels'.
-
-    Raises:
-        UserError: it cannot be found, or something that changes a score differs: says what.
-    """
-    identity = identify(job.config.vlm)
-    now, then = asdict(score_key(job, identity)), asdict(dataset.key)
-    for name, value in now.items():
-        if value != then[name]:
-            raise UserError(_differs(name, then[name], value))
-    return identity
-
-
-def _differs(name: str, made_with: object, value: object) -> str:
-    if name == "prompt":
-        return "these labels were made with another version's prompt; label the dataset again"
-    rule = f"these labels were made with {name}={made_with}"
-    if name == "vlm_revision":
-        return (
-            f"{rule}; --vlm holds {value}, another checkpoint of this name: give that of the labels"
-        )
-    option = f"--{name.replace('_', '-')}"
-    return f"{rule}; {option} {value} would not compare with them: give {option} {made_with}"
-
-
-def output_of(dataset: LabelledDataset, output: Path | None) -> Path:
-    """The folder in whose store more scores go: the labels' own, where that can be written to.
-
-    A snapshot in the Hub's cache is no place for them.
-
-    Args:
-        dataset: what is scored.
-        output: where else; as ``label`` would choose if not given.
-    """
-    in_cache = dataset.source.revision is not None and dataset.labels == dataset.source.root
-    if not in_cache and os.access(dataset.labels, os.W_OK | os.X_OK):
-        return dataset.labels
-    if output is not None:
-        return output.expanduser().absolute()
-    return default_output(dataset.source)
-
-
-def stores_of(dataset: LabelledDataset, output: Path) -> list[Store]:
-    """Where scores of the labels' key may be: the labels' own store, then that of the output."""
-    digest = dataset.key.digest()
-    folders = dict.fromkeys([dataset.labels, output])
-    return [Store(folder / WORK_FOLDER / digest, dataset.key, dataset.fps) for folder in folders]
-
-
-def writable_store(dataset: LabelledDataset, output: Path) -> Store:
-    """The store of the labels' key in an output folder.
-
-    Raises:
-        UserError: the folder belongs to another dataset.
-    """
-    if output == dataset.labels:
-        return dataset.store
-    check_lineage(
-        output,
-        dataset=dataset.source.repo_id,
-        fingerprint=dataset.source.fingerprints.dataset,
-        recordings=dataset.source.fingerprints.recordings,
-    )
-    return open_store(output, dataset.key, fps=dataset.fps)
+    return config, identity

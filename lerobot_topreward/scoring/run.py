@@ -1,111 +1,155 @@
-"""Score the episodes of a job, one after another, each into its shard as soon as it is done."""
+"""Run a scorer over episodes, one after another, each into its shards as soon as it is done."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass, field
 
-from lerobot_topreward.console import EpisodeProgress, StopRequest
+from rich.console import Console
+
+from lerobot_topreward.console import EpisodeProgress, stop_on_signal
+from lerobot_topreward.data.dataset import Source
 from lerobot_topreward.data.video import read_clips
 from lerobot_topreward.errors import EpisodeError
-from lerobot_topreward.files.atomic import full_disk_reported
-from lerobot_topreward.label.config import LabelConfig
-from lerobot_topreward.records import Clip, PrefixScores
-from lerobot_topreward.scoring.job import Job, asked
-from lerobot_topreward.scoring.scorer import Scorer, SizedScorer, score_clip_controls
-from lerobot_topreward.storage.store import Store
-from lerobot_topreward.vlm.identity import VlmIdentity
+from lerobot_topreward.records import Clip, PrefixScores, Segment
+from lerobot_topreward.scoring.scorer import Scorer, SizedScorer, score_clip
+from lerobot_topreward.storage.key import ScoreKey, ScoringConfig
+from lerobot_topreward.storage.store import Shard, Store
+from lerobot_topreward.vlm.identity import VlmConfig, VlmIdentity
 
 
-def load_scorer(config: LabelConfig, identity: VlmIdentity) -> SizedScorer:
+@dataclass(slots=True)
+class Outcome:
+    """What became of the episodes of a run, beside their answers."""
+
+    answered: int = 0  # episodes
+    failed: dict[int, str] = field(default_factory=dict)  # episode -> reason
+    interrupted: bool = False  # by the user, with episodes left
+
+
+def load_scorer(
+    scoring: ScoringConfig,
+    vlm: VlmConfig,
+    identity: VlmIdentity,
+    *,
+    chunk_tokens: int | None = None,
+) -> SizedScorer:
     """Load the VLM; transformers is imported here, so that a re-run without scoring is quick."""
     from lerobot_topreward.vlm.loading import load_vlm
     from lerobot_topreward.vlm.one_pass import OnePassScorer
     from lerobot_topreward.vlm.per_prefix import PerPrefixScorer
 
-    vlm = load_vlm(config.vlm, identity)
-    if config.engine == "per-prefix":
-        return PerPrefixScorer(vlm, max_pixels=config.max_pixels)
-    return OnePassScorer(vlm, chunk_tokens=config.chunk_tokens, max_pixels=config.max_pixels)
+    loaded = load_vlm(vlm, identity)
+    if scoring.engine == "per-prefix":
+        return PerPrefixScorer(loaded, max_pixels=scoring.max_pixels)
+    return OnePassScorer(loaded, chunk_tokens=chunk_tokens, max_pixels=scoring.max_pixels)
 
 
-def score_episodes(
-    job: Job,
-    todo: Mapping[int, Sequence[str]],
-    scorer: Scorer,
-    store: Store,
+def answer_episodes[T](
+    source: Source,
+    key: ScoreKey,
+    episodes: Mapping[int, Sequence[Segment]],
+    answer: Callable[[Clip], T],
+    outcome: Outcome,
     *,
-    progress: EpisodeProgress,
-    stop: StopRequest,
-    swapped: Mapping[str, str] | None = None,
-    look: Callable[[Clip], None] | None = None,
-) -> dict[int, str]:
-    """Score episodes one after another; each becomes a shard as soon as it is done.
+    console: Console,
+) -> Generator[tuple[int, list[T]]]:
+    """Show every clip of some episodes, one at a time; the next ones are decoded meanwhile.
+
+    The first Ctrl-C lets the episode at hand finish, the second stops at once.
 
     Args:
-        job: the dataset and what is shown of it.
-        todo: which controls of which episodes.
-        scorer: who judges.
-        store: where the shards go.
-        progress: is told of every episode.
-        stop: is asked after every episode.
-        swapped: the other instruction that the control "swapped" asks, by the dataset's own.
-        look: is shown every clip before it is scored.
+        source: the dataset, the videos of these episodes at hand.
+        key: what is shown of it.
+        episodes: their segments, in the order of time.
+        answer: what is made of a clip; an `EpisodeError` fails its episode.
+        outcome: is told of every episode, and whether the user stopped the run.
+        console: where progress is shown.
 
-    Returns:
-        The reason for every episode that failed.
+    Yields:
+        Each episode that did not fail, with the answers for its segments.
+    """
+    answers: list[T] = []
+    clips = read_clips(
+        source,
+        camera=key.camera,
+        segments=[segment for segments in episodes.values() for segment in segments],
+        sample_fps=key.sample_fps,
+        final_frame=key.final_frame,
+        max_images=key.max_images,
+    )
+    with (
+        closing(clips),
+        EpisodeProgress(console, episodes=len(episodes)) as progress,
+        stop_on_signal(console) as stop,
+    ):
+        for segment, clip in clips:
+            episode, segments = segment.episode_index, episodes[segment.episode_index]
+            if segment == segments[0]:
+                answers = []
+            if episode not in outcome.failed:
+                try:
+                    if isinstance(clip, EpisodeError):
+                        raise clip
+                    answers.append(answer(clip))
+                except EpisodeError as error:
+                    outcome.failed[episode] = str(error)
+            if segment != segments[-1]:
+                continue
+            if episode not in outcome.failed:
+                yield episode, answers
+                outcome.answered += 1
+            progress.episode_done(sum(part.length for part in segments))
+            # A run with nothing left to do is not interrupted.
+            if stop.asked and progress.done < len(episodes):
+                outcome.interrupted = True
+                return
+
+
+def score_shards(
+    source: Source,
+    store: Store,
+    shards: Sequence[Shard],
+    scorer: Scorer,
+    *,
+    console: Console,
+    look: Callable[[Clip], None] | None = None,
+) -> Outcome:
+    """Score what a store lacks; all shards of an episode are written when the episode is done.
+
+    Args:
+        source: the dataset, the videos of these episodes at hand.
+        store: where the shards go; its key says what is shown.
+        shards: which, episode after episode.
+        scorer: who judges.
+        console: where progress is shown.
+        look: is shown every clip before it is scored.
 
     Raises:
         UserError: the disk is full; every shard so far is kept.
     """
-    failed: dict[int, str] = {}
-    shards: dict[str, list[PrefixScores]] = {}
-    clips = read_clips(
-        job.source,
-        camera=job.camera,
-        segments=[part for episode in todo for part in job.parts(episode)],
-        sample_fps=job.config.sample_fps,
-        final_frame=job.config.final_frame,
-        max_images=job.config.max_images,
-    )
-    with closing(clips):
-        for segment, clip in clips:
-            episode = segment.episode_index
-            if segment.start == 0:
-                shards = {control: [] for control in todo[episode]}
-            try:
-                if episode not in failed:
-                    count = job.config.prefix_count
-                    if look is not None and isinstance(clip, Clip):
-                        look(clip)
-                    for one in score_clip_controls(
-                        clip, scorer, list(shards), count, swapped=swapped
-                    ):
-                        shards[one.control].append(one)
-            except EpisodeError as error:
-                failed[episode] = str(error)
-            parts = job.parts(episode)
-            if segment != parts[-1]:
-                continue
-            if episode not in failed:
-                _keep(job, store, shards, episode=episode, swapped=swapped)
-            progress.episode_done(sum(part.length for part in parts))
-            if stop.asked:
-                break
-    return failed
+    todo: dict[int, list[Shard]] = defaultdict(list)
+    for shard in shards:
+        todo[shard.episode].append(shard)
 
+    def answer(clip: Clip) -> list[PrefixScores]:
+        if look is not None:
+            look(clip)
+        wanted = todo[clip.segment.episode_index]
+        swapped = None
+        for shard in wanted:
+            if shard.questions is not None:
+                swapped = shard.questions[shard.segments.index(clip.segment)]
+        controls = [shard.control for shard in wanted]
+        return score_clip(clip, scorer, controls, store.key.prefix_count, swapped=swapped)
 
-def _keep(
-    job: Job,
-    store: Store,
-    shards: Mapping[str, Sequence[PrefixScores]],
-    *,
-    episode: int,
-    swapped: Mapping[str, str] | None,
-) -> None:
-    with full_disk_reported(store.folder):
-        for control, scores in shards.items():
-            store.write(
-                scores,
-                fingerprint=job.fingerprints.episodes[episode],
-                video=job.videos.get(episode),
-                asked=asked(job.parts(episode), control, swapped),
-            )
+    outcome = Outcome()
+    episodes = {episode: wanted[0].segments for episode, wanted in todo.items()}
+    with closing(
+        answer_episodes(source, store.key, episodes, answer, outcome, console=console)
+    ) as answered:
+        for episode, segments in answered:
+            # One list of controls per segment becomes one list of segments per control.
+            for shard, scores in zip(todo[episode], zip(*segments, strict=True), strict=True):
+                store.write(shard, scores)
+    return outcome

@@ -1,6 +1,6 @@
-"""What to show a VLM and when to ask it: schedules, controls and the Scorer protocol."""
+"""The Scorer protocol, and the controls that a scorer is compared under."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from typing import Protocol
@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from lerobot_topreward.data.schedule import images_shown, prefix_lengths
-from lerobot_topreward.errors import EpisodeError, UserError
+from lerobot_topreward.errors import UserError
 from lerobot_topreward.records import Clip, LogProbs, PrefixScores
 
 CONTROLS = ("static", "reversed", "swapped")  # what a reward is compared with
@@ -57,60 +57,51 @@ def reversed_control(clip: Clip) -> Clip:
 
 
 def score_clip(
-    clip: Clip | EpisodeError, scorer: Scorer, control: str, count: int | None
-) -> PrefixScores:
-    """Score the prefixes of one clip under one control that asks its own instruction.
-
-    Args:
-        clip: what is shown, or why there is nothing to show.
-        scorer: who judges.
-        control: "none", "static" or "reversed".
-        count: prefixes to ask about, None for one per shown image.
-
-    Raises:
-        EpisodeError: there is no clip, or it cannot be scored.
-    """
-    return score_clip_controls(clip, scorer, [control], count)[0]
-
-
-def score_clip_controls(
-    clip: Clip | EpisodeError,
+    clip: Clip,
     scorer: Scorer,
     controls: Sequence[str],
     count: int | None,
     *,
-    swapped: Mapping[str, str] | None = None,
+    swapped: str | None = None,
 ) -> list[PrefixScores]:
-    """Score the prefixes of one clip under several controls, showing each video once.
-
-    "none" and "swapped" show the same video, so that both cost one pass.
+    """Score the prefixes of one clip under some controls, showing each video once.
 
     Args:
-        clip: what is shown, or why there is nothing to show.
+        clip: what is shown.
         scorer: who judges.
         controls: "none" or any of CONTROLS, each once.
         count: prefixes to ask about, None for one per shown image.
-        swapped: the other instruction that "swapped" asks, by the clip's own.
+        swapped: the other instruction that "swapped" asks about.
 
     Returns:
         One record per control, in their order.
 
     Raises:
-        EpisodeError: there is no clip, or it cannot be scored.
+        EpisodeError: the clip cannot be scored.
+        ValueError: "swapped" has no instruction.
     """
-    if isinstance(clip, EpisodeError):
-        raise clip
     segment = clip.segment
+    questions = dict.fromkeys(controls, segment.instruction)
+    if "swapped" in controls:
+        if swapped is None:
+            raise ValueError("swapped must be another instruction; got None")
+        questions["swapped"] = swapped
     lengths = prefix_lengths(segment.length, clip.frame_indices, count=count)
     shown = images_shown(lengths, clip.frame_indices)
     # Prefixes that show the same images have the same reward: ask once.
     distinct, which = np.unique(shown, return_inverse=True)
+    videos = {"static": static_control, "reversed": reversed_control}
+    # "none" and "swapped" show the same video, so one pass asks both questions.
+    passes = [
+        [control for control in controls if control not in videos],
+        *([control] for control in controls if control in videos),
+    ]
     found: dict[str, PrefixScores] = {}
-    for asked in _by_video(controls):
-        own = segment.instruction
-        texts = [(swapped or {})[own] if control == "swapped" else own for control in asked]
-        answers = scorer.score(_video(clip, asked[0]), distinct.tolist(), texts)
-        for row, control in enumerate(asked):
+    for together in filter(None, passes):
+        video = videos[together[0]](clip) if together[0] in videos else clip
+        texts = [questions[control] for control in together]
+        answers = scorer.score(video, distinct.tolist(), texts)
+        for row, control in enumerate(together):
             found[control] = PrefixScores(
                 segment=segment,
                 control=control,
@@ -120,18 +111,6 @@ def score_clip_controls(
                 log_prob_false=answers.false[row][which].astype(np.float32),
             )
     return [found[control] for control in controls]
-
-
-def _by_video(controls: Sequence[str]) -> list[list[str]]:
-    as_it_is = [control for control in controls if control in ("none", "swapped")]
-    others = [[control] for control in controls if control not in as_it_is]
-    return ([as_it_is] if as_it_is else []) + others
-
-
-def _video(clip: Clip, control: str) -> Clip:
-    if control == "static":
-        return static_control(clip)
-    return reversed_control(clip) if control == "reversed" else clip
 
 
 def check_controls(controls: Sequence[str]) -> None:

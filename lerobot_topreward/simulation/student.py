@@ -25,8 +25,8 @@ from lerobot_topreward.vlm.layout import (
     causal_mask,
     join,
     pack,
-    place_stem,
-    tree_mask,
+    place_branch,
+    place_shared,
 )
 from lerobot_topreward.vlm.loading import Vlm, load_vlm
 from lerobot_topreward.vlm.prompts import question
@@ -171,14 +171,7 @@ def forward(vlm: Vlm, clips: Sequence[Clip], prefixes: Sequence[Sequence[int]]) 
 def _pack(vlm: Vlm, clip: Clip, prefixes: Sequence[int]) -> _Sequence:
     processor = vlm.processor.video_processor
     size = resolution(processor, clip, max_pixels=None)
-    cell = int(processor.patch_size) * int(processor.merge_size)
-    shape = BlockShape(
-        rows=size[0] // cell,
-        columns=size[1] // cell,
-        vision_start=vlm.processor.vision_start_token_id,
-        video=vlm.processor.video_token_id,
-        vision_end=vlm.processor.vision_end_token_id,
-    )
+    shape = BlockShape.of(size, vlm.processor)
 
     def tokenize(text: str) -> list[int]:
         return vlm.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -192,23 +185,22 @@ def _pack(vlm: Vlm, clip: Clip, prefixes: Sequence[int]) -> _Sequence:
 
     times = clip.frame_indices / clip.fps
     pairs = [(2 * block, 2 * block + 1) for block in range(max(prefixes) // 2)]
-    stem = place_stem(headers([(times[a] + times[b]) / 2 for a, b in pairs]), shape)
+    shared = place_shared(headers([(times[a] + times[b]) / 2 for a, b in pairs]), shape)
     odd_headers = headers(list(times))
     asked = tokenize(question(clip.segment.instruction))
-    packed = pack(prefixes, [asked], [odd_headers[n - 1] for n in prefixes], stem, shape)
-    stem_tokens = len(stem.tokens.ids)
-    rows = causal_mask(past=0, new=stem_tokens, device=torch.device("cpu"))
-    rows = torch.nn.functional.pad(rows, (0, len(packed.prefix)))
+    packed = pack([place_branch(n, [asked], odd_headers[n - 1], shared, shape) for n in prefixes])
+    rows = causal_mask(past=0, new=packed.shared, device=torch.device("cpu"))
+    rows = torch.nn.functional.pad(rows, (0, len(packed.tokens)))
     shown = [
         (int(clip.shown[a]), int(clip.shown[b]))
-        for a, b in pairs + [(image, image) for image in packed.doubled]
+        for a, b in pairs + [(n - 1, n - 1) for n in prefixes if n % 2]
     ]
     distinct = sorted(set(shown))
     images = resize(processor, clip.frames, size=size, device=vlm.device)
     return _Sequence(
-        tokens=join([stem.tokens, packed.tokens]),
-        mask=torch.cat([rows, tree_mask(packed, stem_tokens=stem_tokens)]),
-        answers=packed.asks[:, 0] + stem_tokens,
+        tokens=join([shared.tokens, packed.tokens]),
+        mask=torch.cat([rows, packed.mask]),
+        answers=packed.answers[:, 0] + packed.shared,
         pixels=block_pixels(processor, images, distinct),
         pairs=distinct,
         blocks=torch.tensor([distinct.index(pair) for pair in shown]),

@@ -50,6 +50,7 @@ from lerobot_topreward.files.transaction import (
     write_file,
 )
 from lerobot_topreward.records import FrameRewards
+from lerobot_topreward.storage.run_record import check_lineage, describe_lineage
 from lerobot_topreward.storage.sidecar import (
     SIDECAR_NAME,
     SIDECAR_ROW_BYTES,
@@ -57,7 +58,6 @@ from lerobot_topreward.storage.sidecar import (
     fingerprint_of,
     stage_sidecar,
 )
-from lerobot_topreward.storage.store import check_lineage, lineage
 
 COLUMNS = {  # -> attribute of FrameRewards
     "topreward.log_prob": "log_prob_true",
@@ -302,7 +302,7 @@ def write_columns(
                     for path in paths
                     if path.parts[0] in DATASET_PARTS and not path.name.startswith(".")
                 }
-                manifest = {**lineage(dataset, fingerprint, recordings), "files": files}
+                manifest = {**describe_lineage(dataset, fingerprint, recordings), "files": files}
                 write_file(staging / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True))
                 moves.insert(-1, MANIFEST)
             commit(output, staging, moves, stale=stale, ops=ops)

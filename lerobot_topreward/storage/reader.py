@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args
 
 import numpy as np
 from lerobot.datasets.utils import INFO_PATH
@@ -24,6 +24,7 @@ from lerobot_topreward.errors import EpisodeError, UserError
 from lerobot_topreward.files.transaction import WORK_FOLDER
 from lerobot_topreward.records import FrameRewards, PrefixScores, Segment
 from lerobot_topreward.rewards import Debias, Normalize, Scale, label_rewards
+from lerobot_topreward.storage.key import ScoreKey
 from lerobot_topreward.storage.labels import (
     explain_columns,
     find_sidecar,
@@ -40,7 +41,7 @@ from lerobot_topreward.storage.sidecar import (
     fingerprint_of,
     read_sidecar,
 )
-from lerobot_topreward.storage.store import ScoreKey, Store
+from lerobot_topreward.storage.store import Store, list_shards
 
 _NEEDED = (  # the other columns are made of these
     "topreward.log_prob",
@@ -201,27 +202,20 @@ def _read_key(provenance: Mapping[str, Any], *, origin: Path) -> ScoreKey:
     Raises:
         UserError: it does not say so, or not as this version does.
     """
-    kinds = get_type_hints(ScoreKey) | {"sample_fps": float | int}
-    scoring = provenance.get("scoring")
     horizon = provenance.get("horizon_frames")
-    if (
-        not isinstance(scoring, Mapping)
-        or scoring.keys() != kinds.keys()
-        or not all(isinstance(scoring[name], kind) for name, kind in kinds.items())
-        or not scoring["sample_fps"] > 0
-        or not (scoring["max_images"] or 2) >= 2
-    ):
-        what = "scores were"
-    elif (
+    try:
+        key = ScoreKey.from_json(provenance.get("scoring"))
+    except ValueError:
+        key = None
+    if key is not None and not (
         provenance.get("scale") not in get_args(Scale)
         or provenance.get("normalize") not in get_args(Normalize)
         or provenance.get("debias", "none") not in get_args(Debias)
         or not isinstance(horizon, int)
         or horizon < 1
     ):
-        what = "progress was"
-    else:
-        return ScoreKey(**scoring)
+        return key
+    what = "scores were" if key is None else "progress was"
     raise UserError(
         f"{origin} does not say how its {what} made as this version does; {LABEL_AGAIN}"
     )
@@ -248,7 +242,7 @@ def _segment_scores(
     rewards = episode.take(slice(segment.start, segment.start + segment.length))
     ends = np.flatnonzero(rewards.scored)
     shown = ends
-    if key.prefixes is not None:  # frames that were shown do not end every prefix
+    if key.prefix_count is not None:  # frames that were shown do not end every prefix
         sampled = sample_frames(
             segment.length,
             fps=fps,
@@ -269,18 +263,14 @@ def _segment_scores(
 
 def _static(dataset: LabelledDataset) -> tuple[PrefixScores, ...]:
     """The static curves of every score, or none where the store lacks one."""
-    videos = video_prints(dataset.source, camera=dataset.key.camera, episodes=dataset.episodes)
     parts: dict[int, list[Segment]] = defaultdict(list)
     for scores in dataset.scores:
         parts[scores.segment.episode_index].append(scores.segment)
+    videos = video_prints(dataset.source, camera=dataset.key.camera, episodes=dataset.episodes)
+    fingerprints = dataset.source.fingerprints.episodes
     found: list[PrefixScores] = []
-    for episode, members in parts.items():
-        static = dataset.store.read(
-            members,
-            "static",
-            fingerprint=dataset.source.fingerprints.episodes[episode],
-            video=videos.get(episode),
-        )
+    for shard in list_shards(parts, ["static"], fingerprints=fingerprints, videos=videos):
+        static = dataset.store.read(shard)
         if static is None:
             return ()
         found += static

@@ -2,25 +2,24 @@
 
 ::
 
-    <output>/topreward/<key>/run.json                       how the scores were made, what failed
+    <output>/topreward/<key>/run.json                       see `run_record`
     <output>/topreward/<key>/episode_000123.parquet         control "none"
     <output>/topreward/<key>/episode_000123.static.parquet  control "static", and so on
 
-The key is a hash of everything that changes a raw score. A shard has one row per prefix:
+The folder is named by the digest of a `ScoreKey`. A shard has one row per prefix:
 ``episode_index, segment_start, prefix_length`` (raw frames of the segment), ``frame_index`` (last
 frame shown, within the episode), ``timestamp`` (s), ``log_prob_true, log_prob_false`` (nats, <= 0),
-``control``. Its metadata hold the episode's fingerprint and segments: a shard is used only for the
-episode that it was made from, under whatever number that has now, so a dataset that grew, shrank or
-changed costs only its new episodes. The
-control "swapped" also notes which other instruction each segment was asked about.
+``control``. Its metadata hold the episode's fingerprint, the print of its video and its segments: a
+shard is used only for the episode that it was made from, under whatever number that has now, so a
+dataset that grew, shrank or changed costs only its new episodes. The control "swapped" also notes
+which other instruction each segment was asked about.
 """
 
-import hashlib
 import json
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +28,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lerobot_topreward.data.schedule import images_shown, prefix_lengths, sample_frames
-from lerobot_topreward.errors import UserError
-from lerobot_topreward.files.jsonable import read_json_object
-from lerobot_topreward.files.transaction import (
-    MANIFEST,
-    WORK_FOLDER,
-    remove,
-    sync,
-    work_folder,
-    write_file,
-)
+from lerobot_topreward.errors import EpisodeError, UserError
+from lerobot_topreward.files.atomic import full_disk_reported
+from lerobot_topreward.files.transaction import remove, sync, work_folder
 from lerobot_topreward.records import PrefixScores, Segment
+from lerobot_topreward.storage.key import ScoreKey
 
 SCHEMA = pa.schema(
     [
@@ -54,42 +47,68 @@ SCHEMA = pa.schema(
     ]
 )
 
-_EMPTY = hashlib.sha256().hexdigest()
 
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """An episode under one control: what a file of the store must have been made from."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScoreKey:
-    """Everything that changes a raw score."""
-
-    vlm: str
-    vlm_revision: str
-    dtype: str
-    quantize: str | None
-    engine: str
-    prompt: str  # of an empty instruction
-    camera: str  # feature key
-    instruction: str | None  # what overrode the dataset's own tasks
-    sample_fps: float
-    final_frame: bool
-    prefixes: int | None  # None: every sampled frame
-    max_pixels: int | None
-    max_images: int | None = None  # of a segment, evenly thinned
+    segments: tuple[Segment, ...]  # of the whole episode, in the order of time
+    control: str  # "none", or one of `scorer.CONTROLS`
+    fingerprint: str  # the episode's
+    video: str | None  # print of its video; None, where that is not here, reads any
+    questions: tuple[str, ...] | None = None  # "swapped" of each segment; None reads any
 
     @property
-    def schedule(self) -> str:
-        """Which frames are shown and when it is asked, in words."""
-        last = " and the last frame" if self.final_frame else ""
-        asked = "every one of them" if self.prefixes is None else f"{self.prefixes} prefixes"
-        most = "" if self.max_images is None else f", at most {self.max_images}"
-        return f"{self.sample_fps:g} per second{last}{most}; asked after {asked}"
+    def episode(self) -> int:
+        """The episode's index now."""
+        return self.segments[0].episode_index
 
-    def digest(self) -> str:
-        """A short hash that names the store's folder."""
-        values = asdict(self)
-        if self.max_images is None:  # scores from before there was this option stay of use
-            del values["max_images"]
-        text = json.dumps(values, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+    def header(self) -> dict[str, Any]:
+        """The metadata of the file; None stands where anything is read."""
+        header = {
+            "fingerprint": self.fingerprint,
+            "video": self.video,
+            "segments": [[part.start, part.length, part.instruction] for part in self.segments],
+        }
+        return header if self.questions is None else {**header, "asked": list(self.questions)}
+
+    def matches(self, header: Mapping[str, Any]) -> bool:
+        """Whether a file with this header was made from this episode and asked these questions."""
+        wanted = self.header()
+        return all(value in (None, header.get(name)) for name, value in wanted.items())
+
+
+def list_shards(
+    episodes: Mapping[int, Sequence[Segment] | EpisodeError],
+    controls: Sequence[str],
+    *,
+    fingerprints: Sequence[str],
+    videos: Mapping[int, str],
+    swapped: Mapping[str, str] | None = None,
+) -> list[Shard]:
+    """List what is wanted of a store, episode after episode.
+
+    Args:
+        episodes: their segments, in the order of time; those without any are left out.
+        controls: "none" or any of `scorer.CONTROLS`.
+        fingerprints: of all episodes of the dataset.
+        videos: prints of their videos, as far as they are here.
+        swapped: the instruction that "swapped" asks, by the dataset's own. An episode with a
+            segment that has none is left out. Without it, shards of any instruction are read.
+    """
+    shards = []
+    for episode, segments in episodes.items():
+        if isinstance(segments, EpisodeError):
+            continue
+        for control in dict.fromkeys(controls):
+            questions = None
+            if control == "swapped" and swapped is not None:
+                questions = tuple(swapped.get(part.instruction, "") for part in segments)
+                if not all(questions):
+                    continue
+            video = videos.get(episode)
+            shards.append(Shard(tuple(segments), control, fingerprints[episode], video, questions))
+    return shards
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,45 +125,86 @@ class Store:
         suffix = "" if control == "none" else f".{control}"
         return self.folder / f"episode_{episode:06d}{suffix}.parquet"
 
-    def write(
-        self,
-        scores: Sequence[PrefixScores],
-        *,
-        fingerprint: str,
-        video: str | None,
-        asked: Sequence[str] | None = None,
-    ) -> None:
-        """Write the shard of one episode and control, whole or not at all.
+    def write(self, shard: Shard, scores: Sequence[PrefixScores]) -> None:
+        """Write the scores of every segment, in their order, whole or not at all.
 
-        Args:
-            scores: of every segment of the episode, in their order.
-            fingerprint: the episode's.
-            video: print of the video that was scored, see `fingerprints.video_prints`.
-            asked: what each segment was asked about, where that is not its own instruction.
+        Raises:
+            UserError: the disk is full.
         """
-        first = scores[0]
         table = pa.concat_tables([_table(score, fps=self.fps) for score in scores])
-        header = {
-            "fingerprint": fingerprint,
-            "video": video,
-            "segments": _describe([s.segment for s in scores]),
-        }
-        if asked is not None:
-            header["asked"] = list(asked)
-        path = self.path(first.segment.episode_index, first.control)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        table = table.replace_schema_metadata({"topreward": json.dumps(shard.header())})
+        path = self.path(shard.episode, shard.control)
         partial = path.with_name(f".{path.name}.partial")
-        remove(partial)
-        pq.write_table(table.replace_schema_metadata({"topreward": json.dumps(header)}), partial)
-        sync(partial)
-        if path.is_dir():  # put there by nobody's run
-            remove(path)
-        os.replace(partial, path)
+        with full_disk_reported(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            remove(partial)
+            pq.write_table(table, partial)
+            sync(partial)
+            if path.is_dir():  # no run of ours put it there
+                remove(path)
+            os.replace(partial, path)
+
+    def read(self, shard: Shard) -> list[PrefixScores] | None:
+        """Read the scores of every segment; None where there is no such shard.
+
+        A shard is believed only if it holds a log-probability for every prefix of the schedule.
+        """
+        path = self.path(shard.episode, shard.control)
+        if not os.path.lexists(path):
+            return None
+        try:
+            if not path.is_file():  # reading a pipe would never end
+                raise ValueError(f"{path} is no file")
+            table = pq.read_table(path)
+        except (OSError, pa.ArrowException, ValueError):
+            self.damaged.add(shard.episode)
+            return None
+        header = _header_of(table.schema)
+        if header and not shard.matches(header):
+            return None
+        if not header or not table.schema.equals(SCHEMA) or not self._is_whole(table, shard):
+            self.damaged.add(shard.episode)
+            return None
+        columns = {name: table[name].to_numpy() for name in SCHEMA.names if name != "control"}
+        found = []
+        for segment in shard.segments:
+            rows = columns["segment_start"] == segment.start
+            found.append(
+                PrefixScores(
+                    segment=segment,
+                    control=shard.control,
+                    prefix_length=columns["prefix_length"][rows],
+                    frame_index=columns["frame_index"][rows],
+                    log_prob_true=columns["log_prob_true"][rows],
+                    log_prob_false=columns["log_prob_false"][rows],
+                )
+            )
+        return found
+
+    def _is_whole(self, table: pa.Table, shard: Shard) -> bool:
+        """Compare with the table that scoring would write, whatever the log-probabilities are."""
+        key, due = self.key, []
+        for segment in shard.segments:
+            shown = sample_frames(
+                segment.length,
+                fps=self.fps,
+                sample_fps=key.sample_fps,
+                final_frame=key.final_frame,
+                max_images=key.max_images,
+            )
+            lengths = prefix_lengths(segment.length, shown, count=key.prefix_count)
+            last = segment.start + shown[images_shown(lengths, shown) - 1]
+            unknown = np.full(len(lengths), np.nan, dtype=np.float32)
+            scores = PrefixScores(segment, shard.control, lengths, last, unknown, unknown)
+            due.append(_table(scores, fps=self.fps))
+        log_probs = ["log_prob_true", "log_prob_false"]
+        if table.drop_columns(log_probs) != pa.concat_tables(due).drop_columns(log_probs):
+            return False
+        values = np.concatenate([table[name].to_numpy() for name in log_probs])
+        return bool(np.all(np.isfinite(values) & (values <= 0)))
 
     def renumber(self, fingerprints: Sequence[str], videos: Mapping[int, str]) -> None:
         """Give shards the numbers that their episodes have now, as after others were deleted.
-
-        A run may die here: each is copied to a number that nobody has before any is replaced.
 
         Args:
             fingerprints: of all episodes.
@@ -153,109 +213,53 @@ class Store:
         episodes: dict[str, list[int]] = defaultdict(list)
         for episode, fingerprint in enumerate(fingerprints):
             episodes[fingerprint].append(episode)
-        shards = {
-            path: _header(path)
+        headers = {
+            path: _read_header(path)
             for path in sorted(self.folder.glob("episode_*.parquet"))
             if path.is_file()  # reading a pipe would never end
         }
 
         def fits(path: Path, episode: int) -> bool:
-            header = shards.get(path, {})
+            header = headers.get(path, {})
             return header.get("fingerprint") == fingerprints[episode] and (
                 videos.get(episode) in (None, header.get("video"))
             )
 
+        # Two episodes may have changed places, and a run may be killed here. So every shard is
+        # first copied to a number beyond those of the dataset, and only when all copies are on the
+        # disk do they replace what is there. A run that died in between finds the copies again.
         copies: dict[Path, Path] = {}
-        free = len(fingerprints) + len(shards)
-        for path, header in shards.items():
-            _, _, suffix = path.stem.partition(".")
-            for episode in episodes.get(str(header.get("fingerprint")), []):
-                target = self.path(episode, suffix or "none")
-                if target in copies or fits(target, episode) or not fits(path, episode):
-                    continue
-                while (copy := self.path(free, suffix or "none")) in shards:
+        free = len(fingerprints) + len(headers)
+        with full_disk_reported(self.folder):
+            for path, header in headers.items():
+                control = path.stem.partition(".")[2] or "none"
+                for episode in episodes.get(str(header.get("fingerprint")), []):
+                    target = self.path(episode, control)
+                    if target in copies or fits(target, episode) or not fits(path, episode):
+                        continue
+                    while (copy := self.path(free, control)) in headers:
+                        free += 1
                     free += 1
-                free += 1
-                if _copy(path, copy, episode=episode):
-                    copies[target] = copy
-        for target, copy in copies.items():
-            os.replace(copy, target)
-
-    def read(
-        self,
-        segments: Sequence[Segment],
-        control: str,
-        *,
-        fingerprint: str,
-        video: str | None,
-        asked: Sequence[str] | None = None,
-    ) -> list[PrefixScores] | None:
-        """Read an episode's shard; None where there is none that fits this episode.
-
-        A shard is believed only if it holds a log-probability for every prefix of the schedule.
-
-        Args:
-            segments: of the episode, in their order.
-            control: which shard.
-            fingerprint: the episode's.
-            video: print of its video now; None, where that is not here, takes any.
-            asked: what each segment must have been asked about; None takes whatever it was.
-        """
-        episode = segments[0].episode_index
-        path = self.path(episode, control)
-        if not os.path.lexists(path):
-            return None
-        try:
-            if not path.is_file():  # reading a pipe would never end
-                raise ValueError
-            table = pq.read_table(path)
-        except (OSError, pa.ArrowException, ValueError):
-            self.damaged.add(episode)
-            return None
-        header = _header_of(table.schema)
-        wanted = {"fingerprint": fingerprint, "segments": _describe(segments)}
-        if video is not None:
-            wanted["video"] = video
-        if asked is not None:
-            wanted["asked"] = list(asked)
-        if header and any(header.get(name) != value for name, value in wanted.items()):
-            return None
-        if (
-            not header
-            or not table.schema.equals(SCHEMA)
-            or not self._is_whole(table, segments, control)
-        ):
-            self.damaged.add(episode)
-            return None
-        columns = {name: table[name].to_numpy() for name in SCHEMA.names if name != "control"}
-        return [_scores(segment, control, columns) for segment in segments]
-
-    def _is_whole(self, table: pa.Table, segments: Sequence[Segment], control: str) -> bool:
-        wanted = [_unscored(segment, control, key=self.key, fps=self.fps) for segment in segments]
-        due = pa.concat_tables([_table(scores, fps=self.fps) for scores in wanted])
-        given = ["log_prob_true", "log_prob_false"]
-        if table.drop_columns(given) != due.drop_columns(given):
-            return False
-        values = np.concatenate([table[name].to_numpy() for name in given])
-        return bool(np.all(np.isfinite(values) & (values <= 0)))
+                    if _copy(path, copy, episode=episode):
+                        copies[target] = copy
+            for target, copy in copies.items():
+                os.replace(copy, target)
 
 
-def _unscored(segment: Segment, control: str, *, key: ScoreKey, fps: float) -> PrefixScores:
-    """What a segment is asked, its answers left open."""
-    shown = sample_frames(
-        segment.length,
-        fps=fps,
-        sample_fps=key.sample_fps,
-        final_frame=key.final_frame,
-        max_images=key.max_images,
-    )
-    lengths = prefix_lengths(segment.length, shown, count=key.prefixes)
-    last = shown[images_shown(lengths, shown) - 1]
-    unknown = np.full(len(lengths), np.nan, dtype=np.float32)
-    return PrefixScores(segment, control, lengths, segment.start + last, unknown, unknown)
+def open_store(output: Path, key: ScoreKey, *, fps: float) -> Store:
+    """Find or begin the store of a key, for a dataset of a frame rate in Hz.
+
+    Raises:
+        UserError: a link is in its place.
+    """
+    folder = work_folder(output) / key.digest()
+    if folder.is_symlink():
+        raise UserError(f"{folder} must be a folder, not a link; remove it and run again")
+    folder.mkdir(parents=True, exist_ok=True)
+    return Store(folder, key, fps)
 
 
-def _header(path: Path) -> dict[str, Any]:
+def _read_header(path: Path) -> dict[str, Any]:
     try:
         return _header_of(pq.read_schema(path))
     except (OSError, pa.ArrowException):
@@ -263,7 +267,7 @@ def _header(path: Path) -> dict[str, Any]:
 
 
 def _header_of(schema: pa.Schema) -> dict[str, Any]:
-    """What a shard says of itself; nothing where it is damaged."""
+    """The header of a shard; empty where it is damaged."""
     try:
         return dict(json.loads((schema.metadata or {})[b"topreward"]))
     except (KeyError, ValueError, TypeError, RecursionError):
@@ -283,10 +287,6 @@ def _copy(path: Path, copy: Path, *, episode: int) -> bool:
     return True
 
 
-def _describe(segments: Sequence[Segment]) -> list[list[Any]]:
-    return [[segment.start, segment.length, segment.instruction] for segment in segments]
-
-
 def _table(scores: PrefixScores, *, fps: float) -> pa.Table:
     rows = len(scores.prefix_length)
     columns = {
@@ -300,95 +300,3 @@ def _table(scores: PrefixScores, *, fps: float) -> pa.Table:
         "control": [scores.control] * rows,
     }
     return pa.table(columns, schema=SCHEMA)
-
-
-def _scores(segment: Segment, control: str, columns: Mapping[str, np.ndarray]) -> PrefixScores:
-    rows = columns["segment_start"] == segment.start
-    return PrefixScores(
-        segment=segment,
-        control=control,
-        prefix_length=columns["prefix_length"][rows],
-        frame_index=columns["frame_index"][rows],
-        log_prob_true=columns["log_prob_true"][rows],
-        log_prob_false=columns["log_prob_false"][rows],
-    )
-
-
-def open_store(output: Path, key: ScoreKey, *, fps: float) -> Store:
-    """Find or begin the store of a key, for a dataset of a frame rate in Hz.
-
-    Raises:
-        UserError: a link is in its place.
-    """
-    folder = work_folder(output) / key.digest()
-    if folder.is_symlink():
-        raise UserError(f"{folder} must be a folder, not a link; remove it and run again")
-    folder.mkdir(parents=True, exist_ok=True)
-    return Store(folder, key, fps)
-
-
-def lineage(dataset: str, fingerprint: str, recordings: Sequence[str]) -> dict[str, Any]:
-    """What tells later whose scores and labels these are, however the dataset changes until then.
-
-    Args:
-        dataset: its name, for people.
-        fingerprint: the dataset's.
-        recordings: fingerprints of its recordings, see `fingerprints.Fingerprints`.
-    """
-    # Of an episode without values there is nothing to know it by.
-    prints = sorted({recording[:16] for recording in recordings} - {_EMPTY[:16]})
-    return {"dataset": dataset, "fingerprint": fingerprint, "recordings": prints}
-
-
-def check_lineage(
-    output: Path, *, dataset: str, fingerprint: str, recordings: Sequence[str]
-) -> bool:
-    """Tell whether an output holds scores or labels of a dataset, and refuse those of another.
-
-    Args:
-        output: the folder.
-        dataset: see `lineage`.
-        fingerprint: see `lineage`.
-        recordings: see `lineage`.
-
-    Raises:
-        UserError: it is another dataset's, or does not say whose it is.
-    """
-    paths = [*sorted((output / WORK_FOLDER).glob("*/run.json")), output / MANIFEST]
-    records = [read_run(path) for path in paths if path.exists()]
-    if not records:
-        return False
-    ours = lineage(dataset, fingerprint, recordings)
-    for record in records:
-        shared = {str(one) for one in _list(record.get("recordings"))} & {*ours["recordings"]}
-        if shared or record.get("fingerprint") == fingerprint:
-            return True
-    there = records[-1]
-    raise UserError(
-        f"output folder {output} holds the labels of {there.get('dataset')} (fingerprint "
-        f"{str(there.get('fingerprint'))[:12]}), which has no recording in common with {dataset} "
-        f"(fingerprint {fingerprint[:12]}); choose another --output"
-    )
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def read_run(path: Path) -> dict[str, Any]:
-    """Read a ``run.json``.
-
-    Raises:
-        UserError: it is damaged.
-    """
-    return read_json_object(path, advice="Delete it and run the command again")
-
-
-def write_run(store: Store, key: ScoreKey, *, run: Mapping[str, Any]) -> Path:
-    """Write ``run.json`` beside the shards, whole or not at all."""
-    path = store.folder / "run.json"
-    partial = path.with_name(".run.json.partial")
-    scoring = {item.name: getattr(key, item.name) for item in fields(key)}
-    write_file(partial, json.dumps({**run, "scoring": scoring}, indent=2, sort_keys=True))
-    os.replace(partial, path)
-    return path

@@ -1,7 +1,6 @@
 """Let a checkpoint answer in words, for baselines that ask instead of reading probabilities."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +23,7 @@ class TextGenerator:
         self.max_pixels = max_pixels
 
     def generate(self, parts: Sequence[Part], *, max_new_tokens: int) -> str:
-        """Answer one question.
+        """Answer a question.
 
         Args:
             parts: text and images in the order in which they are read.
@@ -53,9 +52,14 @@ class TextGenerator:
             [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
         )
         images = [Image.fromarray(part) for part in parts if not isinstance(part, str)]
+        options = {}
+        if self.max_pixels is not None:
+            least = min(int(processor.image_processor.size["shortest_edge"]), self.max_pixels)
+            size = {"shortest_edge": least, "longest_edge": self.max_pixels}
+            options = {"images_kwargs": {"size": size}}
         try:
             inputs = processor(
-                text=[text], images=images or None, return_tensors="pt", **self._image_size()
+                text=[text], images=images or None, return_tensors="pt", **options
             ).to(self.vlm.device)
         except ValueError as error:  # too narrow for the architecture
             raise EpisodeError(f"the images cannot be shown to this model: {error}") from None
@@ -72,11 +76,3 @@ class TextGenerator:
             )
         answer = output[0, inputs["input_ids"].shape[1] :]
         return tokenizer.decode(answer, skip_special_tokens=True)
-
-    def _image_size(self) -> dict[str, Any]:
-        if self.max_pixels is None:
-            return {}
-        own = self.vlm.processor.image_processor.size
-        smallest = min(int(own["shortest_edge"]), self.max_pixels)
-        size = {"shortest_edge": smallest, "longest_edge": self.max_pixels}
-        return {"images_kwargs": {"size": size}}

@@ -28,12 +28,10 @@ class VlmConfig:
     vlm: str = "Qwen/Qwen3-VL-8B-Instruct"  # Hub id or folder of a qwen3_vl(_moe) checkpoint
     vlm_revision: str | None = None  # branch, tag or commit on the Hub
     device: str = "auto"  # cuda, cuda:1, mps or cpu; auto takes the first there is
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = (
-        "auto"  # bfloat16 on an accelerator, float32 on a cpu
-    )
-    device_map: Literal["auto"] | None = (
-        None  # "auto" spreads a model over all GPUs, through accelerate
-    )
+    # auto is bfloat16 on an accelerator, float32 on a cpu.
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    # auto spreads a model over all GPUs, through accelerate.
+    device_map: Literal["auto"] | None = None
     quantize: Literal["4bit", "8bit"] | None = None  # with the extra `quant`
 
 
@@ -41,7 +39,7 @@ class VlmConfig:
 class VlmIdentity:
     """One checkpoint, pinned."""
 
-    name: str  # Hub id, or a folder's own name: where it lies is nobody's business
+    name: str  # Hub id, or the folder's own name, without where it lies
     revision: str  # Hub commit, or a digest of the folder's files
     dtype: str  # of the weights in memory
     quantize: str | None
@@ -76,20 +74,15 @@ def resolve_device(device: str) -> "torch.device":
     return found
 
 
-def resolve_dtype(dtype: str, device: "torch.device") -> str:
-    """The name of the dtype that ``--dtype`` means on this device."""
-    if dtype != "auto":
-        return dtype
-    return "float32" if device.type == "cpu" else "bfloat16"
-
-
 def identify(config: VlmConfig) -> VlmIdentity:
     """Pin a checkpoint without loading it, and check that it is one we can use.
 
     Raises:
         UserError: it does not exist, cannot be reached, or has another architecture.
     """
-    dtype = resolve_dtype(config.dtype, resolve_device(config.device))
+    dtype, device = config.dtype, resolve_device(config.device)
+    if dtype == "auto":
+        dtype = "float32" if device.type == "cpu" else "bfloat16"
     folder = _folder(config.vlm)
     if folder is not None:
         _check_architecture(config.vlm, folder / "config.json")
@@ -155,7 +148,7 @@ def _digest(vlm: str, folder: Path) -> str:
 
 
 def _large_file_hash(path: Path) -> str:
-    """The sha256 of a file: from its name in the Hub's cache, from memory, or computed."""
+    """The sha256 of a file: from its name in the Hub's cache, from our own cache, or computed."""
     from huggingface_hub.constants import HF_HOME, HF_HUB_CACHE
 
     real = path.resolve()
@@ -163,17 +156,17 @@ def _large_file_hash(path: Path) -> str:
         return real.name
     status = real.stat()
     key = f"{real}:{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"
-    memory = Path(HF_HOME) / "lerobot-topreward" / "weights.json"
+    cache = Path(HF_HOME) / "lerobot-topreward" / "weights.json"
     try:
-        known = read_json_object(memory, advice="Delete it")
+        known = read_json_object(cache, advice="Delete it")
     except UserError:
         known = {}  # there is none yet, or it is damaged
     if not re.fullmatch("[0-9a-f]{64}", str(known.get(key))):
         with path.open("rb") as file:
             known[key] = hashlib.file_digest(file, "sha256").hexdigest()
         with suppress(OSError):  # a home that cannot be written costs only time
-            memory.parent.mkdir(parents=True, exist_ok=True)
-            partial = memory.with_name(f".{memory.name}.{os.getpid()}")
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            partial = cache.with_name(f".{cache.name}.{os.getpid()}")
             partial.write_text(json.dumps(known))
-            os.replace(partial, memory)
+            os.replace(partial, cache)
     return known[key]

@@ -2,13 +2,25 @@
 
 Qwen3-VL writes a video as blocks of two images: ``<{t:.1f} seconds>``, vision start, the image
 tokens, vision end. What a block is depends only on what precedes it (its time is its own, vision
-attention stays inside it, mRoPE positions count on from the previous token), so growing prefixes
-share their common blocks: the stem. A prefix then hangs on the stem as a branch: for an odd number
-of images one more block that shows the last image twice, and the question once per instruction.
+attention stays inside it, mRoPE positions count on from the previous token). So growing prefixes
+of a video begin with the same blocks, the shared prefix, which runs through the model once.
+
+What a prefix has of its own is its branch: for an odd number of images one more block that shows
+the last image twice, then the question, once per instruction. With the blocks 0-1 and 2-3 shared,
+the prefixes of 3 and 4 images and two instructions pack as
+
+    shared prefix        packed branches
+    [0-1] [2-3]          [2-2] [question A] [question B] | [question A] [question B]
+                          3 images, sees [0-1]              4 images, sees [0-1] [2-3]
+
+A mask keeps each branch from seeing the others, and each question from seeing the other question;
+`pack` has its rules. Positions count on from what a token sees, so a packed question has the
+positions that it would have alone.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int64
@@ -23,10 +35,14 @@ class Tokens:
     positions: Int64[Tensor, "3 n"]  # mRoPE: time, row, column
     visual: Bool[Tensor, " n"]  # image tokens, whose embeddings come from the vision tower
 
+    def __len__(self) -> int:
+        """How many tokens."""
+        return len(self.ids)
+
 
 @dataclass(frozen=True, slots=True)
-class Stem:
-    """The blocks that prefixes share; entry b of a tuple speaks of its first b blocks."""
+class SharedPrefix:
+    """The blocks that prefixes share; entry b of a tuple speaks of the first b blocks."""
 
     tokens: Tokens
     ends: tuple[int, ...]  # how many tokens they are
@@ -34,15 +50,22 @@ class Stem:
 
 
 @dataclass(frozen=True, slots=True)
+class Branch:
+    """What one prefix has of its own."""
+
+    shared: int  # tokens of the shared prefix that it sees
+    block: Tokens  # that shows the last of an odd number of images twice; empty for an even number
+    questions: tuple[Tokens, ...]  # one per instruction
+
+
+@dataclass(frozen=True, slots=True)
 class Packed:
     """Branches of several prefixes in one sequence, told apart by a mask."""
 
     tokens: Tokens
-    context: Int64[Tensor, " n"]  # stem tokens that this token sees
-    prefix: Int64[Tensor, " n"]  # which prefix it belongs to
-    leaf: Int64[Tensor, " n"]  # which question, or -1 in a block that its prefix's questions share
-    asks: Int64[Tensor, "prefixes instructions"]  # where the answers are predicted
-    doubled: tuple[int, ...]  # images of the odd prefixes' blocks, in the order of their tokens
+    shared: int  # tokens of the shared prefix that some branch sees
+    mask: Bool[Tensor, "n shared_and_n"]  # what each token sees, of the shared prefix and of these
+    answers: Int64[Tensor, "prefixes instructions"]  # where the answers are predicted
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +77,18 @@ class BlockShape:
     vision_start: int  # token ids
     video: int
     vision_end: int
+
+    @classmethod
+    def of(cls, size: tuple[int, int], processor: Any) -> "BlockShape":
+        """The block of a video that is shown at this height and width, by a Qwen3VLProcessor."""
+        cell = int(processor.video_processor.patch_size) * int(processor.video_processor.merge_size)
+        return cls(
+            rows=size[0] // cell,
+            columns=size[1] // cell,
+            vision_start=processor.vision_start_token_id,
+            video=processor.video_token_id,
+            vision_end=processor.vision_end_token_id,
+        )
 
 
 def place_text(ids: Sequence[int], *, start: int) -> Tokens:
@@ -92,53 +127,75 @@ def join(runs: Sequence[Tokens]) -> Tokens:
     )
 
 
-def place_stem(headers: Sequence[Sequence[int]], shape: BlockShape) -> Stem:
+def place_shared(headers: Sequence[Sequence[int]], shape: BlockShape) -> SharedPrefix:
     """Place the blocks that prefixes share, one per header."""
     blocks, ends, nexts = [], [0], [0]
     for header in headers:
         block = place_block(header, shape, start=nexts[-1])
         blocks.append(block)
-        ends.append(ends[-1] + len(block.ids))
+        ends.append(ends[-1] + len(block))
         nexts.append(int(block.positions[0, -1]) + 1)
-    return Stem(join(blocks), tuple(ends), tuple(nexts))
+    return SharedPrefix(join(blocks), tuple(ends), tuple(nexts))
 
 
-def pack(
-    prefixes: Sequence[int],
+def place_branch(
+    shown: int,
     questions: Sequence[Sequence[int]],
-    odd_headers: Sequence[Sequence[int]],
-    stem: Stem,
+    odd_header: Sequence[int],
+    shared: SharedPrefix,
     shape: BlockShape,
-) -> Packed:
-    """Pack the branches of some prefixes into one sequence.
+) -> Branch:
+    """Place what one prefix has of its own.
 
     Args:
-        prefixes: images that each prefix shows, >= 1.
+        shown: images that the prefix shows, >= 1.
         questions: the token ids of each instruction's question.
-        odd_headers: for each prefix, the header of its doubled block (unused where it is even).
-        stem: the blocks that they share.
+        odd_header: of the block for its last image; unused where `shown` is even.
+        shared: the blocks that it shares with others, at least ``shown // 2``.
         shape: of a block.
     """
-    runs, marks, asks, doubled, length = [], [], [], [], 0
-    for number, (shown, header) in enumerate(zip(prefixes, odd_headers, strict=True)):
-        whole, odd = divmod(shown, 2)
-        start, branch = stem.nexts[whole], []
-        if odd:
-            branch.append((place_block(header, shape, start=start), -1))
-            start = int(branch[0][0].positions[0, -1]) + 1
-            doubled.append(shown - 1)
-        branch += [(place_text(ids, start=start), leaf) for leaf, ids in enumerate(questions)]
-        asks.append([])
-        for run, leaf in branch:
-            length += len(run.ids)
-            marks.append(
-                torch.tensor([[stem.ends[whole]], [number], [leaf]]).expand(-1, len(run.ids))
-            )
-            runs.append(run)
-            if leaf >= 0:
-                asks[-1].append(length - 1)
-    context, prefix, leaf = torch.cat(marks, dim=1)
-    return Packed(join(runs), context, prefix, leaf, torch.tensor(asks), tuple(doubled))
+    whole, odd = divmod(shown, 2)
+    start, block = shared.nexts[whole], join([])
+    if odd:
+        block = place_block(odd_header, shape, start=start)
+        start = int(block.positions[0, -1]) + 1
+    # All questions begin at the same position: each is read as if the others were not there.
+    texts = tuple(place_text(ids, start=start) for ids in questions)
+    return Branch(shared.ends[whole], block, texts)
+
+
+def pack(branches: Sequence[Branch]) -> Packed:
+    """Pack branches into one sequence, and say which token sees which.
+
+    Args:
+        branches: at least one, each with the same number of questions.
+    """
+    runs = [run for branch in branches for run in (branch.block, *branch.questions)]
+    tokens, shared = join(runs), max(branch.shared for branch in branches)
+    mask = torch.zeros(len(tokens), shared + len(tokens), dtype=torch.bool)
+    own = mask[:, shared:]  # a view: what the packed tokens see of each other
+    answers, end = [], 0
+    for branch in branches:
+        start, end = end, end + len(branch.block)
+        block = slice(start, end)
+        # A block sees itself, each token what precedes it.
+        own[block, block] = _causal(len(branch.block))
+        for question in branch.questions:
+            rows = slice(end, end + len(question))
+            end = rows.stop
+            # A question sees the block of its own branch,
+            own[rows, block] = True
+            # and itself, each token what precedes it; no other question, no other branch.
+            own[rows, rows] = _causal(len(question))
+            # The last token of a question predicts the answer.
+            answers.append(end - 1)
+        # All of a branch sees the blocks that its prefix begins with, and no later ones.
+        mask[start:end, : branch.shared] = True
+    return Packed(tokens, shared, mask, torch.tensor(answers).view(len(branches), -1))
+
+
+def _causal(n: int) -> Bool[Tensor, "n n"]:
+    return torch.ones(n, n, dtype=torch.bool).tril()
 
 
 def chunks(
@@ -154,17 +211,6 @@ def chunks(
         used += need
     if prefixes:
         yield first, len(prefixes)
-
-
-def tree_mask(packed: Packed, *, stem_tokens: int) -> Bool[Tensor, "n stem_and_n"]:
-    """Who sees whom: its part of the stem, the block of its own prefix, and its own past."""
-    n = len(packed.prefix)
-    order = torch.arange(n, device=packed.prefix.device)
-    same = packed.prefix[:, None] == packed.prefix[None, :]
-    shared = (packed.leaf[None, :] == -1) | (packed.leaf[:, None] == packed.leaf[None, :])
-    own = same & shared & (order[None, :] <= order[:, None])
-    stem = torch.arange(stem_tokens, device=order.device)[None, :] < packed.context[:, None]
-    return torch.cat([stem, own], dim=1)
 
 
 def causal_mask(*, past: int, new: int, device: torch.device) -> Bool[Tensor, "new past_and_new"]:

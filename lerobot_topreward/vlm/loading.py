@@ -16,12 +16,7 @@ from lerobot_topreward.errors import UserError
 from lerobot_topreward.hub_errors import translate_errors
 from lerobot_topreward.vlm.identity import VlmConfig, VlmIdentity, identify, resolve_device
 from lerobot_topreward.vlm.images import LinearPatches
-from lerobot_topreward.vlm.memory import (
-    available_bytes,
-    needed_bytes,
-    require_memory,
-    stored_bytes,
-)
+from lerobot_topreward.vlm.memory import available_bytes, needed_bytes, require_memory, stored_bytes
 from lerobot_topreward.vlm.prompts import ANSWERS, PROMPT_PREFIX
 
 _PLACEHOLDER = "<|vision_start|><|video_pad|><|vision_end|>"
@@ -60,15 +55,13 @@ def load_vlm(config: VlmConfig, identity: VlmIdentity | None = None) -> Vlm:
     stored_dtype = str(settings.dtype or "bfloat16").removeprefix("torch.")
     needed = needed_bytes(identity, stored=stored_bytes(identity), stored_dtype=stored_dtype)
     require_memory(identity, needed=needed, available=available_bytes(config, device))
-    model_class = (
-        Qwen3VLMoeForConditionalGeneration
-        if settings.model_type == "qwen3_vl_moe"
-        else Qwen3VLForConditionalGeneration
-    )
+    model_class: Any = Qwen3VLForConditionalGeneration
+    if settings.model_type == "qwen3_vl_moe":
+        model_class = Qwen3VLMoeForConditionalGeneration
     # transformers draws its own bar; ours counts episodes.
     transformers.utils.logging.disable_progress_bar()
     with translate_errors(repo_id=identity.name, option="--vlm", repo_type="model"):
-        model: Any = model_class.from_pretrained(
+        model = model_class.from_pretrained(
             source,
             dtype=getattr(torch, identity.dtype),
             device_map=config.device_map or {"": device},

@@ -1,7 +1,5 @@
 """Whether a checkpoint fits, asked before it is loaded."""
 
-from pathlib import Path
-
 import psutil
 import torch
 
@@ -9,21 +7,20 @@ from lerobot_topreward.errors import UserError
 from lerobot_topreward.hub_errors import translate_errors
 from lerobot_topreward.vlm.identity import VlmConfig, VlmIdentity
 
-# Bytes of the weights in bf16, from the files of the Hub's repositories.
-PUBLISHED = {
+_PUBLISHED = {  # bytes of the weights in bf16, from the files of the Hub's repositories
     "Qwen/Qwen3-VL-32B-Instruct": 66.7e9,
     "Qwen/Qwen3-VL-8B-Instruct": 17.5e9,
     "Qwen/Qwen3-VL-4B-Instruct": 8.9e9,
     "Qwen/Qwen3-VL-2B-Instruct": 4.3e9,
 }
-_ITEM_SIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
-_QUANTIZED = {None: 1.0, "8bit": 0.55, "4bit": 0.32}  # of bf16, embeddings staying as they are
+# Bytes of a parameter; with quantization on average, since embeddings stay as they are.
+_ITEM_SIZE = {"float32": 4, "bfloat16": 2, "float16": 2, "8bit": 1.1, "4bit": 0.64}
 
 
 def stored_bytes(identity: VlmIdentity) -> int:
     """Size of the weight files, in bytes; 0 where it cannot be known without a network."""
     if identity.folder is not None:
-        return sum(path.stat().st_size for path in Path(identity.folder).glob("*.safetensors"))
+        return sum(path.stat().st_size for path in identity.folder.glob("*.safetensors"))
     from huggingface_hub import HfApi
     from huggingface_hub.errors import OfflineModeIsEnabled
 
@@ -40,10 +37,8 @@ def stored_bytes(identity: VlmIdentity) -> int:
 
 def needed_bytes(identity: VlmIdentity, *, stored: int, stored_dtype: str) -> int:
     """Bytes that the weights take in memory."""
-    scale = _ITEM_SIZE[identity.dtype] / _ITEM_SIZE.get(stored_dtype, 2)
-    if identity.quantize is not None:
-        scale = 2 / _ITEM_SIZE.get(stored_dtype, 2) * _QUANTIZED[identity.quantize]
-    return int(stored * scale)
+    size = _ITEM_SIZE[identity.quantize or identity.dtype]
+    return int(stored * size / _ITEM_SIZE.get(stored_dtype, 2))
 
 
 def available_bytes(config: VlmConfig, device: torch.device) -> int:
@@ -65,11 +60,11 @@ def require_memory(identity: VlmIdentity, *, needed: int, available: int) -> Non
     if needed <= available:
         return
     scale = _ITEM_SIZE[identity.dtype] / 2
-    fitting = [name for name, size in PUBLISHED.items() if size * scale * 1.2 <= available]
-    cure = f"--vlm {fitting[0]} would fit" if fitting else "no published Qwen3-VL would fit"
+    fitting = [name for name, size in _PUBLISHED.items() if size * scale * 1.2 <= available]
+    fix = f"--vlm {fitting[0]} would fit" if fitting else "no published Qwen3-VL would fit"
     if identity.quantize is None:
-        cure += ", or try --quantize 4bit"
+        fix += ", or try --quantize 4bit"
     raise UserError(
         f"--vlm '{identity.name}' needs {needed / 1e9:.1f} GB for its weights in "
-        f"{identity.quantize or identity.dtype} and {available / 1e9:.1f} GB are free; {cure}"
+        f"{identity.quantize or identity.dtype} and {available / 1e9:.1f} GB are free; {fix}"
     )

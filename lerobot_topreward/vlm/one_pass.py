@@ -1,8 +1,9 @@
 """Score every prefix of a clip in one pass, exactly.
 
 The blocks that prefixes share go through the language model once, causally, into a cache of keys
-and values; then every prefix is a branch that sees its part of the cache (see `layout`). Nothing is
-approximated: against one forward per prefix the difference is floating-point noise.
+and values; then what each prefix has of its own, its branch, sees its part of that cache. `layout`
+says which token stands where and sees which. Nothing is approximated: against one forward per
+prefix the difference is floating-point noise.
 """
 
 from collections.abc import Sequence
@@ -22,13 +23,13 @@ from lerobot_topreward.vlm.images import block_pixels, resize, resolution
 from lerobot_topreward.vlm.layout import (
     BlockShape,
     Packed,
-    Stem,
+    SharedPrefix,
     Tokens,
     causal_mask,
     chunks,
     pack,
-    place_stem,
-    tree_mask,
+    place_branch,
+    place_shared,
 )
 from lerobot_topreward.vlm.loading import Vlm
 from lerobot_topreward.vlm.prompts import question
@@ -36,21 +37,21 @@ from lerobot_topreward.vlm.prompts import question
 SMALLEST_CHUNK = 128
 
 
-class StemCache(DynamicCache):
-    """The stem's keys and values, read but never grown, so that chunks leave no trace."""
+class SharedCache(DynamicCache):
+    """The shared prefix's keys and values, read but never grown, so that chunks leave no trace."""
 
-    def __init__(self, stem: DynamicCache, length: int) -> None:
+    def __init__(self, cache: DynamicCache, length: int) -> None:
         """Show the first ``length`` tokens of a cache, without copying them."""
         super().__init__()
         self._shown = [
             (layer.keys[:, :, :length], layer.values[:, :, :length])
-            for layer in cast(list[Any], stem.layers)
+            for layer in cast(list[Any], cache.layers)
         ]
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
-        """Return the stem followed by the new tokens."""
+        """Return the shared prefix followed by the new tokens."""
         keys, values = self._shown[layer_idx]
         return torch.cat([keys, key_states], dim=2), torch.cat([values, value_states], dim=2)
 
@@ -61,12 +62,9 @@ class _Video:
 
     images: UInt8[Tensor, "decoded 3 height width"]
     shown: tuple[int, ...]  # for each image of the clip, which decoded one
-    headers: tuple[tuple[int, ...], ...]  # token ids of each block of two images
-    odd_headers: tuple[tuple[int, ...], ...]  # of the block that shows image i twice
+    headers: list[list[int]]  # token ids of each block of two images
+    odd_headers: list[list[int]]  # of the block that shows image i twice
     shape: BlockShape
-
-    def pairs(self, images: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-        return [(self.shown[a], self.shown[b]) for a, b in images]
 
 
 class OnePassScorer:
@@ -93,7 +91,7 @@ class OnePassScorer:
 
     def score(self, clip: Clip, prefixes: Sequence[int], instructions: Sequence[str]) -> LogProbs:
         """Score prefixes of a clip; see `Scorer.score`."""
-        roomy = self.chunk_tokens
+        initial = self.chunk_tokens
         with torch.inference_mode():
             while True:
                 try:
@@ -106,7 +104,7 @@ class OnePassScorer:
                     torch.cuda.empty_cache()
                 self.chunk_tokens //= 2
                 if self.chunk_tokens < SMALLEST_CHUNK:
-                    self.chunk_tokens = roomy  # the next episode may be a short one
+                    self.chunk_tokens = initial  # the next episode may be a short one
                     raise EpisodeError(
                         f"out of memory with {len(clip.shown)} images even in chunks of "
                         f"{SMALLEST_CHUNK} tokens; try --max-pixels, --sample-fps or a smaller --vlm"
@@ -115,8 +113,8 @@ class OnePassScorer:
     def _score(self, clip: Clip, prefixes: Sequence[int], instructions: Sequence[str]) -> LogProbs:
         video = self._prepare(clip)
         questions = [self._ids([question(text)])[0] for text in instructions]
-        stem = place_stem(video.headers[: max(prefixes) // 2], video.shape)
-        cache = self._prefill(video, stem)
+        shared = place_shared(video.headers[: max(prefixes) // 2], video.shape)
+        cache = self._prefill(video, shared)
         grid_tokens = video.shape.rows * video.shape.columns
         rows = []
         for first, last in chunks(
@@ -125,10 +123,12 @@ class OnePassScorer:
             block_tokens=grid_tokens + 16,
             budget=self.chunk_tokens,
         ):
-            part = prefixes[first:last]
-            headers = [video.odd_headers[shown - 1] for shown in part]
-            packed = pack(part, questions, headers, stem, video.shape)
-            rows.append(self._ask(video, packed, cache))
+            branches = [
+                place_branch(n, questions, video.odd_headers[n - 1], shared, video.shape)
+                for n in prefixes[first:last]
+            ]
+            doubled = [(n - 1, n - 1) for n in prefixes[first:last] if n % 2]
+            rows.append(self._answer(video, pack(branches), doubled, cache))
         answers = torch.cat(rows).transpose(0, 1).cpu().numpy()
         if not np.isfinite(answers).all():
             raise EpisodeError("the model's log-probabilities are not finite; try --dtype float32")
@@ -138,54 +138,38 @@ class OnePassScorer:
         processor = self.vlm.processor.video_processor
         size = self.shown_size(clip)
         images = resize(processor, clip.frames, size=size, device=self.vlm.device)
-        cell = int(processor.patch_size) * int(processor.merge_size)
-        tokens = self.vlm.processor
-        shape = BlockShape(
-            rows=size[0] // cell,
-            columns=size[1] // cell,
-            vision_start=tokens.vision_start_token_id,
-            video=tokens.video_token_id,
-            vision_end=tokens.vision_end_token_id,
-        )
         times = clip.frame_indices / clip.fps
         pairs = (times[0 : len(times) - 1 : 2] + times[1::2]) / 2
         return _Video(
             images,
             tuple(int(i) for i in clip.shown),
-            self._headers(pairs, first=[i == 0 for i in range(len(pairs))]),
-            self._headers(times, first=[i == 0 for i in range(len(times))]),
-            shape,
+            self._headers(pairs),
+            self._headers(times),
+            BlockShape.of(size, self.vlm.processor),
         )
 
-    def _headers(
-        self, times: Sequence[float] | np.ndarray, *, first: Sequence[bool]
-    ) -> tuple[tuple[int, ...], ...]:
+    def _headers(self, times: np.ndarray) -> list[list[int]]:
         """Token ids of blocks' headers; the first block's begins with what precedes the video."""
-        if len(times) == 0:
-            return ()
-        texts = [
-            f"{self.vlm.prologue if is_first else ''}<{time:.1f} seconds>"
-            for time, is_first in zip(times, first, strict=True)
-        ]
-        return tuple(tuple(ids) for ids in self._ids(texts))
+        texts = [f"<{time:.1f} seconds>" for time in times]
+        return self._ids([self.vlm.prologue + texts[0], *texts[1:]]) if texts else []
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         return self.vlm.processor.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
 
-    def _prefill(self, video: _Video, stem: Stem) -> DynamicCache:
+    def _prefill(self, video: _Video, shared: SharedPrefix) -> DynamicCache:
         """Run the shared blocks once, a few blocks at a time, and keep their keys and values."""
         cache = DynamicCache(config=self.vlm.model.config)
-        blocks = len(stem.ends) - 1
+        blocks = len(shared.ends) - 1
         first = 0
         while first < blocks:
             last = first + 1
-            while last < blocks and stem.ends[last + 1] - stem.ends[first] <= self.chunk_tokens:
+            while last < blocks and shared.ends[last + 1] - shared.ends[first] <= self.chunk_tokens:
                 last += 1
-            start, end = stem.ends[first], stem.ends[last]
+            start, end = shared.ends[first], shared.ends[last]
             tokens = Tokens(
-                stem.tokens.ids[start:end],
-                stem.tokens.positions[:, start:end],
-                stem.tokens.visual[start:end],
+                shared.tokens.ids[start:end],
+                shared.tokens.positions[:, start:end],
+                shared.tokens.visual[start:end],
             )
             mask = None  # the causal kernel
             if start:
@@ -195,19 +179,21 @@ class OnePassScorer:
             first = last
         return cache
 
-    def _ask(
-        self, video: _Video, packed: Packed, cache: DynamicCache
+    def _answer(
+        self,
+        video: _Video,
+        packed: Packed,
+        doubled: Sequence[tuple[int, int]],
+        cache: DynamicCache,
     ) -> Float[Tensor, "prefixes instructions 2"]:
         """Log-probabilities of the two answers at the end of every packed question."""
-        seen = int(packed.context.max())
-        mask = tree_mask(packed, stem_tokens=seen).to(self.vlm.device)
-        images = [(image, image) for image in packed.doubled]
-        past = StemCache(cache, seen) if seen else None
-        hidden = self._forward(video, packed.tokens, images, mask=mask, cache=past)
-        asked = hidden[0, packed.asks.flatten().to(hidden.device)]
-        logits = self.vlm.model.lm_head(asked).float()
+        mask = packed.mask.to(self.vlm.device)
+        past = SharedCache(cache, packed.shared) if packed.shared else None
+        hidden = self._forward(video, packed.tokens, doubled, mask=mask, cache=past)
+        last = hidden[0, packed.answers.flatten().to(hidden.device)]
+        logits = self.vlm.model.lm_head(last).float()
         answers = torch.log_softmax(logits, dim=-1)[:, list(self.vlm.answers)]
-        return answers.view(*packed.asks.shape, 2)
+        return answers.view(*packed.answers.shape, 2)
 
     def _forward(
         self,
@@ -224,7 +210,8 @@ class OnePassScorer:
         visual = tokens.visual.to(device)
         deepstack = None
         if images:
-            features, deepstack = self._encode(video, video.pairs(images))
+            pairs = [(video.shown[a], video.shown[b]) for a, b in images]
+            features, deepstack = self._encode(video, pairs)
             embeds[visual] = features.to(embeds)
         output = self.vlm.model.model.language_model(
             inputs_embeds=embeds[None],
@@ -264,7 +251,7 @@ class OnePassScorer:
 
 
 def additive(mask: Bool[Tensor, "n seen"], dtype: torch.dtype) -> Float[Tensor, "1 1 n seen"]:
-    """Turn who-sees-whom into what attention adds, once rather than in every layer."""
+    """Turn what each token sees into what attention adds, once rather than in every layer."""
     hidden = torch.finfo(dtype).min
     return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, hidden)[None, None]
 

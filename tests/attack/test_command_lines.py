@@ -14,7 +14,7 @@ from lerobot_topreward.demo.config import DemoConfig
 from lerobot_topreward.evaluate.config import EvaluateConfig
 from lerobot_topreward.label.config import LabelConfig
 from lerobot_topreward.report.config import ReportConfig
-from lerobot_topreward.train.config import WeightingConfig
+from lerobot_topreward.train.config import WeightingOptions
 
 KIND = "wrong command lines"
 Refused = Callable[..., str]
@@ -236,7 +236,7 @@ LINES = [
     case("train --config", "--config needs a YAML file"),
     *(
         Case(("train", f"--weighting.{name}={value}"), (f"--weighting.{name}", word))
-        for name, kind in option_types(WeightingConfig).items()
+        for name, kind in option_types(WeightingOptions).items()
         for value, word in (
             ("", "is empty"),
             *(

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import lerobot_topreward.label.command
+import lerobot_topreward.vlm.loading
 from lerobot_topreward.cli import main
 
 KIND = "dataset corruptions"
@@ -422,7 +422,7 @@ def test_refused_before_a_vlm_is_loaded(
     def refuse(*_: object) -> None:
         raise AssertionError("a VLM was loaded")
 
-    monkeypatch.setattr(lerobot_topreward.label.command, "load_scorer", refuse)
+    monkeypatch.setattr(lerobot_topreward.vlm.loading, "load_vlm", refuse)
     case.damage(dataset)
     before = state(dataset.parent)
     assert run(dataset, "--vlm", tiny_vlm, "--output", dataset.parent / "output") == 2

@@ -21,7 +21,7 @@ from lerobot_topreward.data.dataset import open_source
 from lerobot_topreward.publish.card import CardFacts
 from lerobot_topreward.records import FrameRewards
 from lerobot_topreward.storage.columns import write_columns
-from lerobot_topreward.storage.store import ScoreKey
+from lerobot_topreward.storage.key import ScoreKey
 
 __all__ = ["client", "client_process", "hub", "hub_server"]
 
@@ -129,18 +129,11 @@ def labelled(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         vlm="v",
         vlm_revision="r",
         dtype="float32",
-        quantize=None,
-        engine="one-pass",
         prompt="p",
         camera="observation.images.front",
-        instruction=None,
-        sample_fps=2.0,
-        final_frame=True,
-        prefixes=None,
-        max_pixels=None,
     )
     made = {
-        "scoring": asdict(scoring),
+        "scoring": scoring.to_json(),
         "normalize": "episode",
         "scale": "log-prob",
         "horizon_frames": 10,

@@ -14,7 +14,12 @@ from lerobot_topreward.demo.config import DemoConfig
 from lerobot_topreward.evaluate.config import EvaluateConfig
 from lerobot_topreward.label.config import LabelConfig
 from lerobot_topreward.report.config import ReportConfig
-from lerobot_topreward.train.config import WeightingConfig, as_params, from_params
+from lerobot_topreward.train.config import (
+    WeightingConfig,
+    WeightingOptions,
+    as_params,
+    from_params,
+)
 
 KIND = "presets"
 Refused = Callable[..., str]
@@ -25,7 +30,7 @@ CONFIGS: Mapping[str, Any] = {
     "report": ReportConfig,
     "curate": CurateConfig,
     "demo": DemoConfig,
-    "train": WeightingConfig,
+    "train": WeightingOptions,
 }
 # As YAML, by the type of the option. A preset's text is never a number, and `no` in quotes no bool.
 WRONG: Mapping[Any, tuple[str, ...]] = {
@@ -187,6 +192,6 @@ def test_numbers_paths_and_text_come_as_yaml_gives_them(tmp_path: Path) -> None:
     )
     options = load_preset(str(tmp_path / "my.yaml"), section="label")
     config = with_options(LabelConfig, check_options(LabelConfig, options, where=""))
-    assert (config.horizon, config.sample_fps, config.prefixes) == (0.1, 3.0, 15)
-    assert (config.root, config.episodes, config.camera) == (Path("~/data"), "1:10", None)
+    assert (config.horizon, config.scoring.sample_fps, config.scoring.prefixes) == (0.1, 3.0, 15)
+    assert (config.root, config.episodes, config.scoring.camera) == (Path("~/data"), "1:10", None)
     assert (config.vlm.dtype, config.push_to_hub) == ("float32", False)

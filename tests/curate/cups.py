@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +13,15 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot_topreward.data.dataset import open_source
 from lerobot_topreward.records import FrameRewards
 from lerobot_topreward.storage.columns import write_columns
+from lerobot_topreward.storage.key import ScoreKey
 from lerobot_topreward.storage.reader import LabelledDataset, open_labelled
-from lerobot_topreward.storage.store import ScoreKey
 
 KEY = ScoreKey(
     vlm="a/vlm",
     vlm_revision="0" * 40,
     dtype="float32",
-    quantize=None,
-    engine="one-pass",
     prompt="",
     camera="observation.images.front",
-    instruction=None,
-    sample_fps=2.0,
-    final_frame=True,
-    prefixes=None,
-    max_pixels=None,
 )
 
 
@@ -67,7 +59,7 @@ def write_labels(
     )
     provenance = {
         "dataset": "local/cups",
-        "scoring": asdict(KEY),
+        "scoring": KEY.to_json(),
         "normalize": "episode",
         "scale": "log-prob",
         "horizon_frames": 10,

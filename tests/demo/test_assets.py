@@ -53,8 +53,8 @@ def test_the_bundled_vlm_tells_a_success_from_a_static_video_and_from_another_ta
         final_frame=True,
     )
     scorer = OnePassScorer(load_vlm(VlmConfig(vlm=BUILTIN, device="cpu", dtype="float32")))
-    real = score_clip(clip, scorer, "none", None).log_prob_true
-    static = score_clip(clip, scorer, "static", None).log_prob_true
+    scores = score_clip(clip, scorer, ("none", "static"), None)
+    real, static = (control.log_prob_true for control in scores)
     other = scorer.score(clip, [len(clip.shown)], [text, "open the drawer"]).true[:, 0]
     assert success_score(real) > np.log(0.7)
     assert rise(real) > 2.0

@@ -11,7 +11,7 @@ import pytest
 from lerobot_topreward.cli import main
 from lerobot_topreward.data.success import Success
 from lerobot_topreward.demo.command import DATASET
-from lerobot_topreward.evaluate.gvl_question import GvlAnswer, GvlResult
+from lerobot_topreward.evaluate.gvl import GvlAnswer, GvlResult
 from lerobot_topreward.evaluate.summary import (
     summarize,
     summarize_debias,
@@ -23,6 +23,7 @@ from lerobot_topreward.judging.intervals import auc_estimate, mean_estimate
 from lerobot_topreward.records import FrameRewards, PrefixScores, Segment
 from lerobot_topreward.simulation.truth import read_truth
 from lerobot_topreward.storage.reader import open_labelled
+from lerobot_topreward.storage.store import Shard
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -179,12 +180,8 @@ def test_scores_of_the_sidecar_are_those_of_the_store(demo_dataset: Path) -> Non
     for one in dataset.scores:
         table_file = dataset.store.path(one.segment.episode_index, "none")
         assert table_file.is_file()
-        stored = dataset.store.read(
-            [one.segment],
-            "none",
-            fingerprint=dataset.source.fingerprints.episodes[one.segment.episode_index],
-            video=None,
-        )
+        fingerprint = dataset.source.fingerprints.episodes[one.segment.episode_index]
+        stored = dataset.store.read(Shard((one.segment,), "none", fingerprint, video=None))
         assert stored is not None
         for name in ("prefix_length", "frame_index", "log_prob_true", "log_prob_false"):
             np.testing.assert_array_equal(getattr(one, name), getattr(stored[0], name))

@@ -9,20 +9,21 @@ import pytest
 import torch
 from rich.console import Console
 
-import lerobot_topreward.evaluate.gvl as gvl
+import lerobot_topreward.vlm.loading
 from lerobot_topreward.cli import main
 from lerobot_topreward.errors import EpisodeError, UserError
-from lerobot_topreward.evaluate.gvl import gvl_baseline
-from lerobot_topreward.evaluate.gvl_question import (
+from lerobot_topreward.evaluate.gvl import (
     GvlQuestion,
     GvlResult,
     Part,
     UnusableAnswerError,
-    ask,
+    choose_frames,
+    gvl_baseline,
+    make_prompt,
     parse_percentages,
-    prompt,
     read_answer,
 )
+from lerobot_topreward.evaluate.summary import GvlSummary, summarize_gvl
 from lerobot_topreward.records import Clip, Segment
 from lerobot_topreward.storage.reader import LabelledDataset, open_labelled
 from lerobot_topreward.vlm.generate import TextGenerator
@@ -97,23 +98,23 @@ def make_clip(images: int, *, episode: int = 3, start: int = 100, step: int = 5)
 
 def test_all_but_the_first_frame_are_shuffled() -> None:
     clip = make_clip(12)
-    question = ask(clip, frames=30, seed=0)
+    question = choose_frames(clip, frames=30, seed=0)
     assert question.first == 100
     shown = question.frame_index.tolist()
     assert sorted(shown) == list(range(105, 160, 5))
     assert shown != sorted(shown)
-    assert ask(clip, frames=30, seed=0).frame_index.tolist() == shown
-    assert ask(clip, frames=30, seed=1).frame_index.tolist() != shown
+    assert choose_frames(clip, frames=30, seed=0).frame_index.tolist() == shown
+    assert choose_frames(clip, frames=30, seed=1).frame_index.tolist() != shown
     other = replace(clip, segment=replace(clip.segment, episode_index=4))
-    assert ask(other, frames=30, seed=0).frame_index.tolist() != shown
-    few = ask(clip, frames=4, seed=0)
+    assert choose_frames(other, frames=30, seed=0).frame_index.tolist() != shown
+    few = choose_frames(clip, frames=4, seed=0)
     assert sorted([few.first, *few.frame_index.tolist()]) == [100, 120, 135, 155]
 
 
 def test_the_prompt_is_the_papers() -> None:
     clip = make_clip(3)
     question = GvlQuestion(clip.segment, first=100, frame_index=np.array([110, 105]))
-    parts = prompt(clip, question)
+    parts = make_prompt(clip, question)
     images = [part for part in parts if not isinstance(part, str)]
     assert [int(image[0, 0, 0]) for image in images] == [0, 2, 1]
     text = "".join(part if isinstance(part, str) else "[IMG]" for part in parts)
@@ -180,18 +181,26 @@ def run(dataset: LabelledDataset, vlm: Path, **options: object) -> GvlResult:
     return gvl_baseline(dataset, vlm=VlmConfig(vlm=str(vlm)), console=QUIET, **given)
 
 
+def summarize(found: GvlResult, dataset: LabelledDataset) -> GvlSummary:
+    return summarize_gvl(found, dataset.scores)
+
+
 def test_answers_are_scored_and_kept(dataset: LabelledDataset, tiny_vlm: Path) -> None:
     scripted = Scripted()
     found = run(dataset, tiny_vlm, generator=scripted)
-    assert (found.asked, found.usable, found.undefined, found.failed) == (3, 3, 0, {})
+    summary = summarize(found, dataset)
+    assert (found.asked, summary.usable, found.failed) == (3, 3, {})
     assert found.reasons == {}
-    assert found.voc == pytest.approx(1)  # the red bar of the recorded frames grows
+    assert (summary.voc.value, summary.voc.undefined) == (
+        pytest.approx(1),
+        0,
+    )  # the red bar of the recorded frames grows
     assert [answer.segment for answer in found.answers] == [s.segment for s in dataset.scores]
     assert all(len(answer.frame_index) == 4 for answer in found.answers)
     again = run(dataset, tiny_vlm, generator=scripted)
     assert (again.asked, scripted.asked) == (0, 3)
     assert [answer.text for answer in again.answers] == [answer.text for answer in found.answers]
-    assert again.voc == found.voc
+    assert summarize(again, dataset).voc == summary.voc
     # Another protocol has answers of its own.
     assert run(dataset, tiny_vlm, generator=scripted, frames=6).asked == 3
     assert run(dataset, tiny_vlm, generator=scripted, seed=1).asked == 3
@@ -212,18 +221,19 @@ def test_unusable_answers_are_counted_by_rule(dataset: LabelledDataset, tiny_vlm
         return line(number, share) if number < 3 else f"Frame {number}: great!"
 
     found = run(dataset, tiny_vlm, generator=Scripted(cheerful))
-    assert (found.asked, found.usable) == (3, 0)
+    assert (found.asked, summarize(found, dataset).usable) == (3, 0)
     assert found.reasons == {"other format": 3}
-    assert np.isnan(found.voc)
+    assert np.isnan(summarize(found, dataset).voc.value)
     constant = run(
         dataset, tiny_vlm, generator=Scripted(lambda number, _: line(number, 50)), frames=4
     )
-    assert (constant.usable, constant.undefined) == (3, 3)
+    summary = summarize(constant, dataset)
+    assert (summary.usable, summary.voc.undefined) == (3, 3)
 
 
 def test_a_tiny_vlm_is_counted_not_believed(dataset: LabelledDataset, tiny_vlm: Path) -> None:
     found = run(dataset, tiny_vlm, frames=3)
-    assert (found.asked, found.usable) == (3, 0)
+    assert (found.asked, summarize(found, dataset).usable) == (3, 0)
     assert found.reasons == {"frames missing": 3}
     assert found.failed == {}
     assert run(dataset, tiny_vlm, frames=3).asked == 0
@@ -237,8 +247,8 @@ def test_the_vlm_is_not_loaded_again(
     def refuse(*_: object) -> None:
         raise AssertionError("the VLM was loaded")
 
-    monkeypatch.setattr(gvl, "_load", refuse)
-    assert run(dataset, tiny_vlm).usable == 3
+    monkeypatch.setattr(lerobot_topreward.vlm.loading, "load_vlm", refuse)
+    assert summarize(run(dataset, tiny_vlm), dataset).usable == 3
 
 
 def test_an_episode_that_cannot_be_asked_is_reported(
@@ -274,7 +284,8 @@ def test_every_segment_is_asked_about_on_its_own(
         and (answer.frame_index < answer.segment.start + answer.segment.length).all()
         for answer in found.answers
     )
-    assert (found.usable, found.undefined) == (4, 2)  # too few frames to be in an order
+    summary = summarize(found, dataset)
+    assert (summary.usable, summary.voc.undefined) == (4, 2)  # too few frames to be in an order
 
 
 def test_one_frame_alone_is_no_baseline(dataset: LabelledDataset, tiny_vlm: Path) -> None:

@@ -15,7 +15,7 @@ from lerobot_topreward.data.dataset import Source, open_source
 from lerobot_topreward.publish.card import START, CardFacts
 from lerobot_topreward.records import FrameRewards
 from lerobot_topreward.storage.columns import write_columns
-from lerobot_topreward.storage.store import ScoreKey
+from lerobot_topreward.storage.key import ScoreKey
 
 Client = Callable[..., Any]
 COLUMNS = {f"topreward.{name}" for name in ("log_prob", "progress", "advantage", "labelled")}
@@ -96,18 +96,11 @@ def labelled_by_us(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
         vlm="v",
         vlm_revision="r",
         dtype="float32",
-        quantize=None,
-        engine="one-pass",
         prompt="p",
         camera="observation.images.front",
-        instruction=None,
-        sample_fps=2.0,
-        final_frame=True,
-        prefixes=None,
-        max_pixels=None,
     )
     provenance = {
-        "scoring": asdict(scoring),
+        "scoring": scoring.to_json(),
         "normalize": "episode",
         "scale": "log-prob",
         "horizon_frames": 10,

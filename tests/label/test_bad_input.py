@@ -1,18 +1,18 @@
 import errno
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 import lerobot_topreward.vlm.loading
 from lerobot_topreward.cli import main
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.records import PrefixScores
 from lerobot_topreward.simulation.tiny_vlm import TinyConfig, build_tiny_vlm
-from lerobot_topreward.storage.store import Store
 from lerobot_topreward.vlm.identity import VlmIdentity
 from lerobot_topreward.vlm.memory import needed_bytes, require_memory
 
@@ -176,14 +176,14 @@ def test_a_full_disk_keeps_what_was_scored(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture,
 ) -> None:
-    write = Store.write
+    write = pq.write_table
 
-    def fill_up(store: Store, scores: Sequence[PrefixScores], **options: Any) -> None:
-        if scores[0].segment.episode_index == 1:
+    def fill_up(table: pa.Table, path: Path, **options: Any) -> None:
+        if "episode_000001" in path.name:
             raise OSError(errno.ENOSPC, "No space left on device")
-        write(store, scores, **options)
+        write(table, path, **options)
 
-    monkeypatch.setattr(Store, "write", fill_up)
+    monkeypatch.setattr(pq, "write_table", fill_up)
     options = ("--root", dataset, "--vlm", tiny_vlm, "--camera", "front", "--output", tmp_path)
     with pytest.raises(SystemExit) as stopped:
         main(["label", *map(str, options)])

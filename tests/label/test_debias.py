@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-import lerobot_topreward.label.command
+import lerobot_topreward.vlm.loading
 from lerobot_topreward.cli import main
 from lerobot_topreward.demo.command import DATASET
 from lerobot_topreward.publish.card import CardFacts, card_section
@@ -123,7 +123,7 @@ def test_labels_are_debiased_and_made_again_without_the_vlm(
     def refuse(*_: object) -> None:
         raise AssertionError("the VLM was loaded")
 
-    monkeypatch.setattr(lerobot_topreward.label.command, "load_scorer", refuse)
+    monkeypatch.setattr(lerobot_topreward.vlm.loading, "load_vlm", refuse)
     assert run(*options, "--debias", "static") == 0
     assert run(*options) == 0
     again, _ = read_sidecar(output / SIDECAR_NAME, fingerprint=None)

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-import lerobot_topreward.label.command
+import lerobot_topreward.vlm.loading
 from lerobot_topreward.cli import main
 from lerobot_topreward.files.atomic import output_lock
 from lerobot_topreward.rewards import advantage, interpolate, normalize_episode
@@ -108,7 +108,7 @@ def test_another_horizon_asks_no_vlm(
     def refuse(*_: object) -> None:
         raise AssertionError("the VLM was loaded")
 
-    monkeypatch.setattr(lerobot_topreward.label.command, "load_scorer", refuse)
+    monkeypatch.setattr(lerobot_topreward.vlm.loading, "load_vlm", refuse)
     assert run(*options, "--horizon", "0.5", "--normalize", "task") == 0
     after = pq.read_table(output / "topreward_progress.parquet")
     assert after["log_prob_true"] == before["log_prob_true"]

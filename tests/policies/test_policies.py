@@ -20,8 +20,8 @@ from torch import Tensor
 
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.policies.act import PerSampleACTPolicy
+from lerobot_topreward.policies.choice import per_sample_policy
 from lerobot_topreward.policies.diffusion import PerSampleDiffusionPolicy
-from lerobot_topreward.train.choice import per_sample_policy
 
 torch.set_num_threads(1)
 

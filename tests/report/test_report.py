@@ -5,7 +5,7 @@ import re
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,9 @@ from lerobot_topreward.report.media import (
     read_strips,
 )
 from lerobot_topreward.storage.columns import write_columns
+from lerobot_topreward.storage.key import ScoreKey
 from lerobot_topreward.storage.reader import open_labelled
-from lerobot_topreward.storage.store import ScoreKey
+from lerobot_topreward.storage.store import Shard
 
 RecordDataset = Callable[..., Path]
 Report = Callable[..., tuple[int, str, str]]
@@ -36,15 +37,8 @@ KEY = ScoreKey(
     vlm="a/vlm",
     vlm_revision="0" * 40,
     dtype="float32",
-    quantize=None,
-    engine="one-pass",
     prompt="",
     camera=CAMERA,
-    instruction=None,
-    sample_fps=2.0,
-    final_frame=True,
-    prefixes=None,
-    max_pixels=None,
 )
 
 
@@ -112,7 +106,7 @@ def label(root: Path, output: Path, *, unlabelled: Sequence[int] = ()) -> Path:
         advantage=values * 0,
         scored=labelled & scored,
     )
-    provenance = {"dataset": "local/cups", "scoring": asdict(KEY), "normalize": "episode"}
+    provenance = {"dataset": "local/cups", "scoring": KEY.to_json(), "normalize": "episode"}
     provenance |= {"scale": "log-prob", "horizon_frames": 10}
     fingerprint = source.fingerprints.dataset
     write_columns(root, rewards, output, fingerprint=fingerprint, provenance=provenance)
@@ -168,7 +162,8 @@ def test_static_scores_of_the_store_are_drawn(report: Report, labelled: Path) ->
         replace(one, control="static", log_prob_true=one.log_prob_true * 0 - 8) for one in still
     ]
     video = video_prints(dataset.source, camera=CAMERA, episodes=[1])[1]
-    dataset.store.write(still, fingerprint=fingerprints[1], video=video)
+    shard = Shard(tuple(one.segment for one in still), "static", fingerprints[1], video)
+    dataset.store.write(shard, still)
     try:
         found = embedded(report("--videos", "none")[2])
     finally:

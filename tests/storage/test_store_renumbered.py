@@ -6,22 +6,10 @@ import numpy as np
 import pytest
 
 from lerobot_topreward.records import PrefixScores, Segment
-from lerobot_topreward.storage.store import ScoreKey, Store
+from lerobot_topreward.storage.key import ScoreKey
+from lerobot_topreward.storage.store import Shard, Store
 
-KEY = ScoreKey(
-    vlm="tiny",
-    vlm_revision="1",
-    dtype="float32",
-    quantize=None,
-    engine="one-pass",
-    prompt="done?",
-    camera="front",
-    instruction=None,
-    sample_fps=2,
-    final_frame=True,
-    prefixes=None,
-    max_pixels=None,
-)
+KEY = ScoreKey(vlm="tiny", vlm_revision="1", dtype="float32", prompt="done?", camera="front")
 FINGERPRINTS = ("a" * 64, "b" * 64, "c" * 64)
 
 
@@ -39,11 +27,12 @@ def write(store: Store, episode: int, *, fingerprint: str, control: str = "none"
         log_prob_true=np.full(2, -value, dtype=np.float32),
         log_prob_false=np.full(2, -1, dtype=np.float32),
     )
-    store.write([score], fingerprint=fingerprint, video=f"video {fingerprint[0]}")
+    shard = Shard((segment(episode),), control, fingerprint, f"video {fingerprint[0]}")
+    store.write(shard, [score])
 
 
 def read(store: Store, episode: int, fingerprint: str, control: str = "none") -> float | None:
-    found = store.read([segment(episode)], control, fingerprint=fingerprint, video=None)
+    found = store.read(Shard((segment(episode),), control, fingerprint, video=None))
     return None if found is None else float(found[0].log_prob_true[0])
 
 

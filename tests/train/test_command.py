@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from lerobot_topreward.cli import main
 from lerobot_topreward.data.dataset import open_source
 from lerobot_topreward.train.config import WeightingConfig, from_params
+from lerobot_topreward.train.schemes import Awr
 from lerobot_topreward.train.trainer_config import trainer_arguments, training_episodes
 
 RecordDataset = Callable[..., Path]
@@ -108,12 +109,12 @@ def test_act_is_trained_to_a_stock_checkpoint_that_resumes(
     assert "sample_weight_mean_weight:" in printed.err
     assert json.loads((saved(output) / "config.json").read_text())["type"] == "act"
     assert type(ACTPolicy.from_pretrained(saved(output))) is ACTPolicy
-    assert weighting_of(output) == WeightingConfig(scheme="awr", beta=0.7)
+    assert weighting_of(output) == WeightingConfig(scheme=Awr(beta=0.7))
     before = parameters(output)
 
     resume = ("--resume=true", f"--config_path={saved(output) / 'train_config.json'}")
     assert run(*resume, "--steps=5") == 0
-    assert weighting_of(output) == WeightingConfig(scheme="awr", beta=0.7)
+    assert weighting_of(output) == WeightingConfig(scheme=Awr(beta=0.7))
     assert "not as in the checkpoint" not in capfd.readouterr().out
     assert any(not torch.equal(parameters(output)[name], before[name]) for name in before)
 
@@ -121,7 +122,7 @@ def test_act_is_trained_to_a_stock_checkpoint_that_resumes(
     printed = capfd.readouterr()
     assert "not as in the checkpoint: w_max 3.0, 20.0 before" in printed.out
     assert "not as in the checkpoint: horizon 0.2, unset before" in printed.out
-    assert weighting_of(output) == WeightingConfig(beta=0.7, w_max=3, horizon=0.2)
+    assert weighting_of(output) == WeightingConfig(scheme=Awr(beta=0.7, w_max=3, horizon=0.2))
 
 
 @pytest.mark.slow
@@ -168,7 +169,7 @@ def test_a_stock_checkpoint_is_fine_tuned_with_weights(
     assert run(*on(root, tmp_path / "tuned", *options)) == 0
     config = json.loads((saved(tmp_path / "tuned") / "config.json").read_text())
     assert (config["dim_model"], config["n_action_steps"]) == (16, 2)
-    assert weighting_of(tmp_path / "tuned").scheme == "awr"
+    assert weighting_of(tmp_path / "tuned").scheme == Awr()
 
 
 @pytest.mark.slow

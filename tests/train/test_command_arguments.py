@@ -12,7 +12,7 @@ import yaml
 
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.train.arguments import flat_options, split_arguments
-from lerobot_topreward.train.config import WeightingConfig, from_params
+from lerobot_topreward.train.config import WeightingOptions, from_params
 from lerobot_topreward.train.trainer_config import read_trainer_config
 
 pytestmark = pytest.mark.usefixtures("kept_process")
@@ -103,7 +103,7 @@ def test_help_is_quick_and_complete() -> None:
     ran = subprocess.run(
         command, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "80"}
     )
-    for option in WeightingConfig.__dataclass_fields__:
+    for option in WeightingOptions.__dataclass_fields__:
         assert f"--weighting.{option}" in ran.stdout
     for text in ("--dry_run", "--config", "act_so101", "lerobot-train", "seconds", "nats"):
         assert text in ran.stdout

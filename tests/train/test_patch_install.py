@@ -1,4 +1,4 @@
-"""The seam is put into LeRobot's trainer and taken out again, and knows that trainer."""
+"""The trainer patch is put into LeRobot's trainer and taken out again, and knows that trainer."""
 
 import pkgutil
 import sys
@@ -14,7 +14,7 @@ from patched_runs import TableWeighter, table
 
 import lerobot_topreward.policies
 import lerobot_topreward.train
-from lerobot_topreward.train.lerobot_patch import check_lerobot, install, installed
+from lerobot_topreward.train.lerobot_patch import check_lerobot, install, patch_trainer
 
 REPLACED = (
     (sample_weighting, "make_sample_weighter"),
@@ -29,7 +29,7 @@ def test_lerobot_is_as_before_afterwards() -> None:
     before = [getattr(module, name) for module, name in REPLACED]
 
     def fail() -> None:
-        with installed(TableWeighter(table())):
+        with patch_trainer(TableWeighter(table())):
             during = [getattr(module, name) for module, name in REPLACED]
             assert not any(a is b for a, b in zip(before, during, strict=True))
             raise KeyError
@@ -40,25 +40,25 @@ def test_lerobot_is_as_before_afterwards() -> None:
 
 
 def test_installing_twice() -> None:
-    with installed(TableWeighter(table())):
+    with patch_trainer(TableWeighter(table())):
         replaced = lerobot_train.update_policy
         install(TableWeighter(table()))
         assert lerobot_train.update_policy == replaced
         with (
             pytest.raises(RuntimeError, match="already weighted"),
-            installed(TableWeighter(table())),
+            patch_trainer(TableWeighter(table())),
         ):
             pass
 
 
-def test_this_lerobot_is_the_one_the_seam_is_written_for() -> None:
+def test_this_lerobot_is_the_one_the_patch_is_written_for() -> None:
     check_lerobot()
 
 
 def _other_update_policy(train_metrics: Any, policy: Any, batch: Any) -> None: ...
 
 
-def _other_make_policy(cfg: Any, ds_meta: Any = None) -> None: ...
+def _other_make_weighter(config: Any, policy: Any, dataset: Any) -> None: ...
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,13 @@ def _other_make_policy(cfg: Any, ds_meta: Any = None) -> None: ...
             _other_update_policy,
             "its parameters are train_metrics, policy, batch;",
         ),
-        (factory, "make_policy", _other_make_policy, "it no longer uses get_policy_class"),
+        (
+            sample_weighting,
+            "make_sample_weighter",
+            _other_make_weighter,
+            "its parameters are config, policy, dataset;",
+        ),
+        (lerobot_train, "make_pre_post_processors", None, "it is gone"),
     ],
 )
 def test_a_lerobot_that_has_moved_is_refused(
@@ -83,7 +89,7 @@ def test_a_lerobot_that_has_moved_is_refused(
     else:
         monkeypatch.setattr(module, name, replacement)
     before = factory.get_policy_class
-    with pytest.raises(RuntimeError) as error, installed(TableWeighter(table())):
+    with pytest.raises(RuntimeError) as error, patch_trainer(TableWeighter(table())):
         pass
     assert f"has moved {module.__name__}.{name}: {message}" in str(error.value)
     assert "lerobot==0.6.1" in str(error.value)
@@ -92,8 +98,9 @@ def test_a_lerobot_that_has_moved_is_refused(
 
 def test_only_lerobot_imports_the_plugin() -> None:
     plugin = "lerobot_topreward.policies.plugin"
+    imported = "lerobot_topreward.plugin"
     for package in (lerobot_topreward.policies, lerobot_topreward.train):
         for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
             if module.name != plugin:
                 import_module(module.name)
-    assert plugin not in sys.modules
+    assert not {plugin, imported} & set(sys.modules)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from lerobot_topreward.errors import TrainingError
-from lerobot_topreward.train.lerobot_patch import installed
+from lerobot_topreward.train.lerobot_patch import patch_trainer
 
 
 def spoil_loss(step: int, batch: dict[str, Tensor], _: Tensor) -> None:
@@ -43,7 +43,7 @@ def test_what_is_not_finite_stops_training_after_saving(
 
     weighter.on_step = on_step
     more = ("--steps=5", *WEIGHTED)
-    with installed(weighter):
+    with patch_trainer(weighter):
         with pytest.raises(TrainingError) as stopped:
             runs.train("broken", *more, policy=policy)
         assert str(stopped.value).startswith(
@@ -61,7 +61,7 @@ def test_what_is_not_finite_stops_training_after_saving(
 def test_a_first_step_that_is_not_finite(runs: Runs) -> None:
     weighter = TableWeighter(table())
     weighter.on_step = lambda _, batch, __: batch["action"].fill_(float("nan"))
-    with installed(weighter):
+    with patch_trainer(weighter):
         with pytest.raises(TrainingError, match=r"step 1: .* after step 0 is saved"):
             runs.train("run", "--steps=2", *WEIGHTED, policy="act")
         weighter.on_step = lambda *_: None
@@ -80,6 +80,6 @@ def test_parameters_that_are_not_finite_are_not_saved(runs: Runs) -> None:
             next(weighter.policy.parameters()).data.fill_(float("nan"))
 
     weighter.on_step = break_policy
-    with installed(weighter), pytest.raises(TrainingError, match="parameters are not finite"):
+    with patch_trainer(weighter), pytest.raises(TrainingError, match="parameters are not finite"):
         runs.train("run", "--steps=5", *WEIGHTED, "--save_freq=1", policy="act")
     assert os.readlink(runs.folder / "run" / "checkpoints" / "last") == "000002"

@@ -1,4 +1,4 @@
-"""LeRobot's own weightings, its own command and its several processes, with the seam."""
+"""LeRobot's own weightings, its own command and its several processes, with the trainer patch."""
 
 import os
 import re
@@ -14,7 +14,7 @@ import torch
 from patched_runs import DESCENT, FRAMES, WEIGHTED, Runs, TableWeighter, table
 from torch.testing import assert_close
 
-from lerobot_topreward.train.lerobot_patch import installed
+from lerobot_topreward.train.lerobot_patch import patch_trainer
 
 LENGTHS = (9, 12, 10)
 
@@ -32,7 +32,7 @@ def write_progress(path: Path) -> Path:
 def test_lerobots_own_weighters_work_with_act(runs: Runs) -> None:
     sidecar = write_progress(runs.folder / "topreward_progress.parquet")
     more = (*DESCENT, "--steps=4")
-    with installed(TableWeighter(table())):
+    with patch_trainer(TableWeighter(table())):
         runs.train("stock", *more, policy="act")
         runs.train("uniform", *more, "--sample_weighting.type=uniform", policy="act")
         runs.train(
@@ -72,7 +72,7 @@ from lerobot.scripts import lerobot_train
 from patched_runs import FRAMES, TableWeighter
 
 from lerobot_topreward.errors import TrainingError
-from lerobot_topreward.train.lerobot_patch import installed
+from lerobot_topreward.train.lerobot_patch import patch_trainer
 
 # When train() returns, DDP's reducer is freed, and with it gloo's process group, which joins a
 # thread that may be waiting for the interpreter's lock (PyTorch 2.11).
@@ -88,7 +88,7 @@ def on_step(step, batch, weights):
 
 
 weighter.on_step = on_step
-with installed(weighter):
+with patch_trainer(weighter):
     try:
         lerobot_train.train()
     except TrainingError as stopped:

@@ -13,14 +13,14 @@ from torch.testing import assert_close
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.policies.act import PerSampleACTPolicy
 from lerobot_topreward.policies.diffusion import PerSampleDiffusionPolicy
-from lerobot_topreward.train.lerobot_patch import installed
+from lerobot_topreward.train.lerobot_patch import patch_trainer
 
 
 @pytest.mark.parametrize("policy", ["act", "diffusion"])
 def test_uniform_weights_train_what_lerobot_trains(runs: Runs, policy: str) -> None:
     more = (*DESCENT, "--steps=4")
     runs.train("stock", *more, policy=policy)
-    with installed(TableWeighter(torch.ones(FRAMES))):
+    with patch_trainer(TableWeighter(torch.ones(FRAMES))):
         runs.train("ours", *more, *WEIGHTED, policy=policy)
         runs.train("without", *more, policy=policy)
     stock = runs.parameters("stock")
@@ -47,7 +47,7 @@ def test_a_step_minimises_the_mean_of_the_weighted_losses(
         )
 
     weighter.on_step = remember
-    with installed(weighter):
+    with patch_trainer(weighter):
         runs.train("run", *DESCENT, "--steps=1", *WEIGHTED, policy=policy)
 
     own, weights = seen["policy"].train(), seen["weights"]
@@ -75,14 +75,14 @@ def test_a_batch_of_weight_zero_teaches_nothing(runs: Runs, policy: str) -> None
             before.update(copy.deepcopy(weighter.policy).state_dict())
 
     weighter.on_step = remember
-    with installed(weighter):
+    with patch_trainer(weighter):
         runs.train("run", *DESCENT, "--steps=2", *WEIGHTED, policy=policy)
     found = runs.parameters("run")
     assert_close(found, {name: before[name] for name in found}, atol=0, rtol=0)
 
 
 def test_mixed_precision(runs: Runs) -> None:
-    with installed(TableWeighter(torch.ones(FRAMES))):
+    with patch_trainer(TableWeighter(torch.ones(FRAMES))):
         half = ("--policy.use_amp=true", *DESCENT, "--steps=3")
         runs.train("stock", *half, policy="act")
         runs.train("ours", *half, *WEIGHTED, policy="act")
@@ -93,7 +93,7 @@ def test_the_weighter_is_given_the_dataset_that_is_trained_on(runs: Runs) -> Non
     weighter = TableWeighter(table())
     seen: list[int] = []
     weighter.on_step = lambda _, batch, __: seen.extend(batch["index"].tolist())
-    with installed(weighter):
+    with patch_trainer(weighter):
         runs.train("run", "--steps=5", *WEIGHTED, "--dataset.episodes=[2,0]", policy="act")
     assert weighter.dataset is not None
     assert weighter.dataset.root == runs.root
@@ -103,7 +103,10 @@ def test_the_weighter_is_given_the_dataset_that_is_trained_on(runs: Runs) -> Non
 
 def test_a_policy_without_per_sample_loss_fails_before_anything_is_read(runs: Runs) -> None:
     elsewhere = replace(runs, root=runs.folder / "missing")
-    with installed(TableWeighter(table())), pytest.raises(UserError, match="'vqbet' has no per"):
+    with (
+        patch_trainer(TableWeighter(table())),
+        pytest.raises(UserError, match="'vqbet' has no per"),
+    ):
         elsewhere.train("run", "--policy.type=vqbet", *WEIGHTED, policy=None)
 
 
@@ -115,7 +118,7 @@ def test_a_policy_that_returns_one_loss_is_refused(
 
     monkeypatch.setattr(PerSampleACTPolicy, "forward", one_loss)
     with (
-        installed(TableWeighter(table())),
+        patch_trainer(TableWeighter(table())),
         pytest.raises(RuntimeError, match=r"one loss per sample, shape \(4,\); got \(\)"),
     ):
         runs.train("run", "--steps=1", *WEIGHTED, policy="act")

@@ -16,10 +16,10 @@ from lerobot.rewards.sarm.rabc import RABCWeights
 
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.storage.sidecar import SIDECAR_NAME
-from lerobot_topreward.train.config import WeightingConfig, as_params
+from lerobot_topreward.train.config import WeightingConfig
 from lerobot_topreward.train.records import FrameWeights
-from lerobot_topreward.train.sample_weighter import TopRewardWeighter, horizon_frames, make_weighter
-from lerobot_topreward.train.weighted_step import BATCH_SCALE
+from lerobot_topreward.train.sample_weighter import TopRewardWeighter, chunk_frames, make_weighter
+from lerobot_topreward.train.schemes import Awr
 
 RecordDataset = Callable[..., Path]
 WriteLabels = Callable[..., Path]
@@ -41,9 +41,8 @@ class Policy:
 
 
 def weighter_of(dataset: Any, **options: Any) -> TopRewardWeighter:
-    params = as_params(WeightingConfig(**options))
     policy: Any = Policy()
-    return make_weighter(params, policy=policy, device=CPU, dataset=dataset)
+    return make_weighter(options, policy=policy, device=CPU, dataset=dataset)
 
 
 def weights_of(values: list[float], *, index: list[int] | None = None) -> FrameWeights:
@@ -65,11 +64,8 @@ def test_a_batch_is_looked_up_by_global_index() -> None:
     assert found.dtype == torch.float32
     assert stats == pytest.approx({"mean_weight": 4 / 3, "share_zero": 1 / 3, "max_weight": 2})
     assert all(type(value) is float for value in stats.values())
-    assert batch[BATCH_SCALE].item() == pytest.approx(4 / 3)
-    # What LeRobot's update makes of it is sum(weight * loss) / batch.
-    loss = torch.tensor([1.0, 3.0, 2.0])
-    lerobots = (loss * batch[BATCH_SCALE] * found).sum() / (found.sum() + 1e-6)
-    assert lerobots.item() == pytest.approx((1 * 2 + 3 * 0 + 2 * 2) / 3)
+    assert not weighter.per_batch
+    assert list(batch) == ["index"]
 
 
 def test_normalised_per_batch() -> None:
@@ -79,6 +75,7 @@ def test_normalised_per_batch() -> None:
     found, stats = weighter.compute_batch_weights(batch)
     torch.testing.assert_close(found, torch.tensor([1 / 3, 5 / 3]))
     assert stats["mean_weight"] == 3.0
+    assert weighter.per_batch
     assert list(batch) == ["index"]
     found, _ = weighter.compute_batch_weights({"index": torch.tensor([0, 0])})
     assert found.tolist() == [0, 0]
@@ -164,10 +161,10 @@ def test_episodes_held_out_do_not_count(recorded: Path, write_labels: WriteLabel
 
 def test_the_horizon_is_the_policys_chunk() -> None:
     config = WeightingConfig()
-    assert horizon_frames(ACTConfig(device="cpu", chunk_size=7, n_action_steps=7), config) == 7
+    assert chunk_frames(ACTConfig(device="cpu", chunk_size=7, n_action_steps=7), config) == 7
     diffusion = DiffusionConfig(device="cpu", horizon=16, n_action_steps=8, down_dims=(8, 16))
-    assert horizon_frames(diffusion, config) == 16
-    assert horizon_frames(TDMPCConfig(device="cpu", horizon=5), config) == 5
+    assert chunk_frames(diffusion, config) == 16
+    assert chunk_frames(TDMPCConfig(device="cpu", horizon=5), config) == 5
 
     class NoChunk:
         type = "reflex"
@@ -175,5 +172,5 @@ def test_the_horizon_is_the_policys_chunk() -> None:
 
     nothing: Any = NoChunk()
     with pytest.raises(UserError, match=r"policy 'reflex' has no action chunk.*horizon=SECONDS"):
-        horizon_frames(nothing, config)
-    assert horizon_frames(nothing, WeightingConfig(horizon=1.0)) == 1
+        chunk_frames(nothing, config)
+    assert chunk_frames(nothing, WeightingConfig(scheme=Awr(horizon=1.0))) == 1

@@ -6,11 +6,10 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from lerobot_topreward.train.config import Scheme
 from lerobot_topreward.train.histogram import save_histogram
 from lerobot_topreward.train.records import FrameLabels, FrameWeights
-from lerobot_topreward.train.summary import QUANTILES, percent, summarize
-from lerobot_topreward.train.summary_table import summary_table
+from lerobot_topreward.train.schemes import Awr, Filter, Rabc, Scheme, TopAwr, Uniform
+from lerobot_topreward.train.summary import QUANTILES, percent, summarize, summary_table
 
 
 def dataset_of(
@@ -35,7 +34,7 @@ def dataset_of(
     return labels, FrameWeights(index=labels.index, raw=weight, weight=weight, capped=weight >= cap)
 
 
-def printed(dataset: tuple[FrameLabels, FrameWeights], *, scheme: Scheme | None = None) -> str:
+def printed(dataset: tuple[FrameLabels, FrameWeights], *, scheme: Scheme) -> str:
     console = Console(width=80, force_terminal=False)
     with console.capture() as captured:
         console.print(summary_table(summarize(*dataset, scheme=scheme)))
@@ -44,7 +43,7 @@ def printed(dataset: tuple[FrameLabels, FrameWeights], *, scheme: Scheme | None 
 
 def test_the_summary_of_all_frames() -> None:
     weight = [0.0, 0.5, 2.0, 1.0, 2.0, 0.5]
-    overall = summarize(*dataset_of(weight[:4], weight[4:], cap=2.0)).overall
+    overall = summarize(*dataset_of(weight[:4], weight[4:], cap=2.0), scheme=Awr()).overall
     assert overall.frames == 6
     assert overall.effective == pytest.approx(6**2 / (0.5 + 8 + 1))
     assert overall.effective_share == pytest.approx(overall.effective / 6)
@@ -55,7 +54,7 @@ def test_the_summary_of_all_frames() -> None:
 
 
 def test_tasks_and_episodes_have_their_share_of_the_weight() -> None:
-    summary = summarize(*dataset_of([3, 3], [1, 0, 1], [2], tasks=[1, 0, 1]))
+    summary = summarize(*dataset_of([3, 3], [1, 0, 1], [2], tasks=[1, 0, 1]), scheme=Awr())
     assert [task.name for task in summary.tasks] == [
         "pick up the cube",
         "place the cube on the plate [gently]",
@@ -73,40 +72,40 @@ def test_tasks_and_episodes_have_their_share_of_the_weight() -> None:
 @pytest.mark.parametrize(
     ("scheme", "cure"),
     [
-        ("awr", "lower --weighting.beta"),
-        ("top-awr", "the paper's defaults do this: give a longer --weighting.span"),
-        ("rabc", "raise --weighting.kappa"),
-        (None, "choose options"),
+        (Awr(), "lower --weighting.beta"),
+        (TopAwr(), "the paper's defaults do this: give a longer --weighting.span"),
+        (Rabc(), "raise --weighting.kappa"),
+        (Filter(quantile=0.5), "raise --weighting.threshold or --weighting.quantile"),
     ],
 )
-def test_equal_weights_are_plain_behavior_cloning(scheme: Scheme | None, cure: str) -> None:
+def test_equal_weights_are_plain_behavior_cloning(scheme: Scheme, cure: str) -> None:
     dataset = dataset_of([1.99, 2.0, 2.0, 1.98])
     (warning,) = summarize(*dataset, scheme=scheme).warnings
     assert "nearly equal (effective sample size >99.9% of the frames)" in warning
     assert cure in warning
-    assert summarize(*dataset, scheme="uniform").warnings == ()
+    assert summarize(*dataset, scheme=Uniform()).warnings == ()
 
 
 @pytest.mark.parametrize(
     "weight", [[0.0] * 19 + [1.0, 0.5], [0.001] * 40 + [9.0], [0.0] * 95 + [1.0] * 5]
 )
 def test_next_to_nothing_is_warned_of(weight: list[float]) -> None:
-    (warning,) = summarize(*dataset_of(weight), scheme="awr").warnings
+    (warning,) = summarize(*dataset_of(weight), scheme=Awr()).warnings
     assert f"almost nothing is left: {len(weight)} frames count as" in warning
     assert "raise --weighting.beta" in warning
 
 
 def test_a_heavy_cap_is_warned_of_but_for_rabc() -> None:
     dataset = dataset_of([2.0] * 7 + [0.3] * 3, cap=2.0)
-    (warning,) = summarize(*dataset, scheme="top-awr").warnings
+    (warning,) = summarize(*dataset, scheme=TopAwr()).warnings
     assert warning.startswith("70.0% of the frames are at the cap")
     assert "lower --weighting.tau below --weighting.delta_max" in warning
-    assert summarize(*dataset, scheme="rabc").warnings == ()
+    assert summarize(*dataset, scheme=Rabc()).warnings == ()
 
 
 def test_a_task_without_weight_is_warned_of() -> None:
     dataset = dataset_of([1, 3], [0, 0], [0], tasks=[0, 1, 2])
-    task, episodes = summarize(*dataset, scheme="awr").warnings
+    task, episodes = summarize(*dataset, scheme=Awr()).warnings
     assert "will not learn: 2 of 3 ('place the cube on the plate [gently]', 'wave')" in task
     assert "--weighting.per=task" in task
     assert episodes == "episodes without any weight: 2 of 3 (1, 2)"
@@ -114,24 +113,24 @@ def test_a_task_without_weight_is_warned_of() -> None:
 
 def test_episodes_that_were_to_weigh_nothing_are_not_warned_of() -> None:
     dropped = dataset_of([1, 1], [0, 0])
-    assert summarize(*dropped, scheme="filter").warnings == ()
+    assert summarize(*dropped, scheme=Filter(quantile=0.5)).warnings == ()
     unlabelled = dataset_of([1, 3], [np.nan, np.nan])
-    assert summarize(*unlabelled, scheme="awr").warnings == ()
+    assert summarize(*unlabelled, scheme=Awr()).warnings == ()
 
 
 def test_labels_and_weights_must_be_of_the_same_frames() -> None:
     labels, _ = dataset_of([1, 2, 3])
     _, weights = dataset_of([1, 2])
     with pytest.raises(ValueError, match="same frames"):
-        summarize(labels, weights)
+        summarize(labels, weights, scheme=Awr())
     with pytest.raises(ValueError, match="all are zero"):
-        summarize(*dataset_of([0, 0]))
+        summarize(*dataset_of([0, 0]), scheme=Awr())
 
 
 def test_the_table_of_a_big_dataset_fits_and_lists_the_ends() -> None:
     rng = np.random.default_rng(0)
     episodes = [rng.random(12) * e for e in range(300)]
-    text = printed(dataset_of(*episodes, tasks=[e % 2 for e in range(300)]), scheme="awr")
+    text = printed(dataset_of(*episodes, tasks=[e % 2 for e in range(300)]), scheme=Awr())
     assert max(map(len, text.splitlines())) <= 80
     assert len(text.splitlines()) < 40
     assert "the 5 lowest and the 5 highest of 300 episodes" in text
@@ -143,10 +142,10 @@ def test_the_table_of_a_big_dataset_fits_and_lists_the_ends() -> None:
 
 
 def test_what_does_not_differ_is_not_listed() -> None:
-    text = printed(dataset_of([1, 1], [1, 1, 1]), scheme="uniform")
+    text = printed(dataset_of([1, 1], [1, 1, 1]), scheme=Uniform())
     assert "episode  " not in text
     assert "Warning" not in text
-    text = printed(dataset_of([1, 2], [2, 1], [0, 0]), scheme="awr")
+    text = printed(dataset_of([1, 2], [2, 1], [0, 0]), scheme=Awr())
     assert "task  " not in text
     assert "Warning: episodes without any weight: 1 of 3 (2)" in text
 

@@ -6,16 +6,16 @@ from importlib import import_module
 
 import lerobot.policies  # noqa: F401  # registers LeRobot's own policies
 from lerobot.configs import PreTrainedConfig
-from lerobot.policies.factory import get_policy_class
+from lerobot.policies import factory
 from lerobot.policies.pretrained import PreTrainedPolicy
 
 from lerobot_topreward.errors import UserError
 
-_OURS = {
+OWN_CLASSES = {
     "act": ("lerobot_topreward.policies.act", "PerSampleACTPolicy"),
     "diffusion": ("lerobot_topreward.policies.diffusion", "PerSampleDiffusionPolicy"),
 }
-OWN_CLASSES = frozenset(_OURS)
+_stock_class = factory.get_policy_class  # not the one that the trainer patch puts there
 
 
 def per_sample_policy(policy_type: str) -> type[PreTrainedPolicy]:
@@ -27,28 +27,23 @@ def per_sample_policy(policy_type: str) -> type[PreTrainedPolicy]:
     Raises:
         UserError: if there is none; the message lists the types that have one.
     """
-    found = _find(policy_type)
-    if found is None:
-        others = ", ".join(name for name in sorted(PreTrainedConfig.get_known_choices())
-                           if _is_weightable(name))  # fmt: skip
-        raise UserError(
-            f"--policy.type '{policy_type}' has no per-sample loss, so its frames cannot be "
-            f"weighted; these have: {others}"
-        )
-    return found
+    if (policy := _find(policy_type)) is not None:
+        return policy
+    others = []
+    for name in sorted(PreTrainedConfig.get_known_choices()):
+        try:
+            others += [name] if _find(name) else []
+        except (ImportError, ValueError) as error:  # an extra of LeRobot's that is not installed
+            logging.debug("policy type %s cannot be imported: %s", name, error)
+    raise UserError(
+        f"--policy.type '{policy_type}' has no per-sample loss, so its frames cannot be "
+        f"weighted; these have: {', '.join(others)}"
+    )
 
 
 def _find(policy_type: str) -> type[PreTrainedPolicy] | None:
-    if policy_type in _OURS:
-        module, name = _OURS[policy_type]
+    if policy_type in OWN_CLASSES:
+        module, name = OWN_CLASSES[policy_type]
         return getattr(import_module(module), name)
-    policy = get_policy_class(policy_type)
+    policy = _stock_class(policy_type)
     return policy if "reduction" in inspect.signature(policy.forward).parameters else None
-
-
-def _is_weightable(policy_type: str) -> bool:
-    try:
-        return _find(policy_type) is not None
-    except (ImportError, ValueError) as error:  # an extra of LeRobot's that is not installed
-        logging.debug("policy type %s cannot be imported: %s", policy_type, error)
-        return False

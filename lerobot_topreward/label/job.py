@@ -1,0 +1,92 @@
+"""What is to be labelled, and where the labels go: everything that needs neither videos nor a VLM."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from lerobot_topreward.data.dataset import Source, open_source, segments
+from lerobot_topreward.data.selection import parse_episodes, resolve_camera
+from lerobot_topreward.errors import EpisodeError, UserError
+from lerobot_topreward.files.atomic import output_lock
+from lerobot_topreward.files.transaction import WORK_FOLDER, finish_interrupted
+from lerobot_topreward.label.config import LabelConfig
+from lerobot_topreward.records import Segment
+from lerobot_topreward.storage.columns import check_output
+from lerobot_topreward.storage.labels import explain_edit
+from lerobot_topreward.storage.reader import default_output
+from lerobot_topreward.storage.sidecar import SIDECAR_NAME, dataset_of, fingerprint_of
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A dataset, what of it is to be labelled, and where the labels go."""
+
+    source: Source
+    camera: str  # feature key
+    segments: Mapping[int, list[Segment] | EpisodeError]  # of the episodes asked for
+    output: Path
+    horizon: int  # the advantage's span, in frames of the dataset, at least one
+
+
+def open_job(config: LabelConfig) -> Job:
+    """Open the dataset, choose camera, episodes and output.
+
+    Raises:
+        UserError: what was asked for does not exist or cannot be used.
+    """
+    source = open_source(repo_id=config.repo_id, root=config.root, revision=config.revision)
+    camera = resolve_camera(source.meta, config.scoring.camera)
+    total = source.meta.total_episodes
+    episodes = parse_episodes(config.episodes, total=total, max_episodes=config.max_episodes)
+    cut = segments(source, episodes, instruction=config.scoring.instruction)
+    if config.output is None and not config.in_place and source.revision is None:
+        _refuse_edited_copy(source)
+    output = default_output(source)
+    if config.in_place:
+        output = source.root
+    elif config.output is not None:
+        output = config.output.expanduser().absolute()
+        if output.exists() and output.samefile(source.root):
+            raise UserError(
+                f"--output {config.output} is the dataset itself; use --in-place to label it there"
+            )
+    horizon = max(1, round(config.horizon * float(source.meta.fps)))
+    return Job(source, camera, cut, output, horizon)
+
+
+def _refuse_edited_copy(source: Source) -> None:
+    """Refuse what was recorded into a labelled copy: a copy of the copy would know no scores."""
+    sidecar = source.root / SIDECAR_NAME
+    made_for, name = fingerprint_of(sidecar), dataset_of(sidecar)
+    if made_for not in (None, source.fingerprints.dataset) and name not in (None, source.repo_id):
+        raise UserError(
+            f"{explain_edit(source, sidecar)}. To score this folder anew all the same, name an "
+            "--output"
+        )
+
+
+@contextmanager
+def claim_output(job: Job, *, overwrite: bool) -> Iterator[None]:
+    """Hold the output folder, once it is known to be ours and in one piece.
+
+    Raises:
+        UserError: it is somebody else's, in use, or cannot be written to.
+    """
+
+    def check() -> None:
+        check_output(
+            job.source.root,
+            job.output,
+            fingerprint=job.source.fingerprints.dataset,
+            dataset=job.source.repo_id,
+            recordings=job.source.fingerprints.recordings,
+            overwrite=overwrite,
+        )
+
+    if not (job.output / WORK_FOLDER).is_dir():
+        check()  # before anything is made in what may be somebody else's folder
+    with output_lock(job.output):
+        finish_interrupted(job.output)
+        check()
+        yield

@@ -1,0 +1,116 @@
+"""What decides a raw score: the options of a user, and with a pinned VLM the key of the store."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from pydantic import TypeAdapter
+
+from lerobot_topreward.errors import UserError
+from lerobot_topreward.vlm.identity import VlmIdentity
+from lerobot_topreward.vlm.prompts import question
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoringConfig:
+    """What a VLM is shown of an episode, and when it is asked."""
+
+    camera: str | None = None  # feature key or its last part; by default the third-person one
+    instruction: str | None = None  # overrides the dataset's own tasks
+    sample_fps: float = 2.0  # images shown per second of the dataset's clock, Hz
+    prefixes: Literal["every"] | int = "every"  # one per shown image, or K per segment (paper: 15)
+    final_frame: bool = True  # also show the last frame, which the paper's schedule can miss
+    max_images: int | None = None  # per segment, evenly thinned: long videos are shown larger
+    max_pixels: int | None = None  # per image; the checkpoint's own budget if not given
+    engine: Literal["one-pass", "per-prefix"] = "one-pass"  # per-prefix: one slow forward each
+
+    def __post_init__(self) -> None:
+        """Check what can be known to be wrong before anything is opened."""
+        for name in ("sample_fps", "max_pixels"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UserError(f"--{name.replace('_', '-')} must be > 0; got {value}")
+        if self.max_images is not None and self.max_images < 2:
+            raise UserError(
+                f"--max-images must be at least 2, the first and the last; got {self.max_images}"
+            )
+        if isinstance(self.prefixes, int) and self.prefixes < 1:
+            raise UserError(f"--prefixes must be 'every' or a number >= 1; got {self.prefixes}")
+
+    @property
+    def prefix_count(self) -> int | None:
+        """K, or None for every shown image."""
+        return None if self.prefixes == "every" else self.prefixes
+
+    @property
+    def schedule(self) -> str:
+        """Which frames are shown and when the VLM is asked, in words."""
+        last = " and the last frame" if self.final_frame else ""
+        prefixes = "every one of them" if self.prefixes == "every" else f"{self.prefixes} prefixes"
+        most = "" if self.max_images is None else f", at most {self.max_images}"
+        return f"{self.sample_fps:g} per second{last}{most}; asked after {prefixes}"
+
+
+# The order of the fields as they are stored in a run.json, a sidecar and meta/info.json.
+_STORED = (
+    "vlm", "vlm_revision", "dtype", "quantize", "engine", "prompt", "camera", "instruction",
+    "sample_fps", "final_frame", "prefixes", "max_pixels", "max_images",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreKey(ScoringConfig):
+    """Everything that decides a raw score: a configuration with its camera and its VLM pinned."""
+
+    camera: str  # feature key  # pyright: ignore[reportGeneralTypeIssues]
+    vlm: str  # Hub id, or a folder's own name
+    vlm_revision: str  # Hub commit, or a digest of the folder's files
+    dtype: str
+    quantize: str | None = None
+    prompt: str  # of an empty instruction
+
+    @classmethod
+    def pin(cls, scoring: ScoringConfig, vlm: VlmIdentity, *, camera: str) -> "ScoreKey":
+        """Pin a configuration to a checkpoint, this version's prompt and a camera's feature key."""
+        options = {item.name: getattr(scoring, item.name) for item in fields(ScoringConfig)}
+        return cls(
+            **{**options, "camera": camera},
+            vlm=vlm.name,
+            vlm_revision=vlm.revision,
+            dtype=vlm.dtype,
+            quantize=vlm.quantize,
+            prompt=question(""),
+        )
+
+    @classmethod
+    def from_json(cls, stored: Any) -> "ScoreKey":
+        """Read a stored key; whoever wrote it is a stranger.
+
+        Raises:
+            ValueError: it is none, or of another version.
+        """
+        if not isinstance(stored, Mapping) or stored.keys() != {*_STORED}:
+            raise ValueError(f"a key has the fields {', '.join(_STORED)}; got {stored!r:.200}")
+        values = dict(stored)
+        if values["prefixes"] is None:
+            values["prefixes"] = "every"
+        try:
+            TypeAdapter(cls).validate_json(json.dumps(values), strict=True)
+        except (UserError, RecursionError) as error:
+            raise ValueError(str(error)) from None
+        return cls(**values)  # a number as it was written: 2 and 2.0 have different digests
+
+    def to_json(self) -> dict[str, Any]:
+        """The key as it is stored, every shown image being no number of prefixes."""
+        values = {**asdict(self), "prefixes": self.prefix_count}
+        return {name: values[name] for name in _STORED}
+
+    def digest(self) -> str:
+        """A short hash that names the store's folder."""
+        values = self.to_json()
+        if self.max_images is None:  # a store from before this option has the same digest
+            del values["max_images"]
+        text = json.dumps(values, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
