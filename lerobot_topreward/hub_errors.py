@@ -36,23 +36,13 @@ from lerobot_topreward.errors import UserError
 
 RepoType = Literal["dataset", "model"]
 
-_CONVERT = "python -m lerobot.scripts.convert_dataset_v21_to_v30 --repo-id="
 _WAITS_S = (1, 2, 4, 8)  # before the tries after the first
-_LONGEST_WAIT_S = (
-    300  # the Hub's window for rate limits is 300 s; after a longer wait run again instead
-)
+_LONGEST_WAIT_S = 300  # the Hub's window for rate limits; after a longer wait run again instead
 _BUSY = (408, 429, 500, 502, 503, 504)  # those that huggingface_hub retries, where it does
 _CUT = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
-_NO_DISK = (
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.EEXIST,
-    errno.ENOTDIR,
-    errno.EISDIR,
-    errno.ENOSPC,
-    errno.EDQUOT,
-)
+_NO_FOLDER = (PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError)
+_NO_DISK = (errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+_TRIED = f"{len(_WAITS_S) + 1} tries over {sum(_WAITS_S)} s or more"
 
 
 class _Client(httpx.Client):
@@ -66,9 +56,9 @@ class _Client(httpx.Client):
         self, request: httpx.Request, *, stream: bool = False, **options: Any
     ) -> httpx.Response:
         """Send a request, again where that can help."""
-        asked = request.extensions.get("timeout", {})
+        given = request.extensions.get("timeout", {})
         request.extensions["timeout"] = self.timeout.as_dict() | {
-            part: seconds for part, seconds in asked.items() if seconds is not None
+            part: seconds for part, seconds in given.items() if seconds is not None
         }
         # HEAD is how huggingface_hub finds out, quickly, whether to use its cache instead; a file
         # that is streamed has to be rewound. It sends both again itself.
@@ -83,7 +73,7 @@ class _Client(httpx.Client):
             else:
                 if not _may_repeat(request, response.status_code):
                     return response
-                wait = max(wait, _asked_wait(response))
+                wait = max(wait, _requested_wait(response))
                 if wait > _LONGEST_WAIT_S:
                     hf_raise_for_status(response)
                 response.close()
@@ -99,9 +89,6 @@ class _Client(httpx.Client):
         return response
 
 
-_TRIED = f"{len(_WAITS_S) + 1} tries over {sum(_WAITS_S)} s or more"
-
-
 def _may_repeat(request: httpx.Request, status: int | None) -> bool:
     """Whether a request that was answered so, or was cut off (None), can do no harm again."""
     if "/commit/" in request.url.path and "create_pr" in request.url.params:
@@ -109,12 +96,12 @@ def _may_repeat(request: httpx.Request, status: int | None) -> bool:
     return status is None or status in _BUSY
 
 
-def _asked_wait(response: httpx.Response) -> int:
+def _requested_wait(response: httpx.Response) -> int:
     limit = parse_ratelimit_headers(response.headers)
     if response.status_code == 429 and limit is not None and limit.remaining == 0:
         return limit.reset_in_seconds + 1  # the Hub rounds down
-    asked = response.headers.get("Retry-After", "").strip()
-    return int(asked[:9]) if asked.isdecimal() else 0  # Python refuses thousands of digits
+    seconds = response.headers.get("Retry-After", "").strip()
+    return int(seconds[:9]) if seconds.isdecimal() else 0  # Python refuses thousands of digits
 
 
 def limit_waiting(*, limit_s: float = 60) -> None:
@@ -143,7 +130,7 @@ def translate_errors(
     Args:
         repo_id: The repository that is read or written inside the block.
         option: The command-line option that named it; the message begins with it.
-        revision: The branch, tag or commit asked for, if any.
+        revision: The branch, tag or commit that was asked for, if any.
         repo_type: What the repository is said to be.
 
     Raises:
@@ -157,149 +144,113 @@ def translate_errors(
     except UserError:
         raise
     except Exception as error:
+        chain: list[BaseException] = []
+        link: BaseException | None = error
+        while link is not None and link is not handled and link not in chain:
+            chain.append(link)
+            link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
         # Libraries wrap the Hub's errors (transformers in OSError, uploads in RuntimeError) and the
         # innermost one says most: a file missing from the cache is there because of it.
-        for link in reversed(_chain(error, until=handled)):
-            advice = _access(link, repo_id=repo_id, revision=revision, repo_type=repo_type)
-            advice = advice or _connection(link, repo_id=repo_id) or _disk(link, repo_id=repo_id)
+        for link in reversed(chain):
+            advice = _advise(link, repo_id, revision, repo_type)
             if advice is None and repo_type == "dataset":
-                advice = _format_version(link, repo_id=repo_id) or _garbled(link, repo_id=repo_id)
+                advice = _advise_on_format(link, repo_id) or _advise_on_answer(link, repo_id)
             if advice is not None:
                 raise UserError(f"{option} {advice}") from error
         raise
 
 
-def _chain(error: BaseException, *, until: BaseException | None) -> list[BaseException]:
-    links: list[BaseException] = []
-    link: BaseException | None = error
-    while link is not None and link is not until and link not in links:
-        links.append(link)
-        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
-    return links
-
-
-def _access(
-    error: BaseException, *, repo_id: str, revision: str | None, repo_type: RepoType
-) -> str | None:
-    where = f"{constants.ENDPOINT}/{'datasets/' if repo_type == 'dataset' else ''}{repo_id}"
-    match error:
-        case HFValidationError():
-            return (
-                f"must look like owner/name (letters, digits, '-', '_', '.'); got {repo_id!r}. "
-                "For a folder on this machine give its path instead."
-            )
-        case GatedRepoError():
-            return (
-                f"must name a {repo_type} that you may read; {repo_id!r} is gated. "
-                f"Accept its terms at {where}, then log in: hf auth login"
-            )
-        case RepositoryNotFoundError():
-            seen = "cannot be seen with your token" if get_token() else "is private"
-            return (
-                f"must name a {repo_type} on the Hub that you may read; got {repo_id!r}, which "
-                f"does not exist or {seen}.\nCheck the spelling at {where}, or log in to an "
-                "account that may read it: hf auth login"
-            )
-        case RevisionNotFoundError():
-            asked = "" if revision is None else f" {revision!r}"
-            return (
-                f"must be read at a branch, tag or commit that exists; {repo_id!r} has no such "
-                f"revision{asked}. Its branches and tags are listed at {where}/tree/main"
-            )
-        case DisabledRepoError():
-            return f"must name a {repo_type} in service; the Hub has disabled {repo_id!r}."
-        case LocalTokenNotFoundError():
-            return "needs a token for the Hub and none was found. Log in: hf auth login"
-        case HfHubHTTPError():
-            return _status(error, repo_id=repo_id)
-    return None
-
-
-def _status(error: HfHubHTTPError, *, repo_id: str) -> str | None:
-    status = error.response.status_code
-    if status == 401:
-        return (
-            f"needs a valid token and the Hub refused yours for {repo_id!r} (401). It may have "
-            "expired: log in again with hf auth login, or fix HF_TOKEN"
-        )
-    if status == 403:
-        return (
-            f"needs a token that may do this to {repo_id!r} and the Hub forbade it (403). Take a "
-            "token with write access to its owner, or name a repository of your own"
-        )
-    tried = f", {_TRIED}" if _may_repeat(error.response.request, status) else ""
-    if status == 429:
-        return (
-            f"reached the Hub's rate limit at {repo_id!r} (429{tried}). Wait some minutes and run "
-            "again; logging in (hf auth login) raises the limit"
-        )
-    if status >= 500:
-        return f"needs the Hub, and it answered {status} for {repo_id!r}{tried}. Run again later"
-    reason = " ".join((error.server_message or error.response.reason_phrase).split())[:200]
-    return f"was refused by the Hub for {repo_id!r}: {reason} ({status}). {_ADVICE.get(status, _REPORT)}"
-
-
-_REPORT = (
-    "Run again; if that does not help, look at the repository's page and status.huggingface.co"
-)
-_ADVICE = {
+# Tried in this order. {name} is the repository, {kind} a dataset or model, {where} its page.
+_ADVICE: dict[type[BaseException], str] = {
+    HFValidationError: "must look like owner/name (letters, digits, '-', '_', '.'); got {name}. "
+    "For a folder on this machine give its path instead.",
+    GatedRepoError: "must name a {kind} that you may read; {name} is gated. Accept its terms at "
+    "{where}, then log in: hf auth login",
+    RepositoryNotFoundError: "must name a {kind} on the Hub that you may read; got {name}, which "
+    "does not exist or {hidden}.\nCheck the spelling at {where}, or log in to an account that may "
+    "read it: hf auth login",
+    RevisionNotFoundError: "must be read at a branch, tag or commit that exists; {name} has no such "
+    "revision{revision}. Its branches and tags are listed at {where}/tree/main",
+    DisabledRepoError: "must name a {kind} in service; the Hub has disabled {name}.",
+    LocalTokenNotFoundError: "needs a token for the Hub and none was found. Log in: hf auth login",
+    HfHubHTTPError: "{status}",
+    OfflineModeIsEnabled: "{name} is not (completely) on this machine and HF_HUB_OFFLINE forbids "
+    "fetching it. Unset HF_HUB_OFFLINE, or give a local folder",
+    # Not answered, not to be decoded, redirected for ever.
+    httpx.RequestError: "{name} needs the Hub, and {hub} cannot be reached ({error}).\nCheck the "
+    "network, HF_ENDPOINT and the proxy, and run again, or give a local folder",
+    LocalEntryNotFoundError: "{name} is not (completely) in the cache and could not be fetched. "
+    "Check the network and HF_HUB_OFFLINE",
+    EntryNotFoundError: "{name} lacks a file that is needed: {error}",
+}
+_STATUS = {
+    401: "needs a valid token and the Hub refused yours for {name} (401). It may have expired: log "
+    "in again with hf auth login, or fix HF_TOKEN",
+    403: "needs a token that may do this to {name} and the Hub forbade it (403). Take a token with "
+    "write access to its owner, or name a repository of your own",
+    429: "reached the Hub's rate limit at {name} (429{tried}). Wait some minutes and run again; "
+    "logging in (hf auth login) raises the limit",
+    500: "needs the Hub, and it answered {status} for {name}{tried}. Run again later",
+}
+_REFUSAL = {
     404: "The repository, its branch or a file of it has gone: look there, then run again",
     409: "Somebody changed it at the same time: run again",
     412: "Somebody changed it at the same time: run again",
     413: "It is too much for one request: push fewer episodes, or ask Hugging Face",
     416: "The file changed while it was read: run again",
 }
+_RUN_AGAIN = (
+    "Run again; if that does not help, look at the repository's page and status.huggingface.co"
+)
 
 
-def _connection(error: BaseException, *, repo_id: str) -> str | None:
-    match error:
-        case OfflineModeIsEnabled():
-            return (
-                f"{repo_id!r} is not (completely) on this machine and HF_HUB_OFFLINE forbids "
-                "fetching it. Unset HF_HUB_OFFLINE, or give a local folder"
+def _advise(
+    error: BaseException, repo_id: str, revision: str | None, repo_type: RepoType
+) -> str | None:
+    cause = str(error).strip()
+    if isinstance(error, httpx.RequestError) and type(error) is not httpx.TransportError:
+        cause = f"{type(error).__name__}: {error}"
+    for kind, advice in _ADVICE.items():
+        if isinstance(error, kind):
+            return advice.format(
+                name=repr(repo_id),
+                kind=repo_type,
+                hub=constants.ENDPOINT,
+                where=f"{constants.ENDPOINT}/{'datasets/' * (repo_type == 'dataset')}{repo_id}",
+                hidden="cannot be seen with your token" if get_token() else "is private",
+                revision="" if revision is None else f" {revision!r}",
+                status=_advise_on_status(error, repo_id) if kind is HfHubHTTPError else "",
+                error=cause,
             )
-        case httpx.RequestError():  # not answered, not to be decoded, redirected for ever
-            kind = "" if type(error) is httpx.TransportError else f"{type(error).__name__}: "
+    if isinstance(error, OSError):
+        # Where the cache's folder cannot be made, as below /proc, it is reported as missing. So is
+        # every file that was only looked for in the cache: those are not a problem.
+        missing = error.filename if error.errno == errno.ENOENT else None
+        homeless = missing is not None and Path(constants.HF_HOME).is_relative_to(missing)
+        if isinstance(error, _NO_FOLDER) or error.errno in _NO_DISK or homeless:
             return (
-                f"{repo_id!r} needs the Hub, and {constants.ENDPOINT} cannot be reached "
-                f"({kind}{error}).\nCheck the network, HF_ENDPOINT and the "
-                "proxy, and run again, or give a local folder"
+                f"{repo_id!r} cannot be stored in the cache: {error.filename or constants.HF_HOME}: "
+                f"{error.strerror}. Make room, or name another folder in HF_HOME"
             )
-        case LocalEntryNotFoundError():
-            return (
-                f"{repo_id!r} is not (completely) in the cache and could not be fetched. Check "
-                "the network and HF_HUB_OFFLINE"
-            )
-        case EntryNotFoundError():
-            return f"{repo_id!r} lacks a file that is needed: {str(error).strip()}"
     return None
 
 
-def _disk(error: BaseException, *, repo_id: str) -> str | None:
-    if not isinstance(error, OSError):
-        return None
-    # What cannot be made below /proc is missing, and so is what was only looked for in the cache:
-    # the first is the home itself, or a folder around it.
-    missing = error.filename if error.errno == errno.ENOENT else None
-    homeless = missing is not None and Path(constants.HF_HOME).is_relative_to(missing)
-    if error.errno not in _NO_DISK and not homeless:
-        return None
-    return (
-        f"{repo_id!r} cannot be stored in the cache: {error.filename or constants.HF_HOME}: "
-        f"{error.strerror}. Make room, or name another folder in HF_HOME"
-    )
+def _advise_on_status(error: Any, repo_id: str) -> str:
+    status = error.response.status_code
+    tried = f", {_TRIED}" if _may_repeat(error.response.request, status) else ""
+    if (advice := _STATUS.get(min(status, 500))) is not None:
+        return advice.format(name=repr(repo_id), status=status, tried=tried)
+    reason = " ".join((error.server_message or error.response.reason_phrase).split())[:200]
+    advice = _REFUSAL.get(status, _RUN_AGAIN)
+    return f"was refused by the Hub for {repo_id!r}: {reason} ({status}). {advice}"
 
 
-def _garbled(error: BaseException, *, repo_id: str) -> str | None:
-    # What huggingface_hub stumbles over when an answer is not what it expects.
-    if not isinstance(
-        error, ValueError | TypeError | LookupError | AttributeError | AssertionError
-    ):
-        return None
-    modules = [
-        str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)
-    ]
-    if not any(name.startswith("huggingface_hub.") for name in modules):
+def _advise_on_answer(error: BaseException, repo_id: str) -> str | None:
+    """Recognize what huggingface_hub raises when an answer is not what it expects."""
+    kinds = ValueError | TypeError | LookupError | AttributeError | AssertionError
+    frames = traceback.walk_tb(error.__traceback__)
+    modules = [str(frame.f_globals.get("__name__")) for frame, _ in frames]
+    if not isinstance(error, kinds) or not any(m.startswith("huggingface_hub.") for m in modules):
         return None
     what = " ".join(str(error).split())[:200]
     return (
@@ -308,7 +259,7 @@ def _garbled(error: BaseException, *, repo_id: str) -> str | None:
     )
 
 
-def _format_version(error: BaseException, *, repo_id: str) -> str | None:
+def _advise_on_format(error: BaseException, repo_id: str) -> str | None:
     from lerobot.datasets.utils import CompatibilityError, ForwardCompatibilityError
 
     rule = f"must name a dataset of LeRobot's format v3; {repo_id!r} is "
@@ -316,7 +267,8 @@ def _format_version(error: BaseException, *, repo_id: str) -> str | None:
         case ForwardCompatibilityError():
             return f"{rule}newer than the installed lerobot reads. Upgrade lerobot"
         case CompatibilityError():
-            return f"{rule}v2.1. Convert it: {_CONVERT}{repo_id}"
+            convert = "python -m lerobot.scripts.convert_dataset_v21_to_v30"
+            return f"{rule}v2.1. Convert it: {convert} --repo-id={repo_id}"
         # LeRobot raises these two bare; see BackwardCompatibilityError and get_safe_version in
         # https://github.com/huggingface/lerobot/blob/main/src/lerobot/datasets/utils.py
         case NotImplementedError() if "Contact the maintainer" in str(error):

@@ -1,12 +1,12 @@
 """A picture of the weights: where the frames are, and where the weight is."""
 
-import os
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from lerobot_topreward.files.atomic import replace_file
 from lerobot_topreward.train.records import FrameWeights
 
 # Okabe and Ito's palette: distinct with any common color vision deficiency.
@@ -83,9 +83,5 @@ def save_histogram(path: Path, weights: FrameWeights, *, title: str) -> None:
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.tmp")
-    try:
+    with replace_file(path) as draft:
         figure.savefig(draft, format="png", dpi=120)
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)

@@ -59,11 +59,7 @@ def patch_trainer(make_weighter: MakeWeighter) -> Iterator[None]:
     """
     if _is_installed():
         raise RuntimeError("LeRobot's trainer is already weighted in this process")
-    check_lerobot()
-    trainer_patch = TrainerPatch(make_weighter)
-    with ExitStack() as replaced:
-        for name, module in trainer_patch.modules.items():
-            replaced.enter_context(patch.object(module, name, getattr(trainer_patch, name)))
+    with _replace(make_weighter):
         yield
 
 
@@ -74,7 +70,16 @@ def install(make_weighter: MakeWeighter) -> None:
         RuntimeError: LeRobot's trainer is not the one that this was written for.
     """
     if not _is_installed():
-        ExitStack().enter_context(patch_trainer(make_weighter))  # and never left
+        _replace(make_weighter)
+
+
+def _replace(make_weighter: MakeWeighter) -> ExitStack:
+    """Replace LeRobot's functions until the stack that is returned is closed, which it need not be."""
+    check_lerobot()
+    trainer_patch, replaced = TrainerPatch(make_weighter), ExitStack()
+    for name, module in trainer_patch.modules.items():
+        replaced.enter_context(patch.object(module, name, getattr(trainer_patch, name)))
+    return replaced
 
 
 def _trainer() -> ModuleType:

@@ -5,14 +5,14 @@ import json
 from rich.console import Console
 
 from lerobot_topreward.curate.config import CurateConfig
-from lerobot_topreward.curate.output import check_output
+from lerobot_topreward.curate.output import prepare_output
 from lerobot_topreward.curate.plan import Plan, make_plan
 from lerobot_topreward.curate.publish import check_push_curated, push_curated
 from lerobot_topreward.curate.record import curation_record
 from lerobot_topreward.curate.table import print_plan
-from lerobot_topreward.curate.write import require_kept, write_curated
+from lerobot_topreward.curate.write import require_videos, write_curated
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.files.atomic import drafted
+from lerobot_topreward.files.atomic import open_draft
 
 __all__ = ["CurateConfig", "curate"]
 
@@ -21,32 +21,35 @@ def curate(config: CurateConfig, *, console: Console) -> int:
     """Judge every episode, say so, and write what was asked for; returns the exit code.
 
     Raises:
-        UserError: something that the user can mend; nothing was written.
+        UserError: something that the user can fix; nothing was written.
     """
     plan = make_plan(config)
+
+    # Refuse what cannot be done before anything is written.
     output = None if config.output is None else config.output.expanduser().absolute()
-    earlier = None if output is None else check_output(output.resolve(), plan.dataset)
+    earlier = None if output is None else prepare_output(output.resolve(), plan.dataset)
     print_plan(plan, console)
-    _require_some(plan)
+    _check_some_kept(plan)
     if output is not None and plan.dataset.source.revision is None:  # else they are yet to come
-        require_kept(plan)
+        require_videos(plan)
     if config.dry_run:
         console.print("nothing was written, as --dry-run asks")
         return 0
     if config.push_to_hub:
         check_push_curated(config, plan)
+
     if config.episodes_file is not None:
         path = config.episodes_file.expanduser().absolute()
-        with (
-            drafted(path, option="--episodes-file", make_folder=True) as draft,
-            draft.writing() as place,
-        ):
-            place.write_text(json.dumps(plan.kept) + "\n", encoding="utf-8")
+        drafting = open_draft(path, option="--episodes-file", make_folder=True)
+        with drafting as draft, draft.writing():
+            draft.path.write_text(json.dumps(plan.kept) + "\n", encoding="utf-8")
         console.print(
             f'{len(plan.kept)} episodes are listed in {path}; --dataset.episodes="$(cat {path})"'
         )
     if output is not None:
-        if earlier is not None and _same(earlier, plan):
+        # Which version made the dataset that is there does not matter.
+        wanted = {k: value for k, value in curation_record(plan).items() if k != "version"}
+        if earlier is not None and all(earlier.get(k) == value for k, value in wanted.items()):
             console.print(f"{output} holds just that already; nothing changed")
         else:
             write_curated(plan, output.resolve())
@@ -60,11 +63,11 @@ def curate(config: CurateConfig, *, console: Console) -> int:
     return 0
 
 
-def _require_some(plan: Plan) -> None:
+def _check_some_kept(plan: Plan) -> None:
     if plan.kept:
         return
     total = len(plan.verdicts)
-    if not plan.drops or not any(plan.drops.values()):
+    if not any(plan.drops.values()):
         raise UserError(
             f"--decisions drops all {total} episodes; keep at least one of them. Nothing was written"
         )
@@ -74,9 +77,3 @@ def _require_some(plan: Plan) -> None:
         f"every episode would be dropped: {option} alone drops {len(plan.drops[strictest])} of "
         f"{total}. Choose a looser limit; nothing was written"
     )
-
-
-def _same(record: dict, plan: Plan) -> bool:
-    """Whether an earlier curation did just this; which version did it does not matter."""
-    wanted = curation_record(plan)
-    return all(record.get(name) == wanted[name] for name in wanted if name != "version")

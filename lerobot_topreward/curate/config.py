@@ -1,4 +1,4 @@
-"""What the curate command is asked for."""
+"""The options of the curate command."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,16 +11,16 @@ from lerobot_topreward.publish.options import check_push_options
 
 @dataclass(frozen=True, kw_only=True)
 class CurateConfig:
-    """Find bad demonstrations in a labelled dataset, and make a dataset without them.
+    """Find bad demonstrations in a labeled dataset, and make a dataset without them.
 
     Says what would go and why; writes only with --output or --episodes-file. The source is never
     changed.
     """
 
-    repo_id: str | None = None  # labelled dataset on the Hub, or recorded under $HF_LEROBOT_HOME
-    root: Path | None = None  # labelled dataset in a local folder
+    repo_id: str | None = None  # labeled dataset on the Hub, or recorded under $HF_LEROBOT_HOME
+    root: Path | None = None  # labeled dataset in a local folder
     revision: str | None = None  # branch, tag or commit on the Hub
-    labels: Path | None = None  # folder with the labels, where they are neither there nor beside it
+    labels: Path | None = None  # folder with the labels, if not in the dataset or next to it
 
     rules: RulesConfig = field(default_factory=RulesConfig)
     auto: bool = False  # choose --min-success by the episodes whose success is known
@@ -29,7 +29,7 @@ class CurateConfig:
 
     episodes_file: Path | None = None  # write the kept episodes, for --dataset.episodes
     output: Path | None = None  # folder of a new dataset without the dropped episodes
-    trim: bool = False  # in the new dataset, cut what stands still at the ends of episodes
+    trim: bool = False  # in the new dataset, cut the stationary ends of episodes
     trim_margin: float = 0.5  # left in place at each end, seconds
 
     dry_run: bool = False  # write nothing, whatever else is asked for

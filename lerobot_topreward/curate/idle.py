@@ -1,7 +1,7 @@
-"""Where an episode stands still at its ends: pure arithmetic."""
+"""Where an episode is stationary at its ends."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,9 @@ from lerobot_topreward.storage.reader import LabelledDataset
 
 SHARE = 0.02  # of a signal's range: what is less is no movement
 _STEPS = 5  # ordinary changes from one frame to the next: what is less may be noise
+# A VLM's opinion of a stationary video drifts: by a quarter in four seconds, in the demo.
+_DRIFT = 0.3  # progress; what differs more is not drift, though nothing that is recorded moves
+NUMBERS = ("float", "int", "uint", "bool")  # how the dtypes of columns of numbers begin
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +36,10 @@ class Span:
 def movement_thresholds(
     signals: Float[np.ndarray, "frames signals"], episode_index: Int64[np.ndarray, " frames"]
 ) -> Float[np.ndarray, " signals"]:
-    """How much each signal has to change to count as a movement.
+    """How much each signal, a state or an action, has to change to count as a movement.
 
     A fiftieth of its range over the dataset, and at least five times the median change from one
-    frame to the next, so that a sensor that only trembles never moves.
-
-    Args:
-        signals: states and actions of every frame, any unit.
-        episode_index: of every frame, ascending.
-
-    Returns:
-        In the unit of each signal, >= 0.
+    frame to the next, so that a noisy sensor at rest does not move.
     """
     within = np.flatnonzero(np.diff(episode_index) == 0)
     spread = SHARE * (signals.max(axis=0) - signals.min(axis=0))
@@ -59,40 +55,27 @@ def moving_span(
     *,
     margin: int,
 ) -> Span:
-    """Leave out what stands still at both ends of an episode.
+    """Leave out the stationary ends of an episode, but `margin` frames of each.
 
     The head is idle up to the first frame at which a signal differs from the first frame by more
     than its threshold; the tail is idle after the last frame at which one differs from the last.
-
-    Args:
-        signals: of the episode's frames, at least one.
-        thresholds: in the unit of each signal.
-        margin: frames to leave in place at each end, >= 0.
-
-    Returns:
-        All frames where nothing ever moves: what that means is not known.
+    Where nothing ever moves, all frames stay: what that means is not known.
     """
     frames = len(signals)
-    left = np.flatnonzero((np.abs(signals - signals[0]) > thresholds).any(axis=1))
-    not_yet = np.flatnonzero((np.abs(signals - signals[-1]) > thresholds).any(axis=1))
-    if len(left) == 0 or len(not_yet) == 0:
+    after_start = np.flatnonzero((np.abs(signals - signals[0]) > thresholds).any(axis=1))
+    before_end = np.flatnonzero((np.abs(signals - signals[-1]) > thresholds).any(axis=1))
+    if len(after_start) == 0 or len(before_end) == 0:
         return Span(0, frames)
-    # A slow drift may have left the one before it comes near the other: both are movement.
-    first, last = min(left[0], not_yet[-1]), max(left[0], not_yet[-1])
-    return Span(max(0, int(first) - margin), min(frames, int(last) + 1 + margin))
+    # A slow drift may have left the start before it comes near the end: both are movement.
+    first, last = sorted((int(after_start[0]), int(before_end[-1])))
+    return Span(max(0, first - margin), min(frames, last + 1 + margin))
 
 
 def widen(span: Span, scored: Int64[np.ndarray, " prefixes"]) -> Span:
     """Move the ends outwards to frames that the VLM has scored.
 
-    So a trimmed episode begins and ends with scores of the VLM's own, not with interpolated ones.
-
-    Args:
-        span: to be cut to.
-        scored: last frames of the scored prefixes within the episode, ascending, at least one.
-
-    Returns:
-        A span that holds the given one, unless nothing was scored before it.
+    So a trimmed episode begins and ends with raw scores, not with interpolated ones. `scored` are
+    the last frames of the scored prefixes, ascending, at least one.
     """
     before = scored[scored <= span.start]
     after = scored[scored >= span.stop - 1]
@@ -100,25 +83,14 @@ def widen(span: Span, scored: Int64[np.ndarray, " prefixes"]) -> Span:
     return Span(start, int(after[0]) + 1 if len(after) else span.stop)
 
 
-# A VLM's opinion of a video that stands still drifts: by a quarter in four seconds, in the demo.
-_DRIFT = 0.3  # progress; what differs more is not drift, though nothing that is recorded moves
-
-
-_NUMBERS = ("float", "int", "uint", "bool")
-
-
 def moving_spans(
     dataset: LabelledDataset, episodes: Sequence[int], *, margin: int
 ) -> dict[int, Span]:
-    """Find the part of each episode between its first movement and its last.
+    """Find the part of each labeled episode between its first movement and its last.
 
-    A frame moves when ``observation.state`` or ``action`` does (see `idle`), when progress differs
-    by three tenths, or when a column ``next.*`` changes at all: an outcome is never cut off.
-
-    Args:
-        dataset: labelled; an episode without labels stays whole.
-        episodes: which ones.
-        margin: frames to leave in place at each end.
+    A frame moves when ``observation.state`` or ``action`` does, when progress differs by three
+    tenths, or when a column ``next.*`` changes at all: an outcome is never cut off. `margin` frames
+    stay in place at each end.
 
     Raises:
         UserError: the dataset has neither states nor actions, or cannot be trimmed.
@@ -129,45 +101,40 @@ def moving_spans(
             f"--trim cannot move the times of the language annotations of {source.repo_id}; leave "
             "it out"
         )
-    movement = _columns(source, ("observation.state", "action"))
+    movement = _read_numbers(source, ("observation.state", "action"))
     if movement is None:
         raise UserError(
             f"--trim looks for movement in observation.state and action; {source.repo_id} has "
             "neither. Leave it out"
         )
     thresholds = movement_thresholds(movement, frames.episode_index)
-    outcome = _columns(source, [name for name in source.meta.features if name.startswith("next.")])
+    outcomes = [name for name in source.meta.features if name.startswith("next.")]
+    outcome = _read_numbers(source, outcomes)
+    if outcome is not None:
+        movement = np.concatenate([movement, outcome], axis=1)
+        thresholds = np.concatenate([thresholds, np.zeros(outcome.shape[1])])
     rewards = dataset.rewards()
-    scored = dict(_scored(dataset))
+    movement = np.column_stack([movement, rewards.progress.astype(np.float64)])
+    thresholds = np.append(thresholds, _DRIFT)
+    scored: dict[int, list[np.ndarray]] = defaultdict(list)  # last frames of prefixes, by episode
+    for scores in dataset.scores:
+        ends = scores.segment.start + scores.prefix_length - 1
+        scored[scores.segment.episode_index].append(ends)
     spans = {}
     for episode in episodes:
         rows = frames.rows(episode)
-        if not rewards.labelled[rows].any():
-            continue
-        signals = [movement[rows], rewards.progress[rows, None].astype(np.float64)]
-        limits = [thresholds, np.array([_DRIFT])]
-        if outcome is not None:
-            signals.append(outcome[rows])
-            limits.append(np.zeros(outcome.shape[1]))
-        joined = np.concatenate(signals, axis=1)
-        span = moving_span(joined, np.concatenate(limits), margin=margin)
-        spans[episode] = widen(span, scored[episode])
+        if rewards.labelled[rows].any():
+            span = moving_span(movement[rows], thresholds, margin=margin)
+            spans[episode] = widen(span, np.concatenate(scored[episode]))
     return spans
 
 
-def _scored(dataset: LabelledDataset) -> Iterator[tuple[int, np.ndarray]]:
-    """The frames at which the VLM gave a score, of each episode."""
-    parts: dict[int, list[np.ndarray]] = defaultdict(list)
-    for one in dataset.scores:
-        parts[one.segment.episode_index].append(one.segment.start + one.prefix_length - 1)
-    for episode, ends in parts.items():
-        yield episode, np.concatenate(ends)
-
-
-def _columns(source: Source, names: Sequence[str]) -> Float[np.ndarray, "frames signals"] | None:
+def _read_numbers(
+    source: Source, names: Sequence[str]
+) -> Float[np.ndarray, "frames signals"] | None:
     """Numbers of these columns side by side in the order of the frames; None without any."""
     features = source.meta.features
-    names = [n for n in names if n in features and features[n]["dtype"].startswith(_NUMBERS)]
+    names = [n for n in names if n in features and features[n]["dtype"].startswith(NUMBERS)]
     if not names:
         return None
     table = read_columns(source, names)

@@ -179,7 +179,7 @@ def _choose_threshold(
     if threshold is None:
         raise UserError(
             f"--auto needs two successes and two failures to learn from; {known.origin} has "
-            f"{int(success.sum())} and {int((~success).sum())} among the labelled episodes. "
+            f"{int(success.sum())} and {int((~success).sum())} among the labeled episodes. "
             "Name a rule instead"
         )
     return ChosenThreshold(threshold, known.origin, len(pairs))
@@ -199,7 +199,7 @@ def _judge_unlabelled(
     if open_ones and choice is None:
         more = ", ..." if len(open_ones) > _LISTED else ""
         raise UserError(
-            f"{len(open_ones)} of {dataset.source.meta.total_episodes} episodes are not labelled, "
+            f"{len(open_ones)} of {dataset.source.meta.total_episodes} episodes are not labeled, "
             f"so no rule can judge them ({', '.join(map(str, open_ones[:_LISTED]))}{more}): "
             "--unlabelled keep or --unlabelled drop says what becomes of them"
         )
@@ -210,7 +210,7 @@ def _judge_unlabelled(
         elif episode in decisions:
             reasons = () if decisions[episode] else (MANUAL,)
         else:
-            reasons = ("not labelled",) if choice == "drop" else ()
+            reasons = ("not labeled",) if choice == "drop" else ()
         verdicts[episode] = Verdict(episode, reasons)
     return verdicts
 

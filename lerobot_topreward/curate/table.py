@@ -17,7 +17,7 @@ _OTHER_COLUMNS = 28  # characters beside a task
 def describe_rules(plan: Plan) -> list[str]:
     """The rules in words."""
     rules = [RULES[name].describe(limit) for name, limit in plan.rules.named.items()]
-    return [*rules, *(["a person's decisions"] if plan.decisions else [])]
+    return [*rules, *(["manual decisions"] if plan.decisions else [])]
 
 
 def print_plan(plan: Plan, console: Console) -> None:
@@ -44,7 +44,7 @@ def print_plan(plan: Plan, console: Console) -> None:
         gone = sum(not plan.verdicts[episode].keep for episode in plan.unlabelled)
         kept = len(plan.unlabelled) - gone
         console.print(
-            f"not labelled, so no rule can judge them: {len(plan.unlabelled)} episodes, of which "
+            f"not labeled, so no rule can judge them: {len(plan.unlabelled)} episodes, of which "
             f"{kept} stay and {gone} go"
         )
     if plan.dropped:
@@ -110,7 +110,7 @@ def _print_dropped(plan: Plan, console: Console) -> None:
 
 
 def _print_rules(plan: Plan, console: Console) -> None:
-    table = text_table("by rule, whatever a person decided")
+    table = text_table("by rule, before manual decisions")
     for heading in ("drops", "it alone"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("rule")
@@ -127,8 +127,8 @@ def _print_rules(plan: Plan, console: Console) -> None:
         saved = sum(keep and episode in broken for episode, keep in plan.decisions.items())
         dropped = sum(not keep for keep in plan.decisions.values())
         console.print(
-            f"a person decided about {len(plan.decisions)}: drops {dropped}, and keeps {saved} that "
-            "a rule drops"
+            f"manual decisions about {len(plan.decisions)}: drops {dropped}, and keeps {saved} that a "
+            "rule drops"
         )
 
 

@@ -13,10 +13,11 @@ from lerobot.datasets.dataset_tools import delete_episodes
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.datasets.utils import EPISODES_DIR
 
-from lerobot_topreward.curate.output import dataset_bytes, made_beside
+from lerobot_topreward.curate.idle import Span
+from lerobot_topreward.curate.output import count_bytes, replace_folder
 from lerobot_topreward.curate.plan import Plan
 from lerobot_topreward.curate.record import curated_provenance, curation_record
-from lerobot_topreward.curate.trim import rewrite, trim_dataset
+from lerobot_topreward.curate.trim import rewrite_in_place, trim_dataset
 from lerobot_topreward.data.dataset import (
     Source,
     episode_rows,
@@ -26,13 +27,8 @@ from lerobot_topreward.data.dataset import (
 )
 from lerobot_topreward.data.frames import FrameTable
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.files.transaction import (
-    DATASET_PARTS,
-    FileOps,
-    dataset_files,
-    place,
-    write_file,
-)
+from lerobot_topreward.files.atomic import write_file
+from lerobot_topreward.files.copying import DATASET_PARTS, copy_file, dataset_files
 from lerobot_topreward.publish.changes import CARD, CURATION_FILE
 from lerobot_topreward.records import FrameRewards
 from lerobot_topreward.storage.sidecar import SIDECAR_NAME, write_sidecar
@@ -43,14 +39,14 @@ def write_curated(plan: Plan, output: Path) -> None:
 
     Args:
         plan: what is kept, and which part of each episode.
-        output: from `check_output`; what an earlier curation left there is replaced.
+        output: from `prepare_output`; what an earlier curation left there is replaced.
 
     Raises:
         UserError: it cannot be written, or LeRobot cannot cut its videos.
     """
     fetch_videos(plan.dataset.source)
-    require_kept(plan)
-    with made_beside(output, needed=dataset_bytes(plan.dataset)) as folder:
+    require_videos(plan)
+    with replace_folder(output, needed=count_bytes(plan.dataset)) as folder:
         _keep_episodes(plan, folder, name=f"local/{output.name}")
         if plan.spans:
             new = {old: index for index, old in enumerate(plan.kept)}
@@ -59,7 +55,7 @@ def write_curated(plan: Plan, output: Path) -> None:
         fingerprint = made.fingerprints.dataset
         write_sidecar(
             folder / SIDECAR_NAME,
-            _rewards(plan, made.frames),
+            _select_rewards(plan, made.frames),
             fingerprint=fingerprint,
             provenance=curated_provenance(plan),
         )
@@ -67,7 +63,7 @@ def write_curated(plan: Plan, output: Path) -> None:
         write_file(folder / CURATION_FILE, json.dumps(record, indent=1))
 
 
-def require_kept(plan: Plan) -> None:
+def require_videos(plan: Plan) -> None:
     """Check that all files of the kept episodes are here.
 
     Raises:
@@ -96,9 +92,9 @@ def _keep_episodes(plan: Plan, folder: Path, *, name: str) -> None:
     else:
         folder.mkdir()
         for path in dataset_files(source.root, parts=DATASET_PARTS):
-            place(source.root / path, folder / path, link=False, ops=FileOps())
+            copy_file(source.root / path, folder / path)
     if (source.root / CARD).is_file():
-        place(source.root / CARD, folder / CARD, link=False, ops=FileOps())
+        copy_file(source.root / CARD, folder / CARD)
 
 
 def _with_ends(meta: LeRobotDatasetMetadata) -> Dataset:
@@ -130,21 +126,19 @@ def _carry_columns(source: Source, folder: Path, kept: list[int]) -> None:
         return table
 
     for path in sorted((folder / EPISODES_DIR).glob("*/*.parquet")):
-        rewrite(path, extend)
+        rewrite_in_place(path, extend)
 
 
-def _rewards(plan: Plan, made: FrameTable) -> FrameRewards:
+def _select_rewards(plan: Plan, made: FrameTable) -> FrameRewards:
     """The labels of the frames that are left, in their new order."""
     dataset = plan.dataset
     rows = []
-    for old in plan.kept:
-        whole = dataset.source.frames.rows(old)
-        span = plan.spans.get(old)
-        stop = whole.stop if span is None else whole.start + span.stop
-        rows.append(np.arange(whole.start + (0 if span is None else span.start), stop))
-    left = np.concatenate(rows)
+    for episode in plan.kept:
+        whole = dataset.source.frames.rows(episode)
+        span = plan.spans.get(episode, Span(0, whole.stop - whole.start))
+        rows.append(np.arange(whole.start + span.start, whole.start + span.stop))
     return replace(
-        dataset.stored.take(left),
+        dataset.stored.take(np.concatenate(rows)),
         index=made.index,
         episode_index=made.episode_index,
         frame_index=made.frame_index,

@@ -17,6 +17,7 @@ from lerobot.datasets.utils import DEFAULT_TASKS_PATH, EPISODES_DIR, INFO_PATH, 
 from lerobot.utils.constants import HF_LEROBOT_HUB_CACHE
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -25,13 +26,15 @@ from pydantic import (
 )
 
 from lerobot_topreward.errors import UserError
+from lerobot_topreward.files.copying import check_file
 from lerobot_topreward.files.jsonable import read_json_object
-from lerobot_topreward.files.transaction import check_file
 
 _MAX_FPS = 10_000
 _AGAIN = "copy or download the dataset again"
 _PATH = "a relative path without '..' whose placeholders are {chunk_index}, {file_index}"
 
+# An empty value, of whatever type, counts as none.
+_Details = Annotated[dict[str, Any] | None, BeforeValidator(lambda value: value or None)]
 Count = Annotated[int, Field(ge=0, lt=2**63, title="a whole number >= 0")]
 
 
@@ -40,8 +43,8 @@ class _Feature(BaseModel):
 
     dtype: str
     shape: list[Count]
-    info: dict[str, Any] | None = None
-    video_info: dict[str, Any] | None = None
+    info: _Details = None
+    video_info: _Details = None
 
 
 class _Info(BaseModel):

@@ -59,10 +59,10 @@ class Evaluation:
 
 
 def evaluate(config: EvaluateConfig, *, console: Console) -> int:
-    """Evaluate a labelled dataset; returns the exit code.
+    """Evaluate a labeled dataset; returns the exit code.
 
     Raises:
-        UserError: no such dataset, not labelled, or a control cannot be scored.
+        UserError: no such dataset, not labeled, or a control cannot be scored.
     """
     dataset = open_labelled(
         repo_id=config.repo_id, root=config.root, revision=config.revision, labels=config.labels

@@ -17,7 +17,6 @@ costs nothing.
 
 import hashlib
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -31,8 +30,7 @@ from jaxtyping import Float, Int64, UInt8
 from rich.console import Console
 
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.files.atomic import full_disk_reported
-from lerobot_topreward.files.transaction import write_file
+from lerobot_topreward.files.atomic import report_full_disk, write_file
 from lerobot_topreward.judging.metrics import voc
 from lerobot_topreward.records import Clip, Segment
 from lerobot_topreward.scoring.rescoring import (
@@ -224,7 +222,7 @@ def gvl_baseline(
 
     Args:
         dataset: what is asked about; frames are chosen among those that the labels' VLM was shown.
-        episodes: labelled episodes.
+        episodes: labeled episodes.
         vlm: where the VLM of the labels lies and on which device it runs, see `identify_same`.
         console: what is told of progress.
         frames: images shown per segment at most, the first one included, >= 2.
@@ -261,14 +259,14 @@ def gvl_baseline(
                 outcome,
                 console=console,
             )
-            with closing(run) as answered, full_disk_reported(places[-1]):
+            with closing(run) as answered, report_full_disk(places[-1]):
                 for episode, answers in answered:
                     _write_answers(places[-1], shards[episode], answers)
         if outcome.interrupted:
             raise KeyboardInterrupt
     found |= {shard.episode: _read_answers(places, shard) for shard in todo}
     return GvlResult(
-        answers=tuple(one for answers in found.values() for one in answers or ()),
+        answers=tuple(answer for answers in found.values() for answer in answers or ()),
         asked=outcome.answered,
         failed=outcome.failed,
     )
@@ -294,12 +292,8 @@ def _ask(clip: Clip, generator: Generator, *, frames: int, seed: int) -> dict[st
 
 
 def _write_answers(place: Path, shard: Shard, answers: Sequence[Mapping[str, Any]]) -> None:
-    path = place / f"episode_{shard.episode:06d}.json"
-    partial = path.with_name(f".{path.name}.partial")
-    place.mkdir(parents=True, exist_ok=True)
     text = json.dumps({**shard.header(), "answers": answers}, indent=1, ensure_ascii=False)
-    write_file(partial, text)
-    os.replace(partial, path)
+    write_file(place / f"episode_{shard.episode:06d}.json", text)
 
 
 def _read_answers(places: Sequence[Path], shard: Shard) -> list[GvlAnswer] | None:

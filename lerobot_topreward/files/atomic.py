@@ -1,8 +1,10 @@
-"""A file that is written whole or not at all, and whose place is checked before the work begins."""
+"""Files that are written whole or not at all, and what can stand in their way: locks, full disks."""
 
 import errno
 import os
-from collections.abc import Iterator
+import shutil
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +12,89 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.files.transaction import remove, sync, work_folder
+
+if sys.platform == "linux":
+    import fcntl
+
+WORK_FOLDER = "topreward"  # of an output: for our files only, raw scores included
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+_FICLONE = 0x40049409  # of linux/fs.h
+
+
+def _clone(source: Path, target: Path) -> None:
+    """Copy a file whose bytes stay shared until one of the two is written to."""
+    if sys.platform != "linux":
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    with source.open("rb") as origin, target.open("wb") as copy:
+        fcntl.ioctl(copy.fileno(), _FICLONE, origin.fileno())
+
+
+def _count_free_bytes(folder: Path) -> int:
+    return shutil.disk_usage(folder).free
+
+
+@dataclass(frozen=True, slots=True)
+class FileOps:
+    """The file operations that can fail or be cut off; tests hand in such ones."""
+
+    replace: Callable[[Path, Path], object] = os.replace
+    link: Callable[[Path, Path], object] = os.link
+    clone: Callable[[Path, Path], object] = _clone
+    copy: Callable[[Path, Path], object] = shutil.copy2
+    free_bytes: Callable[[Path], int] = _count_free_bytes
+
+
+DISK = FileOps()  # the real ones
+
+
+@contextmanager
+def replace_file(target: Path) -> Iterator[Path]:
+    """Give a place to write a file at; it replaces the target when the block ends without an error.
+
+    Whoever reads the target sees the old file or the new one, never half of one, even when the
+    process is killed or the power fails. The folder of the target must exist.
+    """
+    draft = target.with_name(f".{target.name}.partial")
+    remove(draft)
+    try:
+        yield draft
+        sync(draft)  # or a power cut could leave the new name with no bytes behind it
+        os.replace(draft, target)
+    finally:
+        draft.unlink(missing_ok=True)
+    sync(target.parent)
+
+
+def write_file(path: Path, text: str) -> None:
+    """Write a text file whole or not at all; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replace_file(path) as draft:
+        draft.write_text(text, encoding="utf-8")
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder if it is there; what a link leads to stays.
+
+    A draft begins with this: written through a link, it would change the file that the link leads to.
+    """
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's bytes, or a folder's entries, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A file beside the one that it is to replace."""
+    """A file that a user named, before it is written."""
 
     option: str  # that named the file
     target: Path
@@ -36,13 +115,8 @@ class Draft:
 
 
 @contextmanager
-def drafted(target: Path, *, option: str, make_folder: bool = False) -> Iterator[Draft]:
-    """Begin a file that takes its place at the end, when all went well.
-
-    Args:
-        target: the file.
-        option: that named it.
-        make_folder: make its folder where that is missing.
+def open_draft(target: Path, *, option: str, make_folder: bool = False) -> Iterator[Draft]:
+    """Check that a file named by an option can be written, and replace it when the block ends well.
 
     Raises:
         UserError: it cannot be written.
@@ -65,6 +139,18 @@ def drafted(target: Path, *, option: str, make_folder: bool = False) -> Iterator
             os.replace(draft.path, target)
     finally:
         draft.path.unlink(missing_ok=True)
+
+
+def work_folder(output: Path) -> Path:
+    """Locate our own folder in an output, whether or not it exists.
+
+    Raises:
+        UserError: it is a link, and what is written there would land elsewhere.
+    """
+    work = output / WORK_FOLDER
+    if work.is_symlink() or (work.exists() and not work.is_dir()):
+        raise UserError(f"{work} must be a folder, not a link or a file; remove it and run again")
+    return work
 
 
 @contextmanager
@@ -97,8 +183,8 @@ def output_lock(output: Path) -> Iterator[None]:
 
 
 @contextmanager
-def full_disk_reported(folder: Path) -> Iterator[None]:
-    """Turn a full disk into a message: what was written before is whole.
+def report_full_disk(folder: Path) -> Iterator[None]:
+    """Turn the error of a full disk into a message.
 
     Raises:
         UserError: there is no room on the disk.
@@ -106,9 +192,32 @@ def full_disk_reported(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in _DISK_FULL:
             raise
         raise UserError(
-            f"the disk of {folder} is full; every episode scored so far is kept. Make room and run "
-            "the same command again"
+            f"the disk of {folder} is full; every episode scored so far is kept. Make room and "
+            "run the same command again"
+        ) from error
+
+
+@contextmanager
+def require_space(folder: Path, *, needed: int, ops: FileOps = DISK) -> Iterator[None]:
+    """Refuse to start without room on the disk, and say so when it runs out all the same.
+
+    The folder must exist; `needed` are the bytes to be written, estimated.
+
+    Raises:
+        UserError: not enough room, before or during the work inside.
+    """
+    try:
+        if ops.free_bytes(folder) < needed:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        yield
+    except OSError as error:
+        if error.errno not in _DISK_FULL:
+            raise
+        raise UserError(
+            f"not enough disk space in {folder}: about {needed / 1e6:.1f} MB needed, "
+            f"{ops.free_bytes(folder) / 1e6:.1f} MB available. Nothing was lost and no file was "
+            "changed; make room or choose another output folder, then run again"
         ) from error

@@ -31,7 +31,7 @@ def plain(value: Any) -> Any:
 
 
 def read_json_object(path: Path, *, advice: str) -> dict[str, Any]:
-    """Read a file that must hold one JSON object; whoever wrote it is a stranger.
+    """Read a file that must hold one JSON object and may have been written by anybody.
 
     Args:
         path: the file.
@@ -60,7 +60,7 @@ def read_json_object(path: Path, *, advice: str) -> dict[str, Any]:
 
 
 def read_index(text: str) -> int | None:
-    """Read an index as a stranger wrote it; None where it is not plain decimal digits.
+    """Read an index from a file; None where it is not plain decimal digits.
 
     ``str.isdigit`` takes "²", which ``int`` refuses, as it does thousands of digits.
     """

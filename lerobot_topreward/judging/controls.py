@@ -52,7 +52,7 @@ class CurveSummary:
 class ControlSummary:
     """A control beside the real videos of the same episodes."""
 
-    control: str  # one of `scoring.CONTROLS`
+    control: str  # one of `scorer.CONTROLS`
     episodes: int  # that both have
     scale: Scale  # what progress is made of, and so whose rise is shared
     real: CurveSummary

@@ -27,6 +27,7 @@ _MIN_EPISODES = 5  # of a task before one of them can be called an outlier
 # given all of them at once.
 Drops = Mapping[int, str]
 FindDrops = Callable[[Sequence[EpisodeMetrics], float], Drops]
+CustomRule = Callable[[Sequence[EpisodeMetrics]], Drops]
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +214,7 @@ def judge(
     metrics: Sequence[EpisodeMetrics],
     rules: RulesConfig,
     *,
+    custom: Sequence[CustomRule] = (),
     decisions: Mapping[int, bool] | None = None,
 ) -> list[Verdict]:
     """Say of every episode whether it is kept.
@@ -220,15 +222,16 @@ def judge(
     Args:
         metrics: of all labeled episodes, since some rules compare those of a task.
         rules: limits; the default rule where none is named. Its file of decisions is not read.
+        custom: rules of your own, applied beside the others.
         decisions: manual ones by episode, True to keep it; they override the rules.
 
     Returns:
         One verdict per episode, in the order of `metrics`.
     """
-    drops = find_drops(metrics, rules)
+    drops = [*find_drops(metrics, rules).values(), *(find(metrics) for find in custom)]
     verdicts = []
     for episode in (each.episode_index for each in metrics):
-        reasons = tuple(found[episode] for found in drops.values() if episode in found)
+        reasons = tuple(found[episode] for found in drops if episode in found)
         if decisions is not None and episode in decisions:
             reasons = () if decisions[episode] else (MANUAL,)
         verdicts.append(Verdict(episode, reasons))

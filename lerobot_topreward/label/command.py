@@ -43,7 +43,7 @@ class StaticControl:
 
 
 @dataclass(frozen=True, slots=True)
-class Labelled:
+class LabelResult:
     """What a run did."""
 
     output: Path
@@ -63,7 +63,7 @@ class Labelled:
         return len({score.segment.episode_index for score in self.scores})
 
 
-def label(config: LabelConfig, *, console: Console) -> Labelled:
+def label(config: LabelConfig, *, console: Console) -> LabelResult:
     """Label a dataset; see `LabelConfig`.
 
     Raises:
@@ -135,7 +135,7 @@ def label(config: LabelConfig, *, console: Console) -> Labelled:
             )
             if config.debias == "static":
                 console.print(f"debiased             {describe_debiasing(scores, static)}")
-        result = Labelled(
+        result = LabelResult(
             output=job.output,
             store=store,
             scores=scores,

@@ -33,10 +33,10 @@ class LabelConfig:
     debias: Literal["none", "static"] = "none"  # static: progress beyond what time alone earns
     horizon: float = 1.0  # span of the advantage, seconds
 
-    output: Path | None = None  # folder of the labelled dataset; <dataset>_topreward if not given
+    output: Path | None = None  # folder of the labeled dataset; <dataset>_topreward if not given
     in_place: bool = False  # write into --root itself
     link_videos: bool = False  # share videos with the source: tools that edit them change both
-    overwrite: bool = False  # discard changes made in the labelled copy since it was written
+    overwrite: bool = False  # discard changes made in the labeled copy since it was written
     write: Literal["sidecar", "columns", "both"] = "both"  # what is made from the raw scores
     other_cameras: bool = True  # fetch from the Hub the videos that were not scored, too
     force: bool = False  # score anew what is already scored

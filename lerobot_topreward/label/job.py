@@ -1,4 +1,4 @@
-"""What is to be labelled, and where the labels go: everything that needs neither videos nor a VLM."""
+"""What is to be labeled, and where the labels go: everything that needs neither videos nor a VLM."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -8,19 +8,19 @@ from pathlib import Path
 from lerobot_topreward.data.dataset import Source, open_source, segments
 from lerobot_topreward.data.selection import parse_episodes, resolve_camera
 from lerobot_topreward.errors import EpisodeError, UserError
-from lerobot_topreward.files.atomic import output_lock
-from lerobot_topreward.files.transaction import WORK_FOLDER, finish_interrupted
+from lerobot_topreward.files.atomic import WORK_FOLDER, output_lock
+from lerobot_topreward.files.transaction import finish_interrupted
 from lerobot_topreward.label.config import LabelConfig
 from lerobot_topreward.records import Segment
-from lerobot_topreward.storage.columns import check_output
 from lerobot_topreward.storage.labels import explain_edit
+from lerobot_topreward.storage.output import check_output
 from lerobot_topreward.storage.reader import default_output
 from lerobot_topreward.storage.sidecar import SIDECAR_NAME, dataset_of, fingerprint_of
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A dataset, what of it is to be labelled, and where the labels go."""
+    """A dataset, what of it is to be labeled, and where the labels go."""
 
     source: Source
     camera: str  # feature key
@@ -56,7 +56,7 @@ def open_job(config: LabelConfig) -> Job:
 
 
 def _refuse_edited_copy(source: Source) -> None:
-    """Refuse what was recorded into a labelled copy: a copy of the copy would know no scores."""
+    """Refuse what was recorded into a labeled copy: a copy of the copy would know no scores."""
     sidecar = source.root / SIDECAR_NAME
     made_for, name = fingerprint_of(sidecar), dataset_of(sidecar)
     if made_for not in (None, source.fingerprints.dataset) and name not in (None, source.repo_id):

@@ -1,4 +1,4 @@
-"""What labelling writes: rewards as sidecar and columns, and what the Hub is told of them."""
+"""What labeling writes: rewards as sidecar and columns, and what the Hub is told of them."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -28,7 +28,7 @@ _TAG_INLINE = re.compile(r"^tags:[ \t]*\[[^\]\n]*[^\],\s](?=\s*\])", re.MULTILIN
 
 @dataclass(frozen=True, slots=True)
 class Curation:
-    """Which episodes of a labelled dataset were left out, and why."""
+    """Which episodes of a labeled dataset were left out, and why."""
 
     episodes: int  # there were
     rules: str  # in words
@@ -64,11 +64,7 @@ class CardFacts:
     ) -> "CardFacts":
         """Gather the facts from how scores and rewards were made, as the sidecar says it.
 
-        Args:
-            key: How the scores were made.
-            provenance: The sidecar's.
-            fps: The dataset's clock, Hz.
-            others: Fields that the provenance does not have, or not as they are now.
+        `others` are fields that the provenance does not have, or not as they are now.
         """
         facts = {
             "source_repo_id": provenance.get("dataset"),
@@ -92,14 +88,14 @@ class CardFacts:
 
     @property
     def source(self) -> str:
-        """Name the dataset that was labelled, with its commit where it has one."""
+        """Name the dataset that was labeled, with its commit where it has one."""
         commit = "" if self.source_revision is None else f"@{self.source_revision[:12]}"
         return f"{self.source_repo_id}{commit}"
 
     @property
     def summary(self) -> str:
         """Describe the dataset in a line, for the commit."""
-        made = f"labelled by {self.vlm} with lerobot-topreward {self.version}"
+        made = f"labeled by {self.vlm} with lerobot-topreward {self.version}"
         if self.curation is None:
             return f"{self.labelled} of {self.total} episodes of {self.source} {made}"
         return f"{self.total} of {self.curation.episodes} episodes of {self.source}, {made}"
@@ -111,7 +107,7 @@ _SECTION = """\
 
 A frozen video language model was asked, at moments all through each episode, whether the video so
 far completes the task. The log-probability of its answer *True* is the reward
-([TOPReward](https://arxiv.org/abs/2602.19313)). Episodes labelled: {labelled} of {total}{failed}.
+([TOPReward](https://arxiv.org/abs/2602.19313)). Episodes labeled: {labelled} of {total}{failed}.
 
 {curation}| Column | Meaning |
 |---|---|
@@ -165,10 +161,7 @@ The prompt, after the video:
 def card_section(facts: CardFacts, *, repo_id: str, branch: str) -> str:
     """Describe the labels in Markdown, between two markers that later runs look for.
 
-    Args:
-        facts: How the labels were made.
-        repo_id: The repository that the card belongs to.
-        branch: The branch on which the labels are read.
+    `branch` of `repo_id` is where the labels are read.
     """
     if facts.debias == "static":
         what = "the same, less that of the first frame repeated as often (time alone),"
@@ -177,7 +170,7 @@ def card_section(facts: CardFacts, *, repo_id: str, branch: str) -> str:
     if facts.normalize == "task":
         scaled = "over all episodes of a task"
         caution = (
-            "Progress is scaled over the episodes of a task: it depends on which were labelled."
+            "Progress is scaled over the episodes of a task: it depends on which were labeled."
         )
     else:
         scaled = "within each episode"
@@ -237,11 +230,7 @@ def _curation(curation: Curation, *, of: str) -> str:
 def merge_card(existing: str | None, section: str, *, info: DatasetInfo, repo_id: str) -> str:
     """Put the section into a dataset card, leaving the rest of the card as it is.
 
-    Args:
-        existing: The card so far; None makes LeRobot's own card for the dataset.
-        section: The output of ``card_section``.
-        info: The dataset's ``meta/info.json``, for a new card.
-        repo_id: The repository, for a new card.
+    Where no card exists, LeRobot's own card is made from `info` and `repo_id`.
     """
     if existing is None:
         card = create_lerobot_dataset_card(tags=_TAGS[1:], dataset_info=info, repo_id=repo_id)

@@ -107,11 +107,11 @@ def _compare(source: Source, ours: Lineage, *, for_labels: bool) -> str | None:
         return None
     is_earlier = for_labels or labelled is not None
     if is_earlier and ours.recordings is None:
-        return None  # nobody can know before it is made
+        return None  # not known before it is made
     theirs = lineage_of(source)
     if theirs.fingerprint == ours.fingerprint:
         return None
     if not is_earlier:
-        return "without labels, and it is not the one that you labelled"
+        return "without labels, and it is not the one that you labeled"
     shared = set(theirs.recordings or ()) & set(ours.recordings or ())
     return None if shared else "and none of your recordings"

@@ -71,10 +71,7 @@ class _Target:
 def check_push(to: Destination, *, ours: Lineage, api: HfApi | None = None) -> None:
     """Find out, before hours of work, what a push would be refused for; changes nothing.
 
-    Args:
-        to: Where it would go.
-        ours: What would be pushed, as far as it is known.
-        api: The Hub's client.
+    `ours` is what would be pushed, as far as it is known.
 
     Raises:
         UserError: As `push`.

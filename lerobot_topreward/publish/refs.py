@@ -64,7 +64,7 @@ def check_access(
         try:
             api.auth_check(repo_id, repo_type="dataset", write=True)
         except HfHubHTTPError as error:
-            if error.response.status_code != 404:  # a Hub that cannot be asked
+            if error.response.status_code != 404:  # a Hub without this request
                 raise
     return repo
 

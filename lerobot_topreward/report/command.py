@@ -14,7 +14,7 @@ from lerobot_topreward.data.dataset import fetch_videos
 from lerobot_topreward.data.selection import resolve_camera
 from lerobot_topreward.data.success import Success, read_success
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.files.atomic import drafted
+from lerobot_topreward.files.atomic import open_draft
 from lerobot_topreward.files.jsonable import read_index
 from lerobot_topreward.judging.decisions import check_decisions, read_decisions
 from lerobot_topreward.judging.episode_metrics import episode_metrics
@@ -48,11 +48,11 @@ def report(config: ReportConfig, *, console: Console) -> int:
     """
     began = time.monotonic()
     with ExitStack() as drafts:
-        page_draft = drafts.enter_context(drafted(config.output, option="--output"))
+        page_draft = drafts.enter_context(open_draft(config.output, option="--output"))
         rerun_draft = None
         if config.rerun is not None:
             check_rerun()
-            rerun_draft = drafts.enter_context(drafted(config.rerun, option="--rerun"))
+            rerun_draft = drafts.enter_context(open_draft(config.rerun, option="--rerun"))
         dataset = open_labelled(
             repo_id=config.repo_id, root=config.root, revision=config.revision, labels=config.labels
         )

@@ -57,12 +57,12 @@ def score_controls(
     output: Path | None,
     console: Console,
 ) -> ControlScores:
-    """Score controls of labelled episodes, those that no earlier run has scored.
+    """Score controls of labeled episodes, those that no earlier run has scored.
 
     Args:
         dataset: what is scored, and how it was.
         controls: any of `scorer.CONTROLS`.
-        episodes: labelled episodes.
+        episodes: labeled episodes.
         vlm: where the VLM of the labels lies and on which device it runs, see `identify_same`.
         swapped_instruction: what "swapped" asks; by default another episode's instruction.
         output: where shards go when the labels' own folder cannot be written to.
@@ -123,7 +123,7 @@ def _read(stores: Sequence[Store], shard: Shard) -> list[PrefixScores] | None:
 
 
 def sample_episodes(dataset: LabelledDataset, count: int, *, seed: int = 0) -> list[int]:
-    """Draw labelled episodes, ascending, as evenly from every task as can be.
+    """Draw labeled episodes, ascending, as evenly from every task as can be.
 
     A larger sample of the same seed holds the smaller one, so that its scores are used again.
     """

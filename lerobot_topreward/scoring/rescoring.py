@@ -10,8 +10,7 @@ from typing import Any
 from lerobot_topreward.data.dataset import fetch_videos
 from lerobot_topreward.data.video_prints import video_prints
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.files.atomic import output_lock
-from lerobot_topreward.files.transaction import WORK_FOLDER
+from lerobot_topreward.files.atomic import WORK_FOLDER, output_lock
 from lerobot_topreward.records import Segment
 from lerobot_topreward.storage.key import ScoreKey
 from lerobot_topreward.storage.reader import LabelledDataset, default_output
@@ -27,10 +26,10 @@ def list_labelled_shards(
     *,
     swapped: Mapping[str, str] | None = None,
 ) -> list[Shard]:
-    """List shards of labelled episodes, ascending; see `list_shards`.
+    """List shards of labeled episodes, ascending; see `list_shards`.
 
     Raises:
-        ValueError: an episode is not labelled.
+        ValueError: an episode is not labeled.
     """
     segments: dict[int, list[Segment]] = {episode: [] for episode in sorted(episodes)}
     for scores in dataset.scores:

@@ -21,7 +21,7 @@ from lerobot_topreward.data.dataset import Source, open_source, segments
 from lerobot_topreward.data.schedule import images_shown, sample_frames
 from lerobot_topreward.data.video_prints import video_prints
 from lerobot_topreward.errors import EpisodeError, UserError
-from lerobot_topreward.files.transaction import WORK_FOLDER
+from lerobot_topreward.files.atomic import WORK_FOLDER
 from lerobot_topreward.records import FrameRewards, PrefixScores, Segment
 from lerobot_topreward.rewards import Debias, Normalize, Scale, label_rewards
 from lerobot_topreward.storage.key import ScoreKey
@@ -222,47 +222,47 @@ def _read_key(provenance: Mapping[str, Any], *, origin: Path) -> ScoreKey:
 
 
 def _scores(source: Source, stored: FrameRewards, key: ScoreKey) -> tuple[PrefixScores, ...]:
-    """The raw scores of the episodes all of whose segments have some."""
+    """Recover the raw scores of the episodes all of whose segments have some."""
     episodes = np.unique(stored.episode_index[stored.labelled]).tolist()
     found: list[PrefixScores] = []
     for episode, parts in segments(source, episodes, instruction=key.instruction).items():
         if isinstance(parts, EpisodeError):
             continue
         rewards = stored.episode(episode)
-        scores = [_segment_scores(part, rewards, fps=source.meta.fps, key=key) for part in parts]
+        scores: list[PrefixScores] = []
+        for segment in parts:
+            ends = segment.start + np.flatnonzero(
+                rewards.scored[segment.start : segment.start + segment.length]
+            )
+            lengths = ends - segment.start + 1
+            shown = lengths - 1  # the last frame of a prefix is shown, unless prefixes are counted
+            if key.prefix_count is not None:
+                sampled = sample_frames(
+                    segment.length,
+                    fps=source.meta.fps,
+                    sample_fps=key.sample_fps,
+                    final_frame=key.final_frame,
+                    max_images=key.max_images,
+                )
+                shown = sampled[images_shown(lengths, sampled) - 1]
+            scores.append(
+                PrefixScores(
+                    segment=segment,
+                    control="none",
+                    prefix_length=lengths,
+                    frame_index=segment.start + shown,
+                    log_prob_true=rewards.log_prob_true[ends],
+                    log_prob_false=rewards.log_prob_false[ends],
+                )
+            )
         # Where little is left of an episode, as after trimming, a segment may have none.
         if all(len(part.prefix_length) for part in scores):
             found += scores
     return tuple(found)
 
 
-def _segment_scores(
-    segment: Segment, episode: FrameRewards, *, fps: float, key: ScoreKey
-) -> PrefixScores:
-    rewards = episode.take(slice(segment.start, segment.start + segment.length))
-    ends = np.flatnonzero(rewards.scored)
-    shown = ends
-    if key.prefix_count is not None:  # frames that were shown do not end every prefix
-        sampled = sample_frames(
-            segment.length,
-            fps=fps,
-            sample_fps=key.sample_fps,
-            final_frame=key.final_frame,
-            max_images=key.max_images,
-        )
-        shown = sampled[images_shown(ends + 1, sampled) - 1]
-    return PrefixScores(
-        segment=segment,
-        control="none",
-        prefix_length=ends + 1,
-        frame_index=segment.start + shown,
-        log_prob_true=rewards.log_prob_true[ends],
-        log_prob_false=rewards.log_prob_false[ends],
-    )
-
-
 def _static(dataset: LabelledDataset) -> tuple[PrefixScores, ...]:
-    """The static curves of every score, or none where the store lacks one."""
+    """Read the static curve of every score; none where the store lacks one."""
     parts: dict[int, list[Segment]] = defaultdict(list)
     for scores in dataset.scores:
         parts[scores.segment.episode_index].append(scores.segment)

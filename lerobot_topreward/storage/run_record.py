@@ -2,14 +2,14 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lerobot_topreward.errors import UserError
+from lerobot_topreward.files.atomic import WORK_FOLDER, write_file
 from lerobot_topreward.files.jsonable import read_json_object
-from lerobot_topreward.files.transaction import MANIFEST, WORK_FOLDER, write_file
+from lerobot_topreward.files.transaction import MANIFEST
 from lerobot_topreward.storage.key import ScoreKey
 
 _NO_VALUES = hashlib.sha256().hexdigest()[:16]  # of every recording without values
@@ -26,10 +26,8 @@ def read_run(path: Path) -> dict[str, Any]:
 
 def write_run(folder: Path, key: ScoreKey, run: Mapping[str, Any]) -> None:
     """Write the ``run.json`` of a store's folder, whole or not at all."""
-    partial = folder / ".run.json.partial"
     content = {**run, "scoring": key.to_json()}
-    write_file(partial, json.dumps(content, indent=2, sort_keys=True))
-    os.replace(partial, folder / "run.json")
+    write_file(folder / "run.json", json.dumps(content, indent=2, sort_keys=True))
 
 
 def describe_lineage(dataset: str, fingerprint: str, recordings: Sequence[str]) -> dict[str, Any]:

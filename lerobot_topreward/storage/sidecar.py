@@ -17,7 +17,6 @@ The schema's metadata holds, under ``lerobot_topreward``, the JSON object ``{"fo
 """
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.files.transaction import FileOps, remove, space_reported, sync
+from lerobot_topreward.files.atomic import replace_file, require_space
 from lerobot_topreward.records import FrameRewards
 
 SIDECAR_NAME = "topreward_progress.parquet"
@@ -60,14 +59,9 @@ def write_sidecar(
         UserError: there is no room on the disk.
         ValueError: a value is NaN or infinite.
     """
-    draft = path.with_name(f".{path.name}.tmp")
-    with space_reported(path.parent, needed=SIDECAR_ROW_BYTES * len(rewards.index), ops=FileOps()):
-        try:
-            stage_sidecar(draft, rewards, fingerprint=fingerprint, provenance=provenance)
-            os.replace(draft, path)
-        finally:
-            draft.unlink(missing_ok=True)
-        sync(path.parent)
+    needed = SIDECAR_ROW_BYTES * len(rewards.index)
+    with require_space(path.parent, needed=needed), replace_file(path) as draft:
+        stage_sidecar(draft, rewards, fingerprint=fingerprint, provenance=provenance)
 
 
 def stage_sidecar(
@@ -80,7 +74,6 @@ def stage_sidecar(
         ValueError: a value is NaN or infinite.
     """
     check_finite(rewards)
-    remove(path)
     labels = rewards.take(np.flatnonzero(rewards.labelled))
     columns = {
         name: getattr(labels, "progress" if name == "progress_sparse" else name)
@@ -89,7 +82,6 @@ def stage_sidecar(
     header = {"format": _FORMAT, "fingerprint": fingerprint, "provenance": dict(provenance)}
     schema = _SCHEMA.with_metadata({_METADATA_KEY: json.dumps(header).encode()})
     pq.write_table(pa.table(columns, schema=schema), path)
-    sync(path)
 
 
 def check_finite(rewards: FrameRewards) -> None:

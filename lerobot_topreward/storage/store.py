@@ -29,8 +29,13 @@ import pyarrow.parquet as pq
 
 from lerobot_topreward.data.schedule import images_shown, prefix_lengths, sample_frames
 from lerobot_topreward.errors import EpisodeError, UserError
-from lerobot_topreward.files.atomic import full_disk_reported
-from lerobot_topreward.files.transaction import remove, sync, work_folder
+from lerobot_topreward.files.atomic import (
+    remove,
+    replace_file,
+    report_full_disk,
+    sync,
+    work_folder,
+)
 from lerobot_topreward.records import PrefixScores, Segment
 from lerobot_topreward.storage.key import ScoreKey
 
@@ -134,15 +139,12 @@ class Store:
         table = pa.concat_tables([_table(score, fps=self.fps) for score in scores])
         table = table.replace_schema_metadata({"topreward": json.dumps(shard.header())})
         path = self.path(shard.episode, shard.control)
-        partial = path.with_name(f".{path.name}.partial")
-        with full_disk_reported(self.folder):
+        with report_full_disk(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            remove(partial)
-            pq.write_table(table, partial)
-            sync(partial)
             if path.is_dir():  # no run of ours put it there
                 remove(path)
-            os.replace(partial, path)
+            with replace_file(path) as draft:
+                pq.write_table(table, draft)
 
     def read(self, shard: Shard) -> list[PrefixScores] | None:
         """Read the scores of every segment; None where there is no such shard.
@@ -230,7 +232,7 @@ class Store:
         # disk do they replace what is there. A run that died in between finds the copies again.
         copies: dict[Path, Path] = {}
         free = len(fingerprints) + len(headers)
-        with full_disk_reported(self.folder):
+        with report_full_disk(self.folder):
             for path, header in headers.items():
                 control = path.stem.partition(".")[2] or "none"
                 for episode in episodes.get(str(header.get("fingerprint")), []):

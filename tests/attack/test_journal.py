@@ -268,7 +268,7 @@ PLANTED = [
     Planted("lock", "topreward/.lock", expected=".lock must not be a link"),
     Planted("run-draft", "topreward/*/.run.json.partial"),
     Planted("shard-draft", "topreward/*/.episode_000000.parquet.partial"),
-    Planted("sidecar-draft", ".topreward_progress.parquet.tmp"),
+    Planted("sidecar-draft", ".topreward_progress.parquet.partial"),
     Planted("work-folder", "topreward", moved, "must be a folder, not a link"),
     Planted("store", "topreward/*", moved, "must be a folder, not a link"),
     *(

@@ -58,7 +58,7 @@ def test_a_threshold_needs_known_success(run: Run, recorded: Path, dataset: Path
     success = tmp_path / "success.csv"
     success.write_text("episode_index,success\n0,true\n1,false\n2,true\n")
     few = run("--root", unknown, "--auto", "--success-file", success, code=2)
-    assert "has 2 and 1 among the labelled episodes" in few
+    assert "has 2 and 1 among the labeled episodes" in few
     success.write_text("episode_index,success\n0,perhaps\n")
     vague = run("--root", unknown, "--auto", "--success-file", success, code=2)
     assert "must be true or false" in vague

@@ -1,4 +1,5 @@
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -6,7 +7,7 @@ import numpy as np
 import pytest
 
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.judging.rules import MANUAL, RulesConfig, find_drops, judge, robust_z
+from lerobot_topreward.judging.rules import MANUAL, Drops, RulesConfig, find_drops, judge, robust_z
 from lerobot_topreward.records import EpisodeMetrics
 
 GOOD = EpisodeMetrics(
@@ -86,6 +87,19 @@ def test_a_person_beats_every_rule():
         (),
         (MANUAL,),
         ("final progress 0.20 < 0.80",),
+    ]
+
+
+def test_a_custom_rule_is_applied_beside_the_others():
+    def too_short(metrics: Sequence[EpisodeMetrics]) -> Drops:
+        return {m.episode_index: "under 2 s" for m in metrics if m.seconds < 2}
+
+    metrics = episodes({"seconds": 1.0}, {"seconds": 1.0, "final_progress": 0.1}, {})
+    verdicts = judge(metrics, RulesConfig(), custom=[too_short])
+    assert [verdict.reasons for verdict in verdicts] == [
+        ("under 2 s",),
+        ("final progress 0.10 < 0.80", "under 2 s"),
+        (),
     ]
 
 

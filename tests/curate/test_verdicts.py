@@ -55,7 +55,7 @@ def test_what_becomes_of_episodes_without_labels_is_asked(run: Run, recorded: Pa
     source = write_labels(recorded, tmp_path / "cups", unlabelled=(3, 4))
     outputs = ("--output", tmp_path / "no", "--episodes-file", tmp_path / "no.json")
     said = run("--root", source, *outputs, code=2)
-    assert "2 of 5 episodes are not labelled, so no rule can judge them (3, 4)" in said
+    assert "2 of 5 episodes are not labeled, so no rule can judge them (3, 4)" in said
     assert "--unlabelled keep or --unlabelled drop" in said
     assert not list(tmp_path.glob("no*"))
     said = run("--root", source, "--unlabelled", "keep")
@@ -66,7 +66,7 @@ def test_what_becomes_of_episodes_without_labels_is_asked(run: Run, recorded: Pa
     said = run("--root", source, "--unlabelled", "drop", "--output", tmp_path / "good")
     assert "2 episodes, of which 0 stay and 2 go" in said
     record = json.loads((tmp_path / "good/curation.json").read_text())
-    assert record["dropped"]["3"] == ["not labelled"]
+    assert record["dropped"]["3"] == ["not labeled"]
     assert list(record["kept"]) == ["0", "1"]
     run("--root", source, "--unlabelled", "keep", "--output", tmp_path / "more")
     assert labelled(tmp_path / "more").episodes == [0, 1]
@@ -78,7 +78,7 @@ def test_rules_in_a_preset(run: Run, dataset: Path, tmp_path: Path):
     preset = tmp_path / "strict.yaml"
     preset.write_text(f"curate:\n  min-success: -0.18\n  decisions: {path}\n  trim-margin: 1\n")
     said = run("--root", dataset, "--config", preset)
-    assert "success score at least -0.18 nats; a person's decisions" in said
+    assert "success score at least -0.18 nats; manual decisions" in said
     assert "1 of 5" in said
     preset.write_text("curate:\n  min_succes: -1\n")
     assert "did you mean min_success?" in run("--root", dataset, "--config", preset, code=2)

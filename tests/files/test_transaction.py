@@ -9,22 +9,17 @@ from pathlib import Path
 import pytest
 
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.files.transaction import (
-    FileOps,
-    commit,
-    finish_interrupted,
-    place,
-    space_reported,
-    staging_folder,
-    write_file,
-)
+from lerobot_topreward.files.atomic import FileOps, require_space, write_file
+from lerobot_topreward.files.copying import copy_file
+from lerobot_topreward.files.transaction import commit, finish_interrupted, staging_folder
 
 NAMES = ("data/a.txt", "data/deep/b.txt", "info.txt")
 
 WRITER = """
 import os, signal, sys
 from pathlib import Path
-from lerobot_topreward.files.transaction import FileOps, commit, staging_folder, write_file
+from lerobot_topreward.files.atomic import FileOps, write_file
+from lerobot_topreward.files.transaction import commit, staging_folder
 
 output, last, *names = Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]
 moved = 0
@@ -171,8 +166,8 @@ def fail_with(number: int) -> Callable[[Path, Path], None]:
 def test_a_link_shares_the_bytes_and_a_copy_does_not(tmp_path: Path) -> None:
     source = tmp_path / "source.bin"
     write_file(source, "bytes")
-    place(source, tmp_path / "linked", link=True, ops=FileOps())
-    place(source, tmp_path / "copied", link=False, ops=FileOps())
+    copy_file(source, tmp_path / "linked", link=True, ops=FileOps())
+    copy_file(source, tmp_path / "copied", link=False, ops=FileOps())
     assert (tmp_path / "linked").samefile(source)
     assert not (tmp_path / "copied").samefile(source)
     assert (tmp_path / "copied").read_text() == "bytes"
@@ -182,7 +177,7 @@ def test_a_link_shares_the_bytes_and_a_copy_does_not(tmp_path: Path) -> None:
 def test_what_cannot_be_linked_is_copied(tmp_path: Path, number: int) -> None:
     source = tmp_path / "source.bin"
     write_file(source, "bytes")
-    place(source, tmp_path / "target", link=True, ops=FileOps(link=fail_with(number)))
+    copy_file(source, tmp_path / "target", link=True, ops=FileOps(link=fail_with(number)))
     assert (tmp_path / "target").read_text() == "bytes"
     assert not (tmp_path / "target").samefile(source)
 
@@ -191,7 +186,7 @@ def test_a_symbolic_link_stands_for_its_target(tmp_path: Path) -> None:
     # The Hub's cache: snapshots/COMMIT/video.mp4 -> ../../blobs/HASH
     write_file(tmp_path / "blobs/hash", "bytes")
     (tmp_path / "video.mp4").symlink_to("blobs/hash")
-    place(tmp_path / "video.mp4", tmp_path / "out" / "video.mp4", link=True, ops=FileOps())
+    copy_file(tmp_path / "video.mp4", tmp_path / "out" / "video.mp4", link=True, ops=FileOps())
     assert not (tmp_path / "out" / "video.mp4").is_symlink()
     assert (tmp_path / "out" / "video.mp4").samefile(tmp_path / "blobs/hash")
 
@@ -202,7 +197,7 @@ def test_a_full_disk_says_how_much_is_needed(tmp_path: Path, number: int) -> Non
     message = r"about 3.0 MB needed, 5.0 MB available. Nothing was lost"
     with (
         pytest.raises(UserError, match=message),
-        space_reported(tmp_path, needed=3_000_000, ops=ops),
+        require_space(tmp_path, needed=3_000_000, ops=ops),
     ):
         raise OSError(number, os.strerror(number))
 
@@ -211,7 +206,7 @@ def test_too_little_room_is_seen_before_the_work(tmp_path: Path) -> None:
     ops = FileOps(free_bytes=lambda folder: 1_000_000)
     with (
         pytest.raises(UserError, match=r"about 3.0 MB needed, 1.0 MB available"),
-        space_reported(tmp_path, needed=3_000_000, ops=ops),
+        require_space(tmp_path, needed=3_000_000, ops=ops),
     ):
         pytest.fail("the work was begun")
 
@@ -219,6 +214,6 @@ def test_too_little_room_is_seen_before_the_work(tmp_path: Path) -> None:
 def test_other_errors_are_not_called_a_full_disk(tmp_path: Path) -> None:
     with (
         pytest.raises(OSError, match="Input/output error"),
-        space_reported(tmp_path, needed=0, ops=FileOps()),
+        require_space(tmp_path, needed=0, ops=FileOps()),
     ):
         raise OSError(errno.EIO, os.strerror(errno.EIO))

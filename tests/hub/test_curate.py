@@ -46,7 +46,7 @@ def test_a_curated_dataset_goes_to_the_hub(
     assert "**Curated.** 2 of the 3 episodes" in card
     assert "the best 0.5 of each task by success score" in card
     assert f"| {dropped} | success score is number 3 of 3" in card
-    assert "Episodes labelled: 2 of 2" in card
+    assert "Episodes labeled: 2 of 2" in card
 
     loaded = client("load", repo_id="alice/cubes-good")
     lengths = (9, 12, 17)

@@ -433,7 +433,7 @@ def test_another_dataset_of_equal_size_is_not_overwritten(
         push(repo_id="alice/other", folder=theirs, facts=facts)
     else:
         hub.add("alice/other", others[other])
-        said = said if other != "recordings" else "not the one that you labelled"
+        said = said if other != "recordings" else "not the one that you labeled"
     before = hub.dataset("alice/other").resolve("main")
     hub.requests.clear()
     refused = push(repo_id="alice/other")

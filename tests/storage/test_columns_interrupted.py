@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-from lerobot_topreward.files.transaction import FileOps, finish_interrupted
+from lerobot_topreward.files.atomic import FileOps
+from lerobot_topreward.files.transaction import finish_interrupted
 from lerobot_topreward.records import FrameRewards
 from lerobot_topreward.storage.columns import write_columns
 

@@ -14,9 +14,10 @@ import pytest
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.files.transaction import FileOps
+from lerobot_topreward.files.atomic import FileOps
 from lerobot_topreward.records import FrameRewards
-from lerobot_topreward.storage.columns import check_output, write_columns
+from lerobot_topreward.storage.columns import write_columns
+from lerobot_topreward.storage.output import check_output
 
 RecordDataset = Callable[..., Path]
 Hashes = Callable[[Path], dict[str, str]]
