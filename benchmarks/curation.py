@@ -23,15 +23,15 @@ from rich.console import Console
 from lerobot_topreward.curate.config import CurateConfig
 from lerobot_topreward.curate.plan import make_plan
 from lerobot_topreward.curate.table import describe_rules
-from lerobot_topreward.demo.evaluation import TRUTH_FILE
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.judging.thresholds import precision_recall
 from lerobot_topreward.label.command import label
 from lerobot_topreward.label.config import LabelConfig
 from lerobot_topreward.simulation.tasks import KINDS, SUCCEEDING
+from lerobot_topreward.simulation.truth import TRUTH_FILE
 from lerobot_topreward.vlm.identity import BUILTIN, VlmConfig
 
-# The VLM was taught below 100,000 and judged on seeds from there; 200,000 are the bundled episodes,
+# The VLM was trained below 100,000 and judged on seeds from there; 200,000 are the bundled episodes,
 # on which the default rules were chosen; 300,000 and 310,000 are the proof's.
 _FIRST_SEED = 400_000
 _LONGEST = 0.2  # of the episodes: what one drops who can only see how long they are
@@ -69,7 +69,7 @@ def labelled(source: Path) -> Path:
         output=source.with_name(source.name.replace("recorded", "labelled")),
         vlm=VlmConfig(vlm=BUILTIN, device="cpu"),
         normalize="task",
-        scale="prob",  # it was taught to say how far the task is
+        scale="prob",  # it was trained to say how far the task is
     )
     return label(options, console=Console()).output
 

@@ -20,7 +20,7 @@ import tyro
 
 from lerobot_topreward.data.dataset import episode_rows, open_source
 from lerobot_topreward.data.video import read_clips
-from lerobot_topreward.demo.evaluation import Truth, evaluate, read_truth
+from lerobot_topreward.demo.evaluation import evaluate
 from lerobot_topreward.errors import EpisodeError, UserError
 from lerobot_topreward.judging.metrics import rise, success_score, voc
 from lerobot_topreward.records import Clip, Segment
@@ -34,7 +34,8 @@ from lerobot_topreward.simulation.tasks import (
     instruction,
     parse_seeds,
 )
-from lerobot_topreward.simulation.training_data import FPS, Lesson, prepare_lessons
+from lerobot_topreward.simulation.training_data import FPS, Sample, prepare_samples
+from lerobot_topreward.simulation.truth import Truth, read_truth
 from lerobot_topreward.vlm.identity import VlmConfig
 from lerobot_topreward.vlm.loading import load_vlm
 from lerobot_topreward.vlm.one_pass import OnePassScorer
@@ -60,15 +61,15 @@ class Config:
             )
 
 
-def lesson_clip(number: int, lesson: Lesson) -> Clip:
-    """A lesson as `label` would read it from a dataset, without the video's compression."""
-    length = int(lesson.frame_indices[-1]) + 1
+def sample_clip(number: int, sample: Sample) -> Clip:
+    """A sample as `label` would read it from a dataset, without the video's compression."""
+    length = int(sample.frame_indices[-1]) + 1
     return Clip(
-        segment=Segment(number, 0, length, instruction(lesson.colour)),
+        segment=Segment(number, 0, length, instruction(sample.color)),
         fps=FPS,
-        frames=lesson.frames,
-        shown=np.arange(len(lesson.frames)),
-        frame_indices=lesson.frame_indices,
+        frames=sample.frames,
+        shown=np.arange(len(sample.frames)),
+        frame_indices=sample.frame_indices,
     )
 
 
@@ -78,11 +79,11 @@ def clips_and_truth(config: Config) -> tuple[list[Clip], dict[int, Truth]]:
         with tempfile.TemporaryDirectory() as folder:
             seeds = parse_seeds(config.seeds)
             cache = config.cache or Path(folder)
-            lessons = prepare_lessons(seeds, cache, workers=config.workers)
-        kinds = [KINDS[lesson.seed % len(KINDS)] for lesson in lessons]
-        return [lesson_clip(i, lesson) for i, lesson in enumerate(lessons)], {
-            i: Truth(kind, kind in SUCCEEDING, lesson.progress)
-            for i, (kind, lesson) in enumerate(zip(kinds, lessons, strict=True))
+            samples = prepare_samples(seeds, cache, workers=config.workers)
+        kinds = [KINDS[sample.seed % len(KINDS)] for sample in samples]
+        return [sample_clip(i, sample) for i, sample in enumerate(samples)], {
+            i: Truth(kind, kind in SUCCEEDING, sample.progress)
+            for i, (kind, sample) in enumerate(zip(kinds, samples, strict=True))
         }
     return list(_dataset_clips(config.dataset)), read_truth(config.dataset)
 

@@ -40,10 +40,10 @@ def normalize_episode(values: Float[np.ndarray, " prefixes"]) -> Float[np.ndarra
 
 
 def normalize_task(
-    values: Sequence[Float[np.ndarray, " prefixes"]],
+    values: Sequence[Float[np.ndarray, " _"]],
     *,
     quantiles: tuple[float, float] = TASK_QUANTILES,
-) -> list[Float[np.ndarray, " prefixes"]]:
+) -> list[Float[np.ndarray, " _"]]:
     """Map the rewards of all segments of one task to 0..1 by quantiles that they share.
 
     A failed episode stays low and episodes compare, which `normalize_episode` cannot give. When
@@ -110,7 +110,7 @@ def advantage(
 
 def debias_static(
     real: Sequence[PrefixScores], static: Sequence[PrefixScores]
-) -> list[Float[np.ndarray, " prefixes"]]:
+) -> list[Float[np.ndarray, " _"]]:
     """Take from each curve what its first frame, repeated as often, earns by length alone.
 
     ``log P(True | video) - log P(True | first frame repeated)`` for every prefix: how much more
@@ -129,7 +129,7 @@ def debias_static(
         ValueError: a segment has no static curve, or one of other prefixes.
     """
     static_of = {scores.segment: scores for scores in static}
-    debiased: list[Float[np.ndarray, " prefixes"]] = []
+    debiased: list[Float[np.ndarray, " _"]] = []
     for scores in real:
         still = static_of.get(scores.segment)
         if still is None or not np.array_equal(still.prefix_length, scores.prefix_length):

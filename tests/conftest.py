@@ -7,11 +7,13 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from jaxtyping import install_import_hook
 
 # Nothing may reach the network, and nothing may be written outside the tests' own folders.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -23,6 +25,10 @@ os.environ.pop("HF_LEROBOT_HOME", None)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # For the modules beside this one: there is no package of tests.
 sys.path.append(str(Path(__file__).parent))
+# Annotations of these packages are checked while the tests run: shapes, dtypes and plain types.
+CHECKED = ("judging", "records", "report", "rewards", "simulation")
+if find_spec("beartype"):  # of the extra dev
+    install_import_hook([f"lerobot_topreward.{name}" for name in CHECKED], "typecheck.check")
 
 RecordDataset = Callable[..., Path]
 WriteLabels = Callable[..., Path]

@@ -13,13 +13,13 @@ from lerobot.datasets.dataset_tools import merge_datasets, remove_feature
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from lerobot_topreward.cli import main as lerobot_topreward
-from lerobot_topreward.demo.evaluation import TRUTH_FILE
 from lerobot_topreward.simulation.simulate import CAMERA
 from lerobot_topreward.simulation.tasks import FAILING, KINDS
+from lerobot_topreward.simulation.truth import TRUTH_FILE
 from lerobot_topreward.storage.sidecar import SIDECAR_NAME
 
 SPREAD = 0.3  # of the table, see PickPlaceEnv: the simplest variant that is still pick-and-place
-# The VLM was taught on seeds below 100,000 and judged on others; these are nobody's.
+# The VLM was trained on seeds below 100,000 and judged on others; these are nobody's.
 _GOOD_SEED = 310_000
 _BAD_SEED = 300_000
 _LABELS = {

@@ -8,11 +8,11 @@ import pandas as pd
 from jaxtyping import Bool
 
 from lerobot_topreward.data.dataset import open_source
-from lerobot_topreward.demo.evaluation import TRUTH_FILE
 from lerobot_topreward.judging.episode_metrics import episode_metrics
 from lerobot_topreward.judging.metrics import roc_auc
 from lerobot_topreward.judging.rules import RulesConfig, judge
 from lerobot_topreward.rewards import normalize_task
+from lerobot_topreward.simulation.truth import TRUTH_FILE
 from lerobot_topreward.storage.reader import open_labelled
 from lerobot_topreward.train.config import WeightingConfig
 from lerobot_topreward.train.frame_weights import weigh

@@ -10,8 +10,8 @@ from jaxtyping import Bool, Float64
 from matplotlib.figure import Figure
 
 _DRAWS = 10_000
-_COLOURS = {"bc": "#999999", "oracle": "#000000"}  # Okabe-Ito, as everywhere
-_COLOUR = "#0072B2"
+_COLORS = {"bc": "#999999", "oracle": "#000000"}  # Okabe-Ito, as everywhere
+_COLOR = "#0072B2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +122,10 @@ def save_figure(results: Sequence[dict[str, Any]], path: Path) -> None:
     for place, (policy, arms) in enumerate(compared.items(), start=1):
         axes = figure.add_subplot(1, len(compared), place)
         for y, arm in enumerate(reversed(arms)):
-            colour = _COLOURS.get(arm.arm, _COLOUR)
+            color = _COLORS.get(arm.arm, _COLOR)
             low, high = arm.success.low, arm.success.high
-            axes.plot([low, high], [y, y], color=colour, linewidth=2)
-            axes.plot(arm.success.value, y, "o", color=colour)
+            axes.plot([low, high], [y, y], color=color, linewidth=2)
+            axes.plot(arm.success.value, y, "o", color=color)
             axes.annotate(
                 f"{arm.success.value:.0%}",
                 (arm.success.value, y),

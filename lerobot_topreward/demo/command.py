@@ -7,15 +7,16 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from lerobot_topreward.data.dataset import Source, open_source
+from lerobot_topreward.data.dataset import open_source
 from lerobot_topreward.data.video import read_clip
 from lerobot_topreward.demo.config import DemoConfig
-from lerobot_topreward.demo.evaluation import Evaluation, Truth, evaluate, read_truth
+from lerobot_topreward.demo.evaluation import evaluate
 from lerobot_topreward.demo.figure import Panel, draw_figure, strip_indices
 from lerobot_topreward.errors import EpisodeError, UserError
 from lerobot_topreward.label.command import label
 from lerobot_topreward.label.config import LabelConfig
 from lerobot_topreward.records import PrefixScores
+from lerobot_topreward.simulation.truth import Truth, read_truth
 from lerobot_topreward.vlm.identity import BUILTIN, VlmConfig
 
 SUCCESS_FILE = "success.csv"  # the truth, for evaluate --success-file
@@ -41,69 +42,61 @@ def demo(config: DemoConfig, *, console: Console) -> int:
         vlm=VlmConfig(vlm=BUILTIN, device="cpu"),
         control="static",
         normalize="task",
-        scale="prob",  # it was taught to say how far the task is
+        scale="prob",  # it was trained to say how far the task is
     )
-    console.print("labelling the bundled episodes: SO-101 pick-and-place, simulated")
+    console.print("labeling the bundled episodes: SO-101 pick-and-place, simulated")
     result = label(options, console=console)
     truth = read_truth(DATASET)
     found = evaluate(result.scores, result.static_scores, truth)
-    for line in summary(found):
-        console.print(line)
-    _write_success(output / SUCCESS_FILE, truth)
+    console.print(
+        f"{found.successes} episodes that succeed, {found.failures} that fail\n"
+        f"VOC on successes        {found.voc:6.3f}   rank of progress against time, 1 is best\n"
+        f"success ROC-AUC         {found.auc:6.3f}   does the last reward tell success from failure\n"
+        f"static videos: VOC      {found.static_voc:6.3f}   the first frame repeated\n"
+        f"static videos: rise     {found.static_rise:6.1%}   as a share of the real curves' rise"
+    )
+    lines = [
+        f"{episode},{str(happened.success).lower()}" for episode, happened in sorted(truth.items())
+    ]
+    (output / SUCCESS_FILE).write_text("\n".join(["episode_index,success", *lines, ""]))
     picture = output / "curves.png"
     caption = f"VOC {found.voc:.3f} on successes, success ROC-AUC {found.auc:.3f}"
-    source = open_source(repo_id=None, root=DATASET, revision=None)
-    drawn = panels(source, result.scores, truth, camera=result.store.key.camera)
+    drawn = _make_panels(result.scores, truth, camera=result.store.key.camera)
     draw_figure(drawn, picture, caption=caption)
-    console.print(f"labelled in {result.seconds:.0f} s, {result.scored} episodes scored now")
+    console.print(f"labeled in {result.seconds:.0f} s, {result.scored} episodes scored now")
     console.print(f"dataset  {result.output}")
     console.print(f"picture  {picture}")
     console.print(f"truth    {output / SUCCESS_FILE}")
     return 1 if result.failed else 0
 
 
-def _write_success(path: Path, truth: Mapping[int, Truth]) -> None:
-    lines = [f"{episode},{str(one.success).lower()}" for episode, one in sorted(truth.items())]
-    path.write_text("\n".join(["episode_index,success", *lines, ""]))
-
-
-def summary(found: Evaluation) -> list[str]:
-    """The demo's numbers, one a line."""
-    return [
-        f"{found.successes} episodes that succeed, {found.failures} that fail",
-        f"VOC on successes        {found.voc:6.3f}   rank of progress against time, 1 is best",
-        f"success ROC-AUC         {found.auc:6.3f}   does the last reward tell success from failure",
-        f"static videos: VOC      {found.static_voc:6.3f}   the first frame repeated",
-        f"static videos: rise     {found.static_rise:6.1%}   as a share of the real curves' rise",
-    ]
-
-
-def panels(
-    source: Source, scores: Sequence[PrefixScores], truth: Mapping[int, Truth], *, camera: str
+def _make_panels(
+    scores: Sequence[PrefixScores], truth: Mapping[int, Truth], *, camera: str
 ) -> list[Panel]:
     """The first episode of each kind that the picture shows."""
+    source = open_source(repo_id=None, root=DATASET, revision=None)
     fps = float(source.meta.fps)
-    chosen = {truth[one.segment.episode_index].kind: one for one in reversed(scores)}
+    first = {truth[part.segment.episode_index].kind: part for part in reversed(scores)}
     drawn = []
     for kind in _SHOWN:
-        if kind not in chosen:
+        if kind not in first:
             continue
-        one = chosen[kind]
-        what = truth[one.segment.episode_index]
+        segment = first[kind].segment
+        happened = truth[segment.episode_index]
         try:
             clip = read_clip(
-                source, camera=camera, segment=one.segment, sample_fps=fps, final_frame=True
+                source, camera=camera, segment=segment, sample_fps=fps, final_frame=True
             )
         except EpisodeError:
             continue
         drawn.append(
             Panel(
-                title=f"{kind.replace('_', ' ')}: {one.segment.instruction}",
-                success=what.success,
-                times=one.frame_index / fps,
-                values=np.exp(one.log_prob_true),
-                truth_times=np.arange(len(what.progress)) / fps,
-                truth=what.progress,
+                title=f"{kind.replace('_', ' ')}: {segment.instruction}",
+                success=happened.success,
+                times=first[kind].frame_index / fps,
+                values=np.exp(first[kind].log_prob_true),
+                truth_times=np.arange(len(happened.progress)) / fps,
+                truth=happened.progress,
                 strip=clip.frames[strip_indices(len(clip.frames))],
             )
         )

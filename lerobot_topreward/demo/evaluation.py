@@ -2,27 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
-from jaxtyping import Float32
 
-from lerobot_topreward.errors import UserError
 from lerobot_topreward.judging.metrics import mean_defined, rise, roc_auc, success_score, voc
 from lerobot_topreward.records import PrefixScores
-
-TRUTH_FILE = "truth.parquet"
-_COLUMNS = ("episode_index", "frame_index", "progress", "success", "kind")
-
-
-@dataclass(frozen=True, slots=True)
-class Truth:
-    """What truly happened in one simulated episode."""
-
-    kind: str  # good, slow, detour, retry, missed, wrong_place, undone or idle
-    success: bool  # the task is accomplished when the episode ends
-    progress: Float32[np.ndarray, " frames"]  # 0..1, the furthest stage so far unless undone
+from lerobot_topreward.simulation.truth import Truth
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,36 +20,6 @@ class Evaluation:
     auc: float  # of success scores, 0..1
     static_voc: float  # mean over the static controls whose curve is not constant, -1..1
     static_rise: float  # mean rise of static controls over mean real rise of successes, a share
-
-
-def read_truth(folder: Path) -> dict[int, Truth]:
-    """Read the truth that `simulate` leaves in a dataset's folder.
-
-    Returns:
-        One entry per episode index.
-
-    Raises:
-        UserError: there is none, or it lacks a column.
-    """
-    path = folder / TRUTH_FILE
-    if not path.is_file():
-        raise UserError(
-            f"{path} is missing: only simulated datasets say what truly happened; record one "
-            "with python -m lerobot_topreward.simulation.simulate"
-        )
-    table = pq.read_table(path)
-    missing = [name for name in _COLUMNS if name not in table.column_names]
-    if missing:
-        raise UserError(f"{path} lacks {', '.join(missing)}; record the dataset again")
-    frame = table.to_pandas().sort_values(["episode_index", "frame_index"])
-    return {
-        int(str(index)): Truth(
-            kind=str(rows["kind"].iloc[0]),
-            success=bool(rows["success"].iloc[0]),
-            progress=rows["progress"].to_numpy(dtype=np.float32),
-        )
-        for index, rows in frame.groupby("episode_index")
-    }
 
 
 def evaluate(
@@ -85,18 +40,19 @@ def evaluate(
     """
     if not real:
         raise ValueError("real must hold at least one scored episode; got none")
-    unknown = sorted({one.segment.episode_index for one in real} - set(truth))
+    unknown = sorted({scores.segment.episode_index for scores in real} - set(truth))
     if unknown:
         raise ValueError(f"episodes {unknown} have no truth")
-    success = np.array([truth[one.segment.episode_index].success for one in real])
-    good = [one.log_prob_true for one, succeeds in zip(real, success, strict=True) if succeeds]
-    still = [one.log_prob_true for one in static]
+    success = np.array([truth[scores.segment.episode_index].success for scores in real])
+    curves = [scores.log_prob_true for scores in real]
+    good = [curve for curve, succeeds in zip(curves, success, strict=True) if succeeds]
+    still = [scores.log_prob_true for scores in static]
     climbed = mean_defined([rise(curve) for curve in good])
     return Evaluation(
         successes=len(good),
         failures=len(real) - len(good),
         voc=mean_defined([voc(curve) for curve in good]),
-        auc=roc_auc(np.array([success_score(one.log_prob_true) for one in real]), success),
+        auc=roc_auc(np.array([success_score(curve) for curve in curves]), success),
         static_voc=mean_defined([voc(curve) for curve in still]),
         static_rise=mean_defined([rise(curve) for curve in still]) / climbed
         if climbed

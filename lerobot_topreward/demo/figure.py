@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 STRIP_FRAMES = 8  # images under a curve
 
-# Okabe and Ito's palette: told apart with any common colour vision deficiency.
+# Okabe and Ito's palette: told apart with any common color vision deficiency.
 _SUCCESS, _FAILURE, _TRUTH = "#0072B2", "#D55E00", "#555555"
 _COLUMNS = 2
 _WIDTH, _GAP = 5.6, 0.5  # inches, of a panel and between panels
@@ -73,7 +73,7 @@ def draw_figure(
         left, top = _GAP + column * (_WIDTH + _GAP), _HEADER + row * _ROW
         _draw_curve(add_axes(left, top, _CURVE), panel)
         _draw_strip(add_axes(left, top + _CURVE + 0.3, _WIDTH / len(panel.strip)), panel)
-    # Colours differ between panels, so the legend shows the lines' styles alone.
+    # Colors differ between panels, so the legend shows the lines' styles alone.
     handles = [
         Line2D([], [], color="#222222", marker="o", markersize=3.6, linewidth=2.0),
         Line2D([], [], color=_TRUTH, linestyle="--", linewidth=1.4),
@@ -91,9 +91,9 @@ def draw_figure(
 
 
 def _draw_curve(axes: Axes, panel: Panel) -> None:
-    colour = _SUCCESS if panel.success else _FAILURE
+    color = _SUCCESS if panel.success else _FAILURE
     axes.plot(panel.truth_times, panel.truth, "--", color=_TRUTH, linewidth=1.4)
-    axes.plot(panel.times, panel.values, "o-", color=colour, linewidth=2.0, markersize=3.6)
+    axes.plot(panel.times, panel.values, "o-", color=color, linewidth=2.0, markersize=3.6)
     axes.set_xlim(0.0, float(panel.truth_times[-1]))
     axes.set_ylim(-0.04, 1.06)
     axes.set_yticks([0.0, 0.5, 1.0])
@@ -101,7 +101,7 @@ def _draw_curve(axes: Axes, panel: Panel) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=9, length=3, color="#888888")
     outcome = "succeeds" if panel.success else "fails"
-    axes.set_title(f"{panel.title} — {outcome}", loc="left", fontsize=11, color=colour, pad=5)
+    axes.set_title(f"{panel.title} — {outcome}", loc="left", fontsize=11, color=color, pad=5)
     axes.xaxis.set_major_formatter("{x:g} s")
 
 

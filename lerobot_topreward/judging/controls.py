@@ -159,7 +159,7 @@ def _summarize(curves: EpisodeCurves) -> CurveSummary:
 
 def _share(
     control: Float[np.ndarray, "*n"], real: Float[np.ndarray, "*n"], axis: int = -1
-) -> Float[np.ndarray, "*m"]:
+) -> Float[np.ndarray, "*m"] | np.float64:
     risen = np.mean(real, axis=axis)
     risen = np.where(risen > 0, risen, np.nan)  # of no rise there is no share
     return np.mean(control, axis=axis) / risen

@@ -70,7 +70,7 @@ def rise(values: Float[np.ndarray, " prefixes"], *, tail: int = TAIL) -> float:
 
 
 def roc_auc(
-    scores: Float[np.ndarray, " episodes"], success: Bool[np.ndarray, " episodes"]
+    scores: Float[np.ndarray, " episodes"], success: Bool[np.ndarray, " outcomes"]
 ) -> float:
     """Area under the ROC curve: how often a success scores above a failure, ties counting half.
 

@@ -19,7 +19,7 @@ from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_IMAGES, OBS_STATE
 
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.simulation.headless import opengl_errors
-from lerobot_topreward.simulation.tasks import COLOURS
+from lerobot_topreward.simulation.tasks import COLORS
 
 with opengl_errors():
     import mujoco
@@ -28,11 +28,11 @@ with opengl_errors():
     from lerobot_topreward.simulation.rendering import SIZE, SceneRenderer
 
 Observations = Literal["pixels_agent_pos", "agent_pos"]
-ACTION_SCALE = 0.025  # metres per unit of action
+ACTION_SCALE = 0.025  # meters per unit of action
 _TASK = "SO101PickPlace-v0"
 _NAMESPACE = "lerobot_topreward"
-_MIDDLE = np.array([0.225, 0.0])  # metres, of the area in which the simulation places things
-_SIDE = np.array([0.0, 0.065])  # metres; the cube starts on one side, the goal lies on the other
+_MIDDLE = np.array([0.225, 0.0])  # meters, of the area in which the simulation places things
+_SIDE = np.array([0.0, 0.065])  # meters; the cube starts on one side, the goal lies on the other
 
 
 class PickPlaceEnv(SO101PickPlaceGymEnv):
@@ -55,9 +55,9 @@ class PickPlaceEnv(SO101PickPlaceGymEnv):
         Args:
             spread: 1 places cube and goal anywhere in reach, as the simulation does. Below 1 the
                 cube starts on the right and the goal lies on the left, each within this share
-                of the whole area: an easier task, learnt from fewer demonstrations.
-            action_scale: metres per unit of action.
-            pixels: observe through the demo dataset's camera, too, a cube of any of its colours.
+                of the whole area: an easier task, learned from fewer demonstrations.
+            action_scale: meters per unit of action.
+            pixels: observe through the demo dataset's camera, too, a cube of any of its colors.
             options: of the simulation's environment.
 
         Raises:
@@ -68,7 +68,7 @@ class PickPlaceEnv(SO101PickPlaceGymEnv):
             raise ValueError(f"spread must be > 0 and <= 1; got {spread}")
         self._spread = spread
         self._camera: SceneRenderer | None = None
-        self._colour = min(COLOURS)
+        self._color = min(COLORS)
         super().__init__(random_block_position=True, action_scale=action_scale, **options)
         if pixels:
             self._camera = SceneRenderer(self)
@@ -83,12 +83,12 @@ class PickPlaceEnv(SO101PickPlaceGymEnv):
         """Put the arm back and place the cube and the goal."""
         observation, info = super().reset(seed=seed, **options)
         if self._spread < 1:
-            block = self._data.jnt("block").qpos
-            block[:2] = self._nearer(block[:2], -_SIDE)
-            self._goal_pos[:2] = self._nearer(self._goal_pos[:2], _SIDE)
+            # The cube on the right, the goal on the left, both nearer to the middle of their side.
+            for place, side in ((self._data.jnt("block").qpos, -_SIDE), (self._goal_pos, _SIDE)):
+                place[:2] = _MIDDLE + side + self._spread * (place[:2] - _MIDDLE)
             mujoco.mj_forward(self._model, self._data)
         if self._camera is not None:
-            self._colour = str(self.np_random.choice(sorted(COLOURS)))
+            self._color = str(self.np_random.choice(sorted(COLORS)))
         if self._spread < 1 or self._camera is not None:
             observation = self._compute_observation()
         return observation, info | {"is_success": False}
@@ -103,7 +103,7 @@ class PickPlaceEnv(SO101PickPlaceGymEnv):
         """Draw what the camera of the observations sees, or else the simulation's own view."""
         if self._camera is None:
             return super().render()
-        return self._camera.picture(self._data.qpos, goal=self._goal_pos, colour=self._colour)
+        return self._camera.render(self._data.qpos, goal=self._goal_pos, color=self._color)
 
     def close(self) -> None:
         """Release what draws."""
@@ -111,9 +111,6 @@ class PickPlaceEnv(SO101PickPlaceGymEnv):
         if self._camera is not None:
             self._camera.close()
             self._camera = None
-
-    def _nearer(self, place: np.ndarray, side: np.ndarray) -> np.ndarray:
-        return _MIDDLE + side + self._spread * (place - _MIDDLE)
 
     def step(
         self, action: np.ndarray

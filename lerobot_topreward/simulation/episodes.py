@@ -12,14 +12,17 @@ from jaxtyping import Bool, Float32, Float64
 from lerobot_env_so101.pick_place_env import SO101PickPlaceGymEnv
 from lerobot_env_so101.scripted.pick_place import GRASP_HEIGHT, Phase, PickPlaceController
 
-from lerobot_topreward.simulation.environment import ACTION_SCALE, PickPlaceEnv
-from lerobot_topreward.simulation.tasks import COLOURS, SUCCEEDING, instruction, kind_of
+from lerobot_topreward.simulation.environment import ACTION_SCALE
+from lerobot_topreward.simulation.tasks import COLORS, SUCCEEDING, instruction, kind_of
 
-_REACHABLE = np.array([[0.15, -0.1], [0.3, 0.1]])  # metres, where the gripper can point down
-_AWAY = 0.08  # metres from the disc that nobody would call "on the disc"
-_LIFTED = 0.03  # metres above the table
+_REACHABLE = np.array([[0.15, -0.1], [0.3, 0.1]])  # meters, where the gripper can point down
+_AWAY = 0.08  # meters from the disc that nobody would call "on the disc"
+_LIFTED = 0.03  # meters above the table
 _MAX_ATTEMPTS = 40
+_MAX_FRAMES = 200
 _CARRYING = (Phase.LIFT, Phase.TRAVERSE, Phase.LOWER, Phase.OPEN)
+
+Point = Float64[np.ndarray, " 3"]  # meters, in the world
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +31,11 @@ class Episode:
 
     seed: int
     kind: str  # one of KINDS
-    colour: str  # of the cube, a key of COLOURS
-    goal: Float64[np.ndarray, " 3"]  # metres, centre of the cube when placed
+    color: str  # of the cube, a key of COLORS
+    goal: Point  # center of the cube when placed
     qpos: Float64[np.ndarray, "frames joints"]  # the simulator's positions, for rendering
     agent_pos: Float32[np.ndarray, "frames 14"]
-    environment_state: Float32[np.ndarray, "frames 6"]  # cube and goal, metres
+    environment_state: Float32[np.ndarray, "frames 6"]  # cube and goal, meters
     action: Float32[np.ndarray, "frames 4"]  # dx, dy, dz in units of ACTION_SCALE, grasp 0..1
     progress: Float32[np.ndarray, " frames"]  # 0..1, see `Progress`
     succeeded: Bool[np.ndarray, " frames"]  # the cube rests on the disc, released
@@ -45,13 +48,13 @@ class Episode:
     @property
     def instruction(self) -> str:
         """The task text."""
-        return instruction(self.colour)
+        return instruction(self.color)
 
 
 class Progress:
     """Stage-wise truth: reach to .3, lift to .5, carry to .85, set down .9, success 1.
 
-    It is the furthest stage so far, except that undoing a success takes it back.
+    It is the furthest stage so far, except that undoing a success lowers it again.
     """
 
     def __init__(self, env: SO101PickPlaceGymEnv) -> None:
@@ -71,14 +74,14 @@ class Progress:
         away = float(np.linalg.norm(env.goal_pos[:2] - block[:2]))
         self._succeeded |= success
         self._undone |= self._succeeded and not success and (rise > 0.005 or away > 0.03)
-        share = 1.0 - min(away / self._carry, 1.0)
+        carried = 1.0 - min(away / self._carry, 1.0)
         if self._undone:
-            self._value = min(self._value, 0.85 * share)
+            self._value = min(self._value, 0.85 * carried)
             return self._value
         if success:
             now = 1.0
         elif rise > _LIFTED:
-            now = 0.5 + 0.35 * share
+            now = 0.5 + 0.35 * carried
         elif away < 0.03 and self._value > 0.5:
             now = 0.9 if rise < 0.005 else 0.85
         elif rise > 0.005:
@@ -91,8 +94,8 @@ class Progress:
         return self._value
 
 
-class Take:
-    """An episode in the making: steps the environment and remembers everything."""
+class Attempt:
+    """An episode while it is made: steps the environment and remembers everything."""
 
     def __init__(self, env: SO101PickPlaceGymEnv, rng: np.random.Generator) -> None:
         """Start from a fresh random scene."""
@@ -103,65 +106,70 @@ class Take:
         self._observation, _ = env.reset(seed=int(rng.integers(2**31)))
         self._progress = Progress(env)
         self._success = False
+        # qpos, agent_pos, environment_state, action, progress, success of every frame
         self.rows: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, float, bool]] = []
 
-    def step(self, move: Float64[np.ndarray, " 3"], grasp: float) -> None:
+    def step(self, move: Point, grasp: float) -> None:
         """Apply one action (units of ACTION_SCALE, grasp 0 closed .. 1 open) for 0.1 s."""
         action = np.array([*move, grasp], dtype=np.float32)
         progress = self._progress.update(self.env, success=self._success)
-        self.rows.append(
-            (
-                self.env.data.qpos.copy(),
-                self._observation["agent_pos"],
-                self._observation["environment_state"],
-                action,
-                progress,
-                self._success,
-            )
-        )
+        agent, state = (self._observation[name] for name in ("agent_pos", "environment_state"))
+        qpos = self.env.data.qpos.copy()
+        self.rows.append((qpos, agent, state, action, progress, self._success))
         self._observation, _, _, _, info = self.env.step(action)
         self._success = info["succeed"]
 
-    def hold(self, frames: int, grasp: float) -> None:
-        """Stay where the arm is."""
+    def hold(self, frames: int, grasp: float | None = None) -> None:
+        """Stay where the arm is, with the last grasp unless one is given."""
+        grasp = float(self.rows[-1][3][3]) if grasp is None else grasp
         for _ in range(frames):
             self.step(np.zeros(3), grasp)
 
-    def move_to(self, point: Float64[np.ndarray, " 3"], grasp: float) -> None:
-        """Move the grasp point to a place in the world, metres."""
+    def move_to(self, point: Point, grasp: float) -> None:
+        """Move the grasp point to a place."""
         for _ in range(40):
             error = point - self.env.ik_point_pos
             if np.linalg.norm(error) < 0.012:
                 return
             self.step(np.clip(error / ACTION_SCALE, -1, 1) * self.speed, grasp)
 
-    def expert(
+    def follow(
         self,
-        controller: PickPlaceController,
+        expert: PickPlaceController,
         *,
-        goal: Float64[np.ndarray, " 3"] | None = None,
-        miss: Float64[np.ndarray, " 3"] | None = None,
+        until: Phase = Phase.DONE,
+        steps: int = _MAX_FRAMES,
+        goal: Point | None = None,
+        miss: Point | None = None,
         pause_chance: float = 0.0,
-        until: Callable[[Phase], bool] = lambda phase: phase is Phase.DONE,
     ) -> None:
         """Let the scripted expert act until a phase; `miss` makes it grasp beside the cube."""
         believed = None if miss is None else self.block + miss
-        while not until(controller.phase) and len(self.rows) < 200:
+        for _ in range(steps):
+            if expert.phase is until or len(self.rows) >= _MAX_FRAMES:
+                return
             grasp_point = self.env.ik_point_pos
             block = self.block if believed is None else believed
-            if believed is not None and controller.phase in _CARRYING:
+            if believed is not None and expert.phase in _CARRYING:
                 block = grasp_point - np.array([0.0, 0.0, GRASP_HEIGHT])
-            action = controller.act(grasp_point, block, self.env.goal_pos if goal is None else goal)
+            action = expert.act(grasp_point, block, self.env.goal_pos if goal is None else goal)
             self.step(action[:3] * self.speed, float(action[3]))
             if pause_chance and self.rng.random() < pause_chance:
                 self.hold(int(self.rng.integers(3, 8)), float(action[3]))
 
+    def follow_into(self, expert: PickPlaceController, phase: Phase) -> None:
+        """Let the expert act until a phase and up to three steps into it."""
+        self.follow(expert, until=phase)
+        for _ in range(int(self.rng.integers(0, 4))):
+            if expert.phase is phase:
+                self.follow(expert, steps=1)
+
     @property
-    def block(self) -> Float64[np.ndarray, " 3"]:
-        """Where the cube's centre is, metres."""
+    def block(self) -> Point:
+        """Where the cube's center is."""
         return self.env.data.sensor("block_pos").data.copy()
 
-    def elsewhere(self) -> Float64[np.ndarray, " 3"]:
+    def choose_elsewhere(self) -> Point:
         """Choose a place on the table away from the disc and from the cube."""
         while True:
             point = self.rng.uniform(*_REACHABLE)
@@ -169,7 +177,7 @@ class Take:
             if gaps[0] > _AWAY and gaps[1] > 0.05:
                 return np.array([*point, self.env.goal_pos[2]])
 
-    def above(self) -> Float64[np.ndarray, " 3"]:
+    def choose_above(self) -> Point:
         """Choose a point in the air over the table."""
         return np.array([*self.rng.uniform(*_REACHABLE), self.rng.uniform(0.08, 0.12)])
 
@@ -178,68 +186,54 @@ def _expert() -> PickPlaceController:
     return PickPlaceController(action_scale=ACTION_SCALE)
 
 
-def _good(take: Take) -> None:
-    take.expert(_expert())
+def _good(attempt: Attempt) -> None:
+    attempt.follow(_expert())
 
 
-def _slow(take: Take) -> None:
-    take.speed *= 0.7
-    take.expert(_expert(), pause_chance=0.04)
+def _slow(attempt: Attempt) -> None:
+    attempt.speed *= 0.7
+    attempt.follow(_expert(), pause_chance=0.04)
 
 
-def _detour(take: Take) -> None:
-    if take.rng.random() < 0.5:
-        take.move_to(take.above(), 1.0)
-    controller = _expert()
-    take.expert(controller, until=lambda phase: phase is Phase.TRAVERSE)
-    take.move_to(take.above(), 0.0)
-    take.expert(controller)
+def _detour(attempt: Attempt) -> None:
+    if attempt.rng.random() < 0.5:
+        attempt.move_to(attempt.choose_above(), 1.0)
+    expert = _expert()
+    attempt.follow(expert, until=Phase.TRAVERSE)
+    attempt.move_to(attempt.choose_above(), 0.0)
+    attempt.follow(expert)
 
 
-def _retry(take: Take) -> None:
-    controller = _expert()
-    take.expert(controller, until=lambda phase: phase is Phase.TRAVERSE)
-    for _ in range(int(take.rng.integers(0, 4))):
-        if controller.phase is Phase.TRAVERSE:
-            take.expert(controller, until=_once())
-    take.hold(8, 1.0)
-    take.move_to(take.env.ik_point_pos + np.array([0.0, 0.0, 0.04]), 1.0)
-    take.expert(_expert())
+def _retry(attempt: Attempt) -> None:
+    attempt.follow_into(_expert(), Phase.TRAVERSE)
+    attempt.hold(8, 1.0)
+    attempt.move_to(attempt.env.ik_point_pos + np.array([0.0, 0.0, 0.04]), 1.0)
+    attempt.follow(_expert())
 
 
-def _missed(take: Take) -> None:
+def _missed(attempt: Attempt) -> None:
     # The jaws close along y, so a miss along x or above leaves the cube where it is.
     misses = ([0.05, 0.0, 0.0], [-0.05, 0.0, 0.0], [0.0, 0.0, 0.045])
-    miss = np.array(misses[int(take.rng.integers(len(misses)))])
-    take.expert(_expert(), miss=miss)
+    miss = np.array(misses[int(attempt.rng.integers(len(misses)))])
+    attempt.follow(_expert(), miss=miss)
 
 
-def _wrong_place(take: Take) -> None:
-    take.expert(_expert(), goal=take.elsewhere())
+def _wrong_place(attempt: Attempt) -> None:
+    attempt.follow(_expert(), goal=attempt.choose_elsewhere())
 
 
-def _undone(take: Take) -> None:
-    take.expert(_expert())
-    take.expert(_expert(), goal=take.elsewhere())
+def _undone(attempt: Attempt) -> None:
+    attempt.follow(_expert())
+    attempt.follow(_expert(), goal=attempt.choose_elsewhere())
 
 
-def _idle(take: Take) -> None:
+def _idle(attempt: Attempt) -> None:
     stops = (Phase.DESCEND, Phase.CLOSE, Phase.LIFT, Phase.TRAVERSE, Phase.LOWER)
-    last = stops[int(take.rng.integers(len(stops)))]
-    controller = _expert()
-    take.expert(controller, until=lambda phase: phase is last)
-    for _ in range(int(take.rng.integers(0, 4))):
-        if controller.phase is last:
-            take.expert(controller, until=_once())
-    take.hold(int(take.rng.integers(20, 45)), float(take.rows[-1][3][3]))
+    attempt.follow_into(_expert(), stops[int(attempt.rng.integers(len(stops)))])
+    attempt.hold(int(attempt.rng.integers(20, 45)))
 
 
-def _once() -> Callable[[Phase], bool]:
-    calls = iter((False,))
-    return lambda phase: next(calls, True)
-
-
-_BEHAVIOURS: dict[str, Callable[[Take], None]] = {
+_BEHAVIORS: dict[str, Callable[[Attempt], None]] = {
     "good": _good,
     "slow": _slow,
     "detour": _detour,
@@ -251,8 +245,9 @@ _BEHAVIOURS: dict[str, Callable[[Take], None]] = {
 }
 
 
-def _went_as_meant(episode: Episode) -> bool:
-    if episode.success != (episode.kind in SUCCEEDING) or len(episode.qpos) >= 200:
+def _is_typical(episode: Episode) -> bool:
+    """Whether what happened is what its kind means."""
+    if episode.success != (episode.kind in SUCCEEDING) or len(episode.qpos) >= _MAX_FRAMES:
         return False
     if episode.success and (np.diff(episode.succeeded.astype(int)) < 0).any():
         return False  # for example a cube that was dropped on the disc and then taken up again
@@ -268,33 +263,33 @@ def _went_as_meant(episode: Episode) -> bool:
 
 
 def simulate_episode(env: SO101PickPlaceGymEnv, seed: int) -> Episode:
-    """Simulate the episode of a seed; the seed also fixes its kind and colour.
+    """Simulate the episode of a seed; the seed also fixes its kind and color.
 
-    Physics does not always do what a kind means (a dropped cube may roll away), so takes are
+    Physics does not always do what a kind means (a dropped cube may roll away), so attempts are
     repeated until one does.
 
     Args:
-        env: made by `make_environment`; its state is overwritten.
+        env: a `PickPlaceEnv`; its state is overwritten.
         seed: >= 0.
 
     Returns:
         The episode; `Episode.success` follows from its kind.
 
     Raises:
-        RuntimeError: no take went as its kind means; a bug in this module.
+        RuntimeError: no attempt went as its kind means; a bug in this module.
     """
     kind = kind_of(seed)
-    for attempt in range(_MAX_ATTEMPTS):
-        rng = np.random.default_rng([seed, attempt])
-        colour = sorted(COLOURS)[int(rng.integers(len(COLOURS)))]
-        take = Take(env, rng)
-        _BEHAVIOURS[kind](take)
-        take.hold(int(rng.integers(1, 5)), float(take.rows[-1][3][3]))
-        qpos, agent, state, action, progress, succeeded = zip(*take.rows, strict=True)
+    for number in range(_MAX_ATTEMPTS):
+        rng = np.random.default_rng([seed, number])
+        color = sorted(COLORS)[int(rng.integers(len(COLORS)))]
+        attempt = Attempt(env, rng)
+        _BEHAVIORS[kind](attempt)
+        attempt.hold(int(rng.integers(1, 5)))
+        qpos, agent, state, action, progress, succeeded = zip(*attempt.rows, strict=True)
         episode = Episode(
             seed=seed,
             kind=kind,
-            colour=colour,
+            color=color,
             goal=env.goal_pos,
             qpos=np.stack(qpos),
             agent_pos=np.stack(agent).astype(np.float32),
@@ -303,15 +298,6 @@ def simulate_episode(env: SO101PickPlaceGymEnv, seed: int) -> Episode:
             progress=np.array(progress, dtype=np.float32),
             succeeded=np.array(succeeded),
         )
-        if _went_as_meant(episode):
+        if _is_typical(episode):
             return episode
     raise RuntimeError(f"seed {seed}: no {kind} episode in {_MAX_ATTEMPTS} attempts")
-
-
-def make_environment(*, spread: float = 1.0) -> PickPlaceEnv:
-    """Load the simulation: SO-101 above a table, a cube and a goal at random places.
-
-    Args:
-        spread: share of the area in which they are placed, see `PickPlaceEnv`.
-    """
-    return PickPlaceEnv(spread=spread)

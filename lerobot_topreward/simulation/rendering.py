@@ -1,11 +1,10 @@
-"""Images of simulated episodes: a close free camera, a cube in its colour, a disc as the goal."""
+"""Images of simulated episodes: a close free camera, a cube in its color, a disc as the goal."""
 
 # mujoco's compiled module has no types.
 # pyright: reportAttributeAccessIssue=false
 
 from collections.abc import Sequence
 from copy import copy
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 import mujoco
@@ -14,15 +13,15 @@ from jaxtyping import Float64, UInt8
 from lerobot_env_so101.pick_place_env import SO101PickPlaceGymEnv
 
 from lerobot_topreward.simulation.headless import opengl_errors
-from lerobot_topreward.simulation.tasks import COLOURS
+from lerobot_topreward.simulation.tasks import COLORS
 
 if TYPE_CHECKING:
     from lerobot_topreward.simulation.episodes import Episode
 
 SIZE = 128  # pixels, height and width of the demo's images
-_LOOKAT = (0.22, 0.0, 0.04)  # metres
-_DISC_RADIUS = 0.03  # metres, the environment's own tolerance
-_DISC_COLOUR = (0.1, 0.85, 0.25, 1.0)
+_LOOKAT = (0.22, 0.0, 0.04)  # meters
+_DISC_RADIUS = 0.03  # meters, the environment's own tolerance
+_DISC_COLOR = (0.1, 0.85, 0.25, 1.0)
 
 
 class SceneRenderer:
@@ -51,12 +50,7 @@ class SceneRenderer:
         """Return itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Release the OpenGL context."""
         self.close()
 
@@ -70,26 +64,26 @@ class SceneRenderer:
         """Render the given frames of an episode, RGB 0..255."""
         return np.stack(
             [
-                self.picture(episode.qpos[index], goal=episode.goal, colour=episode.colour)
+                self.render(episode.qpos[index], goal=episode.goal, color=episode.color)
                 for index in indices
             ]
         )
 
-    def picture(
+    def render(
         self,
         qpos: Float64[np.ndarray, " joints"],
         *,
         goal: Float64[np.ndarray, " 3"],
-        colour: str,
+        color: str,
     ) -> UInt8[np.ndarray, "height width 3"]:
         """Render one moment, RGB 0..255.
 
         Args:
             qpos: the simulator's positions.
-            goal: metres, where the disc lies.
-            colour: of the cube, a key of COLOURS.
+            goal: meters, where the disc lies.
+            color: of the cube, a key of COLORS.
         """
-        self._model.geom("block").rgba[:3] = COLOURS[colour]
+        self._model.geom("block").rgba[:3] = COLORS[color]
         self._data.qpos[:] = qpos
         mujoco.mj_forward(self._model, self._data)
         self._renderer.update_scene(self._data, camera=self._camera)
@@ -102,7 +96,7 @@ class SceneRenderer:
             size=np.array([_DISC_RADIUS, 0.0005, 0.0]),
             pos=np.array([goal[0], goal[1], 0.0005]),
             mat=np.eye(3).ravel(),
-            rgba=np.array(_DISC_COLOUR, dtype=np.float32),
+            rgba=np.array(_DISC_COLOR, dtype=np.float32),
         )
         scene.ngeom += 1
         return self._renderer.render()

@@ -1,34 +1,28 @@
 """Record simulated SO-101 pick-and-place episodes, good and bad, as a LeRobot dataset.
 
 Every seed is an episode: its kind (good, missed, slow, wrong_place, detour, undone, retry, idle in
-turn), its scene and its cube's colour. What truly happened goes to truth.parquet in the same
+turn), its scene and its cube's color. What truly happened goes to truth.parquet in the same
 folder, for evaluation only. Needs the extra `sim` and EGL or OSMesa.
 """
 
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import av
 import av.logging
-import pandas as pd
 import tyro
 from rich.console import Console
 
 from lerobot_topreward.console import make_console
-from lerobot_topreward.demo.evaluation import TRUTH_FILE
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.simulation.headless import require_simulation
 from lerobot_topreward.simulation.tasks import KINDS, kind_of, parse_seeds
 from lerobot_topreward.simulation.training_data import FPS
-
-if TYPE_CHECKING:
-    from lerobot.datasets.lerobot_dataset import LeRobotDataset
-
-    from lerobot_topreward.simulation.episodes import Episode
+from lerobot_topreward.simulation.truth import Truth, write_truth
 
 CAMERA = "observation.images.front"
 
@@ -75,48 +69,26 @@ def record(config: SimulateConfig, console: Console) -> None:
         UserError: this machine cannot simulate or render.
     """
     require_simulation()
-    from lerobot_topreward.simulation.episodes import make_environment, simulate_episode
-    from lerobot_topreward.simulation.rendering import SceneRenderer
-
-    av.logging.set_libav_level(av.logging.ERROR)  # or the encoder reports a page per episode
-    env = make_environment(spread=config.spread)
-    if config.output.exists():
-        config.output.rmdir()  # LeRobot insists on making the folder
-    dataset = _create(config)
-    seeds = config.chosen
-    tables = []
-    with SceneRenderer(env, size=config.size) as renderer:
-        for number, seed in enumerate(seeds):
-            episode = simulate_episode(env, seed)
-            images = renderer.frames(episode, range(len(episode.qpos)))
-            for image, row in zip(images, _rows(episode), strict=True):
-                dataset.add_frame({CAMERA: image, **row})
-            dataset.save_episode()
-            tables.append(_truth(number, episode))
-            console.print(
-                f"{number + 1}/{len(seeds)}  {episode.kind}: {len(images)} frames, "
-                f"{'success' if episode.success else 'failure'}"
-            )
-    dataset.finalize()
-    shutil.rmtree(config.output / "images", ignore_errors=True)  # LeRobot leaves it empty
-    pd.concat(tables).to_parquet(config.output / TRUTH_FILE, index=False)
-
-
-def _create(config: SimulateConfig) -> "LeRobotDataset":
+    # Only after that check: these import MuJoCo, and LeRobot takes seconds.
     from lerobot.configs.video import RGBEncoderConfig
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
+    from lerobot_topreward.simulation.environment import PickPlaceEnv
+    from lerobot_topreward.simulation.episodes import simulate_episode
+    from lerobot_topreward.simulation.rendering import SceneRenderer
+
+    av.logging.set_libav_level(av.logging.ERROR)  # or the encoder reports a page per episode
+    env = PickPlaceEnv(spread=config.spread)
+    if config.output.exists():
+        config.output.rmdir()  # LeRobot insists on making the folder
+    image = {"dtype": "video", "shape": (config.size, config.size, 3)}
     features: dict[str, dict[str, Any]] = {
-        CAMERA: {
-            "dtype": "video",
-            "shape": (config.size, config.size, 3),
-            "names": ["height", "width", "channels"],
-        }
+        CAMERA: {**image, "names": ["height", "width", "channels"]},
+        "observation.state": {"dtype": "float32", "shape": (14,), "names": None},
+        "observation.environment_state": {"dtype": "float32", "shape": (6,), "names": None},
+        "action": {"dtype": "float32", "shape": (4,), "names": ["dx", "dy", "dz", "grasp"]},
     }
-    for name, size in (("state", 14), ("environment_state", 6)):
-        features[f"observation.{name}"] = {"dtype": "float32", "shape": (size,), "names": None}
-    features["action"] = {"dtype": "float32", "shape": (4,), "names": ["dx", "dy", "dz", "grasp"]}
-    return LeRobotDataset.create(
+    dataset = LeRobotDataset.create(
         config.repo_id,
         fps=int(FPS),
         features=features,
@@ -124,28 +96,28 @@ def _create(config: SimulateConfig) -> "LeRobotDataset":
         robot_type="so101",
         rgb_encoder=RGBEncoderConfig(vcodec="h264", crf=config.crf, g=10),
     )
-
-
-def _rows(episode: "Episode") -> Iterable[dict[str, Any]]:
-    for i in range(len(episode.qpos)):
-        yield {
-            "observation.state": episode.agent_pos[i],
-            "observation.environment_state": episode.environment_state[i],
-            "action": episode.action[i],
-            "task": episode.instruction,
-        }
-
-
-def _truth(number: int, episode: "Episode") -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "episode_index": number,
-            "frame_index": range(len(episode.progress)),
-            "progress": episode.progress,
-            "success": episode.success,
-            "kind": episode.kind,
-        }
-    )
+    seeds, truths = config.chosen, []
+    with SceneRenderer(env, size=config.size) as renderer:
+        for number, seed in enumerate(seeds):
+            episode = simulate_episode(env, seed)
+            frames = len(episode.qpos)
+            for i, picture in enumerate(renderer.frames(episode, range(frames))):
+                dataset.add_frame(
+                    {
+                        CAMERA: picture,
+                        "observation.state": episode.agent_pos[i],
+                        "observation.environment_state": episode.environment_state[i],
+                        "action": episode.action[i],
+                        "task": episode.instruction,
+                    }
+                )
+            dataset.save_episode()
+            truths.append(Truth(episode.kind, episode.success, episode.progress))
+            outcome = "success" if episode.success else "failure"
+            console.print(f"{number + 1}/{len(seeds)}  {episode.kind}: {frames} frames, {outcome}")
+    dataset.finalize()
+    shutil.rmtree(config.output / "images", ignore_errors=True)  # LeRobot leaves it empty
+    write_truth(config.output, truths)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,7 +8,7 @@ FAILING = ("missed", "wrong_place", "undone", "idle")
 # Interleaved, so that any run of seeds has about as many successes as failures.
 KINDS = tuple(kind for pair in zip(SUCCEEDING, FAILING, strict=True) for kind in pair)
 
-COLOURS = {  # RGB of the cube
+COLORS = {  # RGB of the cube
     "red": (0.85, 0.12, 0.08),
     "blue": (0.12, 0.35, 1.0),
     "white": (0.95, 0.95, 0.95),
@@ -27,9 +27,9 @@ EVALUATION_SEEDS = "100000:100056"
 BUNDLED_SEEDS = "200000:200040"
 
 
-def instruction(colour: str) -> str:
-    """Say what an episode with a cube of this colour is meant to do."""
-    return f"put the {colour} cube on the green disc"
+def instruction(color: str) -> str:
+    """Say what an episode with a cube of this color is meant to do."""
+    return f"put the {color} cube on the green disc"
 
 
 def kind_of(seed: int) -> str:

@@ -1,7 +1,7 @@
 """Tiny Qwen3-VL checkpoints: the real architecture, processor and file layout at a test's size.
 
 They are built here rather than fetched, so that every code path that a real checkpoint takes is
-tested offline, and so that the demo can teach one.
+tested offline, and so that the demo can train one.
 """
 
 from dataclasses import dataclass
@@ -60,7 +60,7 @@ class TinyConfig:
     vision_heads: int = 4  # vision heads
     vision_intermediate: int | None = None  # vision MLP width; twice vision_hidden if None
     deepstack: tuple[int, ...] = (0, 1)  # vision blocks whose features join the first text layers
-    grid: int = 8  # learnt vision positions per side
+    grid: int = 8  # learned vision positions per side
     experts: int = 0  # > 0 makes a mixture of experts (qwen3_vl_moe)
     vocab: int = 400  # byte-level BPE tokens
     embeddings: int | None = None  # rows of the embedding; as many as there are tokens if None
@@ -178,8 +178,8 @@ def _tokenizer(text: str, *, vocab: int) -> Qwen2Tokenizer:
     corpus += [f"user\n<{quarter / 4:.1f} seconds>" for quarter in range(120)]
     # Often enough that " True" and " False" end as one token each, as they are in Qwen's own.
     corpus += [answer for answer in ANSWERS for _ in range(500)]
-    learnt = Qwen2Tokenizer().train_new_from_iterator(
+    learned = Qwen2Tokenizer().train_new_from_iterator(
         corpus, vocab_size=vocab, new_special_tokens=list(SPECIAL_TOKENS), show_progress=False
     )
-    learnt.eos_token = "<|im_end|>"
-    return learnt
+    learned.eos_token = "<|im_end|>"
+    return learned

@@ -1,10 +1,10 @@
-"""Teach the demo's VLM: a tiny Qwen3-VL that has seen nothing but this one simulated task.
+"""Train the demo's VLM: a tiny Qwen3-VL that has seen nothing but this one simulated task.
 
 It learns the question that a real VLM is asked zero-shot: is what this video shows the completed
 task? The target of P(" True") is the simulator's progress. So that neither time nor length can
-stand in for it, some lessons are static videos, and some name another task.
+stand in for it, some examples are static videos, and some name another task.
 
-Beside the answers two linear readings, thrown away afterwards, learn where the cube, the goal and
+Beside the answers two linear probes, thrown away afterwards, learn where the cube, the goal and
 the gripper are: one from the vision tower's features, one from where the answer is predicted.
 Without them the model was still content with the time after 300 steps.
 """
@@ -28,33 +28,33 @@ from lerobot_topreward.console import make_console
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.records import Clip, Segment
 from lerobot_topreward.scoring.scorer import static_control
-from lerobot_topreward.simulation.student import Pupil, watch
+from lerobot_topreward.simulation.student import Student, forward
 from lerobot_topreward.simulation.tasks import (
-    COLOURS,
+    COLORS,
     FIRST_HELD_OUT_SEED,
     OTHER_TASKS,
     instruction,
     parse_seeds,
 )
-from lerobot_topreward.simulation.training_data import FPS, Lesson, prepare_lessons
+from lerobot_topreward.simulation.training_data import FPS, Sample, prepare_samples
 
 _FLOOR = 0.01  # P(True) when nothing is done yet; its logarithm is the lowest reward
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TeachConfig:
-    """How the demo's VLM is taught; the defaults made the bundled one."""
+class TrainVlmConfig:
+    """How the demo's VLM is trained; the defaults made the bundled one."""
 
     output: Path  # folder of the checkpoint, new or empty
     seeds: Annotated[str, tyro.conf.arg(metavar="A:B")] = "0:368"  # episodes it learns from
-    cache: Path = Path("outputs/demo-lessons")  # simulated lessons, kept between runs
-    steps: int = 500  # optimiser steps
+    cache: Path = Path("outputs/demo-samples")  # simulated samples, kept between runs
+    steps: int = 500  # optimizer steps
     batch: int = 8  # episodes per step
     prefixes: int = 8  # prefixes asked about per episode and step, always with the last one
     learning_rate: float = 1.5e-3  # peak of a one-cycle schedule
-    pointing: float = 0.5  # weight of telling where things are, which opens the eyes early
-    static_share: float = 0.2  # of the lessons show their first frame only
-    wrong_share: float = 0.1  # of the lessons name another task
+    probes: float = 0.5  # weight of the probes' losses
+    static_share: float = 0.2  # of the examples show their first frame only
+    wrong_share: float = 0.1  # of the examples name another task
     workers: int = 2  # processes that simulate
     threads: int = 2  # of torch; 1 is faster when other work shares the cores
     seed: int = 0  # of the weights and of every choice
@@ -64,14 +64,11 @@ class TeachConfig:
         for name in ("steps", "batch", "prefixes", "workers", "threads"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name} must be at least 1; got {getattr(self, name)}")
-        if (
-            self.static_share < 0
-            or self.wrong_share < 0
-            or self.static_share + self.wrong_share > 1
-        ):
+        static, wrong = self.static_share, self.wrong_share
+        if static < 0 or wrong < 0 or static + wrong > 1:
             raise UserError(
-                f"--static-share {self.static_share} and --wrong-share {self.wrong_share} must be "
-                "shares that leave some lessons as they are"
+                f"--static-share {static} and --wrong-share {wrong} must be "
+                "shares that leave some examples as they are"
             )
         if max(parse_seeds(self.seeds)) >= FIRST_HELD_OUT_SEED:
             raise UserError(
@@ -83,63 +80,53 @@ class TeachConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class Exercise:
+class Example:
     """A clip, the prefixes it is asked about, and the right P(True) of each."""
 
     clip: Clip
     prefixes: list[int]  # images shown, ascending
     targets: Float32[np.ndarray, " prefixes"]
-    places: Float32[np.ndarray, "sampled values"]  # where things are in each image, standardised
+    places: Float32[np.ndarray, "sampled values"]  # where things are in each image, standardized
 
 
-def exercise(lesson: Lesson, config: TeachConfig, rng: random.Random) -> Exercise:
-    """Make one exercise from a lesson: as it is, static, or under another instruction."""
-    images = len(lesson.frames)
-    asked = rng.sample(range(1, images), min(config.prefixes - 1, images - 1))
-    prefixes = sorted({*asked, images})
-    targets = lesson.progress[np.array(prefixes) - 1]
-    text = instruction(lesson.colour)
+def make_example(sample: Sample, config: TrainVlmConfig, rng: random.Random) -> Example:
+    """Make an example of a sample: as it is, static, or under another instruction."""
+    images = len(sample.frames)
+    drawn = rng.sample(range(1, images), min(config.prefixes - 1, images - 1))
+    prefixes = sorted({*drawn, images})
+    targets = sample.progress[np.array(prefixes) - 1]
+    text = instruction(sample.color)
     draw = rng.random()
     if draw < config.wrong_share:
-        others = [instruction(colour) for colour in COLOURS if colour != lesson.colour]
+        others = [instruction(color) for color in COLORS if color != sample.color]
         text = rng.choice(others if rng.random() < 0.5 else OTHER_TASKS)
         targets = np.zeros_like(targets)
+    # Another brightness and contrast every time.
+    gain, bias = rng.uniform(0.8, 1.2), rng.uniform(-15.0, 15.0)
+    levels = np.clip(np.arange(256) * gain + bias, 0, 255).astype(np.uint8)
     clip = Clip(
-        segment=Segment(lesson.seed, 0, int(lesson.frame_indices[-1]) + 1, text),
+        segment=Segment(sample.seed, 0, int(sample.frame_indices[-1]) + 1, text),
         fps=FPS,
-        frames=_brighten(lesson, rng),
+        frames=levels[sample.frames],
         shown=np.arange(images),
-        frame_indices=lesson.frame_indices,
+        frame_indices=sample.frame_indices,
     )
     if config.wrong_share <= draw < config.wrong_share + config.static_share:
         clip = static_control(clip)
-        targets = np.full_like(targets, lesson.progress[0])
-    return Exercise(clip, prefixes, np.clip(targets, _FLOOR, 1.0 - _FLOOR), lesson.places)
+        targets = np.full_like(targets, sample.progress[0])
+    return Example(clip, prefixes, np.clip(targets, _FLOOR, 1.0 - _FLOOR), sample.places)
 
 
-def _standardised(lessons: Sequence[Lesson]) -> list[Lesson]:
-    """Bring what the readings learn to mean 0 and variance 1."""
-    everything = np.concatenate([lesson.places for lesson in lessons])
-    mean, spread = everything.mean(axis=0), everything.std(axis=0) + 1e-6
-    return [replace(one, places=(one.places - mean) / spread) for one in lessons]
-
-
-def _brighten(lesson: Lesson, rng: random.Random) -> np.ndarray:
-    gain, bias = rng.uniform(0.8, 1.2), rng.uniform(-15.0, 15.0)
-    table = np.clip(np.arange(256) * gain + bias, 0, 255).astype(np.uint8)
-    return table[lesson.frames]
-
-
-def _batches(lessons: Sequence[Lesson], size: int, rng: random.Random) -> Iterator[list[Lesson]]:
-    """Shuffle for ever; lessons of similar length share a batch, which saves padding."""
+def _batches(samples: Sequence[Sample], size: int, rng: random.Random) -> Iterator[list[Sample]]:
+    """Shuffle for ever; samples of similar length share a batch, which saves padding."""
     while True:
-        order = rng.sample(range(len(lessons)), len(lessons))
+        order = rng.sample(range(len(samples)), len(samples))
         pools = [order[i : i + 6 * size] for i in range(0, len(order), 6 * size)]
         for pool in pools:
-            pool.sort(key=lambda i: len(lessons[i].frames))
+            pool.sort(key=lambda i: len(samples[i].frames))
             batches = [pool[i : i + size] for i in range(0, len(pool), size)]
             rng.shuffle(batches)
-            yield from ([lessons[i] for i in batch] for batch in batches)
+            yield from ([samples[i] for i in batch] for batch in batches)
 
 
 def _one_cycle(step: int, steps: int) -> float:
@@ -150,58 +137,57 @@ def _one_cycle(step: int, steps: int) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * (step - warm) / max(1, steps - warm))) + 1e-3
 
 
-def teach(config: TeachConfig, lessons: Sequence[Lesson], console: Console) -> None:
-    """Teach a fresh tiny checkpoint and save it in half precision."""
-    texts = [*(instruction(colour) for colour in COLOURS), *OTHER_TASKS]
-    lessons = _standardised(lessons)
-    pupil = Pupil.fresh(
+def train(config: TrainVlmConfig, samples: Sequence[Sample], console: Console) -> None:
+    """Train a fresh tiny checkpoint and save it in half precision."""
+    texts = [*(instruction(color) for color in COLORS), *OTHER_TASKS]
+    # What the probes learn has mean 0 and variance 1.
+    places = np.concatenate([sample.places for sample in samples])
+    mean, spread = places.mean(axis=0), places.std(axis=0) + 1e-6
+    samples = [replace(sample, places=(sample.places - mean) / spread) for sample in samples]
+    student = Student.fresh(
         text="\n".join(texts),
-        size=lessons[0].frames.shape[1],
-        places=lessons[0].places.shape[1],
+        size=samples[0].frames.shape[1],
+        places=places.shape[1],
         seed=config.seed,
     )
     rng = random.Random(config.seed)
-    optimiser = torch.optim.AdamW(pupil.parameters(), lr=config.learning_rate, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(student.parameters(), lr=config.learning_rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: _one_cycle(step, config.steps)
+        optimizer, lambda step: _one_cycle(step, config.steps)
     )
-    batches = _batches(lessons, config.batch, rng)
+    batches = _batches(samples, config.batch, rng)
     losses: list[Tensor] = []
     for step in range(1, config.steps + 1):
-        exercises = [exercise(lesson, config, rng) for lesson in next(batches)]
-        loss, parts = _loss(pupil, exercises, config.pointing)
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(pupil.parameters(), 1.0)
-        optimiser.step()
+        examples = [make_example(sample, config, rng) for sample in next(batches)]
+        parts = _losses(student, examples)
+        optimizer.zero_grad()
+        (parts[0] + config.probes * (parts[1] + parts[2])).backward()
+        torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
+        optimizer.step()
         schedule.step()
-        losses.append(parts)
+        losses.append(parts.detach())
         if step % 20 == 0 or step == config.steps:
-            answered, pointed, remembered = torch.stack(losses[-20:]).mean(dim=0).tolist()
+            answers, block_probe, answer_probe = torch.stack(losses[-20:]).mean(dim=0).tolist()
             console.print(
-                f"step {step}/{config.steps}  answers {answered:.4f} nats, "
-                f"pointer {pointed:.3f}, rememberer {remembered:.3f}"
+                f"step {step}/{config.steps}  answers {answers:.4f} nats, "
+                f"block probe {block_probe:.3f}, answer probe {answer_probe:.3f}"
             )
-    pupil.save(config.output)
+    student.save(config.output)
 
 
-def _loss(
-    pupil: Pupil, exercises: Sequence[Exercise], pointing: float
-) -> tuple[Tensor, Float32[Tensor, "3"]]:
-    """The loss, and its parts: answers (nats), pointer, rememberer (shares of the variance)."""
-    watched = watch(pupil.vlm, [one.clip for one in exercises], [one.prefixes for one in exercises])
-    targets = torch.from_numpy(np.concatenate([one.targets for one in exercises]))
+def _losses(student: Student, examples: Sequence[Example]) -> Float32[Tensor, "3"]:
+    """The losses of the answers (nats) and of the two probes (shares of the variance)."""
+    clips, prefixes = [e.clip for e in examples], [e.prefixes for e in examples]
+    outputs = forward(student.vlm, clips, prefixes)
+    targets = torch.from_numpy(np.concatenate([example.targets for example in examples]))
     both = torch.stack([targets, 1.0 - targets], dim=1)
     # Cross-entropy over the whole vocabulary, less the targets' own entropy.
-    answers = (both * (both.log() - torch.cat(watched.answers))).sum(dim=1).mean()
-    where = np.stack([exercises[i].places[[a, b]].ravel() for i, a, b in watched.shown])
-    pointed = (pupil.pointer(watched.seen) - torch.from_numpy(where)).square().mean()
-    last = np.concatenate(
-        [one.places[one.clip.shown[np.array(one.prefixes) - 1]] for one in exercises]
-    )
-    remembered = (pupil.rememberer(watched.known) - torch.from_numpy(last)).square().mean()
-    loss = answers + pointing * (pointed + remembered)
-    return loss, torch.stack([answers, pointed, remembered]).detach()
+    answers = (both * (both.log() - torch.cat(outputs.log_probs))).sum(dim=1).mean()
+    in_blocks = np.stack([examples[i].places[[a, b]].ravel() for i, a, b in outputs.blocks])
+    block_error = student.block_probe(outputs.block_features) - torch.from_numpy(in_blocks)
+    in_last = np.concatenate([e.places[e.clip.shown[np.array(e.prefixes) - 1]] for e in examples])
+    answer_error = student.answer_probe(outputs.answer_states) - torch.from_numpy(in_last)
+    return torch.stack([answers, block_error.square().mean(), answer_error.square().mean()])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -209,16 +195,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = make_console()
     try:
         config = tyro.cli(
-            TeachConfig,
+            TrainVlmConfig,
             args=arguments,
             prog="python -m lerobot_topreward.simulation.train_vlm",
             description=__doc__,
         )
         torch.set_num_threads(config.threads)
         seeds = list(parse_seeds(config.seeds))
-        console.print(f"{len(seeds)} lessons: simulating those that {config.cache} lacks")
-        lessons = prepare_lessons(seeds, config.cache, workers=config.workers)
-        teach(config, lessons, console)
+        console.print(f"{len(seeds)} samples: simulating those that {config.cache} lacks")
+        samples = prepare_samples(seeds, config.cache, workers=config.workers)
+        train(config, samples, console)
     except UserError as error:
         make_console(stderr=True).print(f"error: {error}")
         return 2

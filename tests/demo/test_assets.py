@@ -8,18 +8,18 @@ import pytest
 
 from lerobot_topreward.data.dataset import episode_rows, open_source
 from lerobot_topreward.data.video import read_clip
-from lerobot_topreward.demo.evaluation import read_truth
 from lerobot_topreward.judging.metrics import rise, success_score
 from lerobot_topreward.records import Segment
 from lerobot_topreward.scoring.scorer import score_clip
 from lerobot_topreward.simulation.simulate import CAMERA
 from lerobot_topreward.simulation.tasks import (
     BUNDLED_SEEDS,
-    COLOURS,
+    COLORS,
     KINDS,
     instruction,
     parse_seeds,
 )
+from lerobot_topreward.simulation.truth import read_truth
 from lerobot_topreward.vlm.identity import BUILTIN, VlmConfig
 from lerobot_topreward.vlm.loading import load_vlm
 from lerobot_topreward.vlm.one_pass import OnePassScorer
@@ -37,7 +37,7 @@ def test_the_bundled_truth_matches_the_bundled_dataset() -> None:
     episodes = episode_rows(source.meta)
     assert len(truth) == len(episodes) == len(parse_seeds(BUNDLED_SEEDS)) == 40
     assert {one.kind for one in truth.values()} == set(KINDS)
-    assert {texts[0] for texts in episodes["tasks"]} == {instruction(c) for c in COLOURS}
+    assert {texts[0] for texts in episodes["tasks"]} == {instruction(c) for c in COLORS}
     assert [len(truth[i].progress) for i in range(40)] == episodes["length"]
 
 

@@ -5,10 +5,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lerobot_topreward.demo.evaluation import TRUTH_FILE, Truth, evaluate, read_truth
+from lerobot_topreward.demo.evaluation import evaluate
 from lerobot_topreward.demo.figure import Panel, draw_figure, strip_indices
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.records import PrefixScores, Segment
+from lerobot_topreward.simulation.truth import TRUTH_FILE, Truth, read_truth
 
 
 def _scores(episode: int, values: list[float]) -> PrefixScores:

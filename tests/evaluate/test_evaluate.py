@@ -11,7 +11,6 @@ import pytest
 from lerobot_topreward.cli import main
 from lerobot_topreward.data.success import Success
 from lerobot_topreward.demo.command import DATASET
-from lerobot_topreward.demo.evaluation import read_truth
 from lerobot_topreward.evaluate.gvl import GvlAnswer, GvlResult
 from lerobot_topreward.evaluate.summary import (
     summarize,
@@ -22,6 +21,7 @@ from lerobot_topreward.evaluate.summary import (
 from lerobot_topreward.judging.episode_metrics import episode_metrics
 from lerobot_topreward.judging.intervals import auc_estimate, mean_estimate
 from lerobot_topreward.records import FrameRewards, PrefixScores, Segment
+from lerobot_topreward.simulation.truth import read_truth
 from lerobot_topreward.storage.reader import open_labelled
 from lerobot_topreward.storage.store import Shard
 

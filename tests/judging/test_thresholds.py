@@ -36,7 +36,7 @@ def test_chance_is_not_flattered_by_choosing_on_the_same_episodes() -> None:
 
 @pytest.mark.parametrize("success", [[True, True, True], [True, True, False], []])
 def test_no_line_without_two_of_each(success: list[bool]) -> None:
-    assert suggest_threshold(np.arange(len(success)), np.array(success, dtype=bool)) is None
+    assert suggest_threshold(np.arange(float(len(success))), np.array(success, dtype=bool)) is None
 
 
 def test_precision_and_recall() -> None:

@@ -62,9 +62,9 @@ def test_lerobot_evaluates_the_scripted_expert_as_successful(envs: Any) -> None:
 
 
 def test_cube_and_goal_lie_within_their_share_of_the_table() -> None:
-    from lerobot_topreward.simulation.episodes import make_environment
+    from lerobot_topreward.simulation.environment import PickPlaceEnv
 
-    env = make_environment(spread=0.3)
+    env = PickPlaceEnv(spread=0.3)
     places = np.array(
         [env.reset(seed=seed)[0]["environment_state"][[0, 1, 3, 4]] for seed in range(8)]
     )

@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lerobot_topreward.demo.evaluation import read_truth
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.simulation.headless import require_simulation
 from lerobot_topreward.simulation.simulate import CAMERA, main
 from lerobot_topreward.simulation.tasks import KINDS, SUCCEEDING, parse_seeds
+from lerobot_topreward.simulation.truth import read_truth
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +70,10 @@ def test_a_missing_extra_is_named(
 @pytest.mark.usefixtures("_simulation")
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_goes_as_it_is_meant(kind: str) -> None:
-    from lerobot_topreward.simulation.episodes import make_environment, simulate_episode
+    from lerobot_topreward.simulation.environment import PickPlaceEnv
+    from lerobot_topreward.simulation.episodes import simulate_episode
 
-    env = make_environment()
+    env = PickPlaceEnv()
     episode = simulate_episode(env, 8 + KINDS.index(kind))
     assert episode.kind == kind
     assert episode.success == (kind in SUCCEEDING)

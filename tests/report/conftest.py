@@ -1,0 +1,74 @@
+"""Chromium, and pages opened in it."""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report_browser import FIVE, Open
+from report_pages import make_page
+
+from lerobot_topreward.report.content import EpisodeContent
+from lerobot_topreward.report.media import EpisodeMedia
+from lerobot_topreward.report.page import render
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
+DRIVER = shutil.which("chromedriver")
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: the extra dev")
+    if CHROMIUM is None or DRIVER is None:
+        pytest.skip("needs Chromium and chromedriver: apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    profile = tmp_path_factory.mktemp("profile")
+    for argument in (
+        "headless=new",
+        "no-sandbox",
+        "disable-gpu",
+        "disable-sync",
+        "disable-background-networking",
+        "disable-component-update",
+        "no-first-run",
+        "window-size=1440,900",
+        f"user-data-dir={profile}",
+    ):
+        options.add_argument(f"--{argument}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    service = webdriver.ChromeService(DRIVER)
+    driver = webdriver.Chrome(options=options, service=service)
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def show(browser: Any, tmp_path: Path) -> Iterator[Open]:
+    """Open a page of some episodes; afterwards nothing may have been complained about."""
+
+    def open_page(
+        episodes: Sequence[EpisodeContent] = FIVE,
+        media: dict[int, EpisodeMedia] | None = None,
+        *,
+        at: str = "",
+        name: str = "page.html",
+        **changes: Any,
+    ) -> Any:
+        # A fingerprint of its own, so that marks are those of this test alone.
+        page = make_page(episodes, **({"fingerprint": tmp_path.name} | changes))
+        path = tmp_path / name
+        path.write_bytes(render(page, media or {}).encode())
+        browser.get("about:blank")
+        browser.get(path.as_uri() + at)
+        return browser
+
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": 1440, "height": 900, "deviceScaleFactor": 1, "mobile": False},
+    )
+    for log in ("browser", "performance"):
+        browser.get_log(log)  # which empties it
+    yield open_page
+    assert [line["message"] for line in browser.get_log("browser")] == []

@@ -1,0 +1,132 @@
+"""The report's page in a real browser: one episode, its pictures, curves and cursor."""
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+from report_browser import (
+    FIVE,
+    LINES,
+    Open,
+    episode,
+    listed,
+    pixel,
+    press,
+    shade,
+    strip,
+    text,
+    until,
+)
+
+from lerobot_topreward.records import Segment
+from lerobot_topreward.report.content import Curve
+from lerobot_topreward.report.media import EpisodeMedia
+
+pytestmark = pytest.mark.slow
+
+
+def test_the_strip_follows_the_cursor(show: Open) -> None:
+    browser = show(FIVE, {0: strip()}, at="#episode=0")
+    picture = "document.querySelector('.picture').dataset.frame"
+    until(browser, picture, "0")
+    press(browser, "\ue014", "\ue014")  # right: the next prefix
+    until(browser, picture, "10")
+    assert pixel(browser) == pytest.approx(shade(10), abs=3)
+    assert "1.0 / 5.0 s" in text(browser, "#clock")
+    press(browser, ",")  # one frame back: the picture before it still shows
+    until(browser, picture, "5")
+    assert text(browser, "#clock").endswith("frame 9")
+    assert browser.execute_script(
+        "return document.querySelector('[data-pane=progress]').textContent"
+    ) == pytest.approx("0.18")
+    press(browser, "\ue010")  # end
+    until(browser, picture, "49")
+    assert pixel(browser) == pytest.approx(shade(49), abs=3)
+    slider = "document.querySelector('.timeline').getAttribute"
+    assert browser.execute_script(f"return {slider}('aria-valuenow')") == "49"
+    assert "progress 1.00" in browser.execute_script(f"return {slider}('aria-valuetext')")
+
+
+@pytest.mark.parametrize("pointer", ["mouse", "touch"])
+def test_a_pointer_moves_the_cursor(show: Open, pointer: str) -> None:
+    browser = show(FIVE, {0: strip()}, at="#episode=0")
+    box = browser.execute_script(
+        "const r = document.querySelector('.timeline').getBoundingClientRect();"
+        "return [r.left, r.top, r.width]"
+    )
+    middle = {"x": box[0] + 46 + (box[2] - 58) * 26 / 49, "y": box[1] + 60}
+    if pointer == "mouse":
+        browser.execute_cdp_cmd("Input.dispatchMouseEvent", {"type": "mouseMoved", **middle})
+    else:
+        point = {"type": "touchStart", "touchPoints": [middle]}
+        browser.execute_cdp_cmd("Input.dispatchTouchEvent", point)
+        browser.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    frame = "Number(document.getElementById('episode').dataset.frame)"
+    until(browser, f"Math.abs({frame} - 26) <= 1", True)
+    until(browser, "document.querySelector('.picture').dataset.frame", "25")
+
+
+def test_playing_a_strip_moves_the_cursor(show: Open) -> None:
+    browser = show(FIVE, {0: strip()}, at="#episode=0")
+    until(browser, "document.querySelector('.picture').dataset.frame", "0")
+    browser.execute_script(
+        "const box = document.getElementById('speed'); box.value = '4';"
+        "box.dispatchEvent(new Event('change')); document.getElementById('play').click()"
+    )
+    assert browser.execute_script(
+        "return document.getElementById('play').getAttribute('aria-label')"
+    ) in ("Pause", "Play")
+    until(browser, "document.querySelector('.picture').dataset.frame", "49")
+
+
+def test_an_episode_without_pictures_has_its_curves(show: Open) -> None:
+    browser = show(FIVE, {0: EpisodeMedia(reason="file-000.mp4 is missing")}, at="#episode=0")
+    assert "file-000.mp4 is missing" in text(browser, ".no-picture")
+    assert browser.execute_script("return document.querySelectorAll('.pane .curve').length") == 3
+    show(FIVE, at="#episode=3")  # no pictures at all, and two subtasks
+    assert browser.execute_script("return document.querySelector('.screen')") is None
+    assert browser.execute_script("return document.querySelectorAll('.border').length") == 1
+    lane = "[...document.querySelectorAll('.part-name')].map(one => one.textContent)"
+    assert browser.execute_script(f"return {lane}") == ["reach", "lift the cup"]
+
+
+def test_one_frame_and_nothing_defined_is_a_page_all_the_same(show: Open) -> None:
+    one = np.zeros(1, dtype=np.int64)
+    empty = dict.fromkeys(LINES, float("nan")) | {"success_score": -1.0, "seconds": 0.1}
+    only = episode(
+        0,
+        frames=1,
+        metrics=empty,
+        parts=[Segment(3, 0, 1, "blink")],
+        curve=Curve(one, one - 1.0, one + 1.0, one * 0.0),
+        prefixes=one,
+    )
+    browser = show([only])
+    assert listed(browser) == [0]
+    show([only], at="#episode=0")
+    assert "0.0 / 0.1 s" in text(browser, "#clock")
+    press(browser, "\ue014", "\ue012", " ")
+    assert text(browser, "#clock").endswith("frame 0")
+
+
+def test_pictures_that_cannot_be_read_say_so(show: Open) -> None:
+    made = strip().strip
+    assert made
+    buffer = io.BytesIO()
+    Image.new("RGB", (2, 2)).save(buffer, "PNG")
+    broken = EpisodeMedia(replace(made, data=buffer.getvalue()[:20]))
+    browser = show(FIVE, {0: broken}, at="#episode=0")
+    until(browser, "Boolean(document.querySelector('.no-picture'))", True)
+
+
+def test_every_control_has_a_name(show: Open) -> None:
+    browser = show(FIVE, {0: strip()}, at="#episode=0")
+    unnamed = browser.execute_script(
+        """return [...document.querySelectorAll('button, select, input, a, [role=slider], canvas')]
+        .filter(one => !one.closest('[aria-hidden=true]') && one.getAttribute('aria-hidden') !== 'true'
+            && !(one.getAttribute('aria-label') || one.textContent).trim())
+        .map(one => one.outerHTML)"""
+    )
+    assert unnamed == []
