@@ -25,7 +25,6 @@ from lerobot_topreward.curate.plan import make_plan
 from lerobot_topreward.curate.table import describe_rules
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.judging.thresholds import precision_recall
-from lerobot_topreward.label.command import label
 from lerobot_topreward.label.config import LabelConfig
 from lerobot_topreward.simulation.tasks import KINDS, SUCCEEDING
 from lerobot_topreward.simulation.truth import TRUTH_FILE
@@ -71,7 +70,7 @@ def labelled(source: Path) -> Path:
         normalize="task",
         scale="prob",  # it was trained to say how far the task is
     )
-    return label(options, console=Console()).output
+    return label_dataset(options, console=Console()).output
 
 
 def longest(lengths: np.ndarray) -> Bool[np.ndarray, " episodes"]:

@@ -198,10 +198,10 @@ def _split(config_class: type, arguments: Sequence[str]) -> dict[str, str]:
 
 def _label(config: "LabelConfig") -> int:
     from lerobot_topreward.judging.metrics import rise_in_words
-    from lerobot_topreward.label.command import failure_lines, label
+    from lerobot_topreward.label.command import failure_lines, label_dataset
 
     out = make_console()
-    result = label(config, console=out)
+    result = label_dataset(config, console=out)
     if result.interrupted:
         out.print(
             f"stopped: {result.labelled} episodes are scored and kept; "

@@ -18,7 +18,7 @@ from lerobot_topreward.train.frame_weights import weigh
 from lerobot_topreward.train.labels import read_labels
 from lerobot_topreward.train.lerobot_patch import BatchWeighter
 from lerobot_topreward.train.records import FrameWeights
-from lerobot_topreward.train.schemes import Rabc, Uniform
+from lerobot_topreward.train.schemes import Rabc, Scheme, Uniform
 
 
 class TopRewardWeighter(BatchWeighter):
@@ -104,6 +104,25 @@ def chunk_frames(policy: PreTrainedConfig, config: WeightingConfig) -> int:
             "--weighting.horizon=SECONDS"
         )
     return 1  # not used
+
+
+def weigh_dataset(dataset: LeRobotDataset, scheme: Scheme, *, chunk: int) -> FrameWeights:
+    """Weigh the frames of a labeled dataset, for a training loop of your own.
+
+    Args:
+        dataset: as LeRobot opened it, with all its episodes or some.
+        scheme: the formula and its options, as `Awr(beta=1.0)`.
+        chunk: how many actions the policy predicts at a time, frames, >= 1.
+
+    Returns:
+        One weight per frame of the dataset, in its order, with mean 1; raw for `Rabc`.
+
+    Raises:
+        UserError: the dataset is not labeled, or its labels lack what the scheme needs.
+    """
+    config = WeightingConfig(scheme=scheme)
+    labels = read_labels(source_of(dataset.meta), episodes=dataset.episodes, config=config)
+    return weigh(labels, config, chunk=chunk)
 
 
 def make_weighter(

@@ -1,6 +1,7 @@
 """The curate command: labels -> metrics -> verdicts -> a list of episodes, or a dataset."""
 
 import json
+from collections.abc import Sequence
 
 from rich.console import Console
 
@@ -13,17 +14,38 @@ from lerobot_topreward.curate.table import print_plan
 from lerobot_topreward.curate.write import require_videos, write_curated
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.files.atomic import open_draft
-
-__all__ = ["CurateConfig", "curate"]
+from lerobot_topreward.judging.rules import CustomRule
 
 
 def curate(config: CurateConfig, *, console: Console) -> int:
-    """Judge every episode, say so, and write what was asked for; returns the exit code.
+    """Judge every episode, print that, and write what was asked for; returns the exit code.
+
+    Raises:
+        UserError: see `curate_dataset`.
+    """
+    curate_dataset(config, console=console)
+    return 0
+
+
+def curate_dataset(
+    config: CurateConfig,
+    *,
+    custom: Sequence[CustomRule] = (),
+    console: Console | None = None,
+) -> Plan:
+    """Judge every episode and write what was asked for, as `lerobot-topreward curate` does.
+
+    Args:
+        config: the command's options.
+        custom: rules of your own: each is given the metrics of all labeled episodes and returns
+            the reason for every episode that it drops, by index.
+        console: where the verdicts are printed; nowhere by default.
 
     Raises:
         UserError: something that the user can fix; nothing was written.
     """
-    plan = make_plan(config)
+    console = console or Console(quiet=True)
+    plan = make_plan(config, custom)
 
     # Refuse what cannot be done before anything is written.
     output = None if config.output is None else config.output.expanduser().absolute()
@@ -34,7 +56,7 @@ def curate(config: CurateConfig, *, console: Console) -> int:
         require_videos(plan)
     if config.dry_run:
         console.print("nothing was written, as --dry-run asks")
-        return 0
+        return plan
     if config.push_to_hub:
         check_push_curated(config, plan)
 
@@ -60,7 +82,7 @@ def curate(config: CurateConfig, *, console: Console) -> int:
             console.print(f"pushed to {pushed.url} ({state})")
     if output is None and config.episodes_file is None:
         console.print("nothing was written; --output or --episodes-file does that")
-    return 0
+    return plan
 
 
 def _check_some_kept(plan: Plan) -> None:

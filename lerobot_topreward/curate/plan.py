@@ -14,7 +14,14 @@ from lerobot_topreward.errors import UserError
 from lerobot_topreward.files.jsonable import plain
 from lerobot_topreward.judging.decisions import Decisions, check_decisions, read_decisions
 from lerobot_topreward.judging.episode_metrics import episode_metrics
-from lerobot_topreward.judging.rules import MANUAL, Drops, RulesConfig, find_drops, judge
+from lerobot_topreward.judging.rules import (
+    MANUAL,
+    CustomRule,
+    Drops,
+    RulesConfig,
+    find_drops,
+    judge,
+)
 from lerobot_topreward.judging.thresholds import Threshold, suggest_threshold
 from lerobot_topreward.records import EpisodeMetrics, Verdict
 from lerobot_topreward.storage.reader import LabelledDataset, open_labelled
@@ -73,8 +80,8 @@ class Plan:
         return _count_frames(self.dataset, episode) / self.dataset.fps
 
 
-def make_plan(config: CurateConfig) -> Plan:
-    """Open a labeled dataset and judge its episodes.
+def make_plan(config: CurateConfig, custom: Sequence[CustomRule] = ()) -> Plan:
+    """Open a labeled dataset and judge its episodes, by rules of your own beside the others.
 
     Raises:
         UserError: it is not labeled, or an option does not fit it.
@@ -91,7 +98,7 @@ def make_plan(config: CurateConfig) -> Plan:
     # Rules that compare episodes would drop some of those that they have kept before. So a dataset
     # remembers its curations, and the same request changes nothing the second time.
     file = None if config.rules.decisions is None else read_decisions(config.rules.decisions)
-    request = _describe_request(config, file)
+    request = _describe_request(config, file, custom)
     trim = {"margin_s": config.trim_margin} if config.trim else None
     history = dataset.provenance.get(CURATED, [])
     repeated = any(step["rules"] == request for step in history)
@@ -113,7 +120,8 @@ def make_plan(config: CurateConfig) -> Plan:
         rules = rules.with_default()
         drops = find_drops(metrics, rules)
         judged = {
-            verdict.episode_index: verdict for verdict in judge(metrics, rules, decisions=decisions)
+            verdict.episode_index: verdict
+            for verdict in judge(metrics, rules, custom=custom, decisions=decisions)
         } | _judge_unlabelled(dataset, unlabelled, decisions, choice=config.unlabelled)
         verdicts = [judged[episode] for episode in episodes]
 
@@ -138,7 +146,9 @@ def make_plan(config: CurateConfig) -> Plan:
     )
 
 
-def _describe_request(config: CurateConfig, decisions: Decisions | None) -> dict[str, Any]:
+def _describe_request(
+    config: CurateConfig, decisions: Decisions | None, custom: Sequence[CustomRule]
+) -> dict[str, Any]:
     """What decides about episodes, as JSON: the same request gives the same verdicts."""
     limits: dict[str, float | str] = {**config.rules.named}
     if config.auto:
@@ -150,13 +160,14 @@ def _describe_request(config: CurateConfig, decisions: Decisions | None) -> dict
             for wanted in (True, False)
         )
         manual = {"fingerprint": decisions.fingerprint, "keep": keep, "drop": drop}
-    return plain(
-        {
-            "limits": limits or config.rules.with_default().named,
-            "decisions": manual,
-            "unlabelled": config.unlabelled,
-        }
-    )
+    request = {
+        "limits": limits or config.rules.with_default().named,
+        "decisions": manual,
+        "unlabelled": config.unlabelled,
+    }
+    if custom:
+        request["custom"] = [getattr(rule, "__qualname__", repr(rule)) for rule in custom]
+    return plain(request)
 
 
 def _choose_threshold(

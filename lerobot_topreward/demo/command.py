@@ -13,7 +13,7 @@ from lerobot_topreward.demo.config import DemoConfig
 from lerobot_topreward.demo.evaluation import evaluate
 from lerobot_topreward.demo.figure import Panel, draw_figure, strip_indices
 from lerobot_topreward.errors import EpisodeError, UserError
-from lerobot_topreward.label.command import label
+from lerobot_topreward.label.command import label_dataset
 from lerobot_topreward.label.config import LabelConfig
 from lerobot_topreward.records import PrefixScores
 from lerobot_topreward.simulation.truth import Truth, read_truth
@@ -45,7 +45,7 @@ def demo(config: DemoConfig, *, console: Console) -> int:
         scale="prob",  # it was trained to say how far the task is
     )
     console.print("labeling the bundled episodes: SO-101 pick-and-place, simulated")
-    result = label(options, console=console)
+    result = label_dataset(options, console=console)
     truth = read_truth(DATASET)
     found = evaluate(result.scores, result.static_scores, truth)
     console.print(

@@ -47,6 +47,7 @@ from lerobot_topreward.storage.reader import LabelledDataset, open_labelled
 class Evaluation:
     """Everything that was found."""
 
+    dataset: LabelledDataset
     metrics: Sequence[EpisodeMetrics]
     groups: Sequence[GroupSummary]
     truth: Mapping[int, bool]  # whether an episode succeeded, as far as it is known
@@ -59,11 +60,32 @@ class Evaluation:
 
 
 def evaluate(config: EvaluateConfig, *, console: Console) -> int:
-    """Evaluate a labeled dataset; returns the exit code.
+    """Evaluate a labeled dataset and print what was found; returns the exit code.
+
+    Raises:
+        UserError: see `evaluate_dataset`.
+    """
+    progress = make_console(stderr=True) if config.json else console  # is not part of the JSON
+    found = evaluate_dataset(config, console=progress)
+    if config.json:
+        text = json.dumps(to_json(found), indent=2, allow_nan=False)
+        console.print(text, soft_wrap=True)
+    else:
+        print_evaluation(found, console)
+    return 1 if found.failed else 0
+
+
+def evaluate_dataset(config: EvaluateConfig, *, console: Console | None = None) -> Evaluation:
+    """Evaluate a labeled dataset, as `lerobot-topreward evaluate` does.
+
+    Args:
+        config: the command's options; `json` is not used.
+        console: where the progress of scoring is shown; nowhere by default.
 
     Raises:
         UserError: no such dataset, not labeled, or a control cannot be scored.
     """
+    console = console or Console(quiet=True)
     dataset = open_labelled(
         repo_id=config.repo_id, root=config.root, revision=config.revision, labels=config.labels
     )
@@ -72,7 +94,6 @@ def evaluate(config: EvaluateConfig, *, console: Console) -> int:
     metrics = episode_metrics(dataset.scores, dataset.rewards(), fps=dataset.fps)
 
     # Controls and baseline: score those that were asked for, or read what earlier runs scored.
-    progress = make_console(stderr=True) if config.json else console  # is not part of the JSON
     sample = sample_episodes(dataset, config.control_episodes)
     if config.control_names:
         controls = score_controls(
@@ -82,7 +103,7 @@ def evaluate(config: EvaluateConfig, *, console: Console) -> int:
             vlm=config.vlm_config,
             swapped_instruction=config.swapped_instruction,
             output=config.output,
-            console=progress,
+            console=console,
         )
     else:
         stored = read_controls(dataset, output=config.output)
@@ -90,10 +111,11 @@ def evaluate(config: EvaluateConfig, *, console: Console) -> int:
     gvl = None
     if config.baseline == "gvl":
         gvl = gvl_baseline(
-            dataset, episodes=sample, vlm=config.vlm_config, output=config.output, console=progress
+            dataset, episodes=sample, vlm=config.vlm_config, output=config.output, console=console
         )
 
-    found = Evaluation(
+    return Evaluation(
+        dataset=dataset,
         metrics=metrics,
         groups=summarize(metrics),
         truth=truth,
@@ -108,16 +130,11 @@ def evaluate(config: EvaluateConfig, *, console: Console) -> int:
         failed={**controls.failed, **(gvl.failed if gvl else {})},
         gvl=None if gvl is None else summarize_gvl(gvl, dataset.scores),
     )
-    if config.json:
-        text = json.dumps(to_json(dataset, found), indent=2, allow_nan=False)
-        console.print(text, soft_wrap=True)
-    else:
-        print_evaluation(dataset, found, console)
-    return 1 if found.failed else 0
 
 
-def to_json(dataset: LabelledDataset, found: Evaluation) -> dict[str, Any]:
+def to_json(found: Evaluation) -> dict[str, Any]:
     """Put everything that was found as JSON can hold it; null where undefined."""
+    dataset = found.dataset
     return {
         "version": __version__,
         "dataset": dataset.source.repo_id,
@@ -140,8 +157,9 @@ def to_json(dataset: LabelledDataset, found: Evaluation) -> dict[str, Any]:
     }
 
 
-def print_evaluation(dataset: LabelledDataset, found: Evaluation, console: Console) -> None:
+def print_evaluation(found: Evaluation, console: Console) -> None:
     """Print everything that was found as tables."""
+    dataset = found.dataset
     total = dataset.source.meta.total_episodes
     console.print(f"dataset  {dataset.source.repo_id}, {len(found.metrics)} of {total} labelled")
     console.print(f"labels   by {dataset.key.vlm} on {dataset.key.camera}, in {dataset.labels}")

@@ -63,13 +63,18 @@ class LabelResult:
         return len({score.segment.episode_index for score in self.scores})
 
 
-def label(config: LabelConfig, *, console: Console) -> LabelResult:
-    """Label a dataset; see `LabelConfig`.
+def label_dataset(config: LabelConfig, *, console: Console | None = None) -> LabelResult:
+    """Label a dataset, as `lerobot-topreward label` does.
+
+    Args:
+        config: the command's options.
+        console: where progress and remarks are shown; nowhere by default.
 
     Raises:
         UserError: something that the user can fix; whatever was scored is kept.
     """
     began = time.monotonic()
+    console = console or Console(quiet=True)
     resolve_device(config.vlm.device)
     job = open_job(config)
     source = job.source
