@@ -66,7 +66,7 @@ def read_label_columns(source: Source, *, needed: Sequence[str]) -> FrameRewards
                 f"{name_frame(source.frames, bad[0])} is not, nor are {len(bad) - 1} others; "
                 f"{LABEL_AGAIN}"
             )
-    return replace(no_labels(source.frames), **found, absent=_FIELDS - found.keys())
+    return replace(no_labels(source.frames), **found, absent=_FIELDS.difference(found))
 
 
 def read_foreign_sidecar(path: Path, frames: FrameTable) -> FrameRewards:
