@@ -56,8 +56,8 @@ types:
 	$(bin)/pyright
 
 page:
-	@if command -v npx >/dev/null; then npx --yes eslint@9 lerobot_topreward/report/page; \
-	else echo "no npx (Node.js): the JavaScript of the report's page is not linted"; fi
+	@if npx --yes eslint@9 --version >/dev/null 2>&1; then npx --yes eslint@9 lerobot_topreward/report/page; \
+	else echo "no ESLint (npx and the npm registry): the report's JavaScript is not linted"; fi
 
 docs:
 	@scripts/setup.sh $(all_extras)
