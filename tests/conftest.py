@@ -7,7 +7,6 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.append(str(Path(__file__).parent))
 # Annotations of these packages are checked while the tests run: shapes, dtypes and plain types.
 CHECKED = ("judging", "records", "report", "rewards", "simulation")
-if find_spec("beartype"):  # of the extra dev
-    install_import_hook([f"lerobot_topreward.{name}" for name in CHECKED], "typecheck.check")
+install_import_hook([f"lerobot_topreward.{name}" for name in CHECKED], "typecheck.check")
 
 RecordDataset = Callable[..., Path]
 WriteLabels = Callable[..., Path]
