@@ -25,6 +25,7 @@ from lerobot_topreward.curate.plan import make_plan
 from lerobot_topreward.curate.table import describe_rules
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.judging.thresholds import precision_recall
+from lerobot_topreward.label.command import label_dataset
 from lerobot_topreward.label.config import LabelConfig
 from lerobot_topreward.simulation.tasks import KINDS, SUCCEEDING
 from lerobot_topreward.simulation.truth import TRUTH_FILE

@@ -57,7 +57,7 @@ def curate_dataset(
     if config.dry_run:
         console.print("nothing was written, as --dry-run asks")
         return plan
-    if config.push_to_hub:
+    if config.push.push_to_hub:
         check_push_curated(config, plan)
 
     if config.episodes_file is not None:
@@ -76,7 +76,7 @@ def curate_dataset(
         else:
             write_curated(plan, output.resolve())
             console.print(f"{len(plan.kept)} episodes are now a dataset in {output}")
-        if config.push_to_hub:
+        if config.push.push_to_hub:
             pushed = push_curated(config, plan, output)
             state = "unchanged" if pushed.unchanged else f"{pushed.uploaded} files"
             console.print(f"pushed to {pushed.url} ({state})")

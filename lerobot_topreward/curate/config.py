@@ -6,7 +6,7 @@ from typing import Literal
 
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.judging.rules import RulesConfig
-from lerobot_topreward.publish.options import check_push_options
+from lerobot_topreward.publish.options import PushConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +34,7 @@ class CurateConfig:
 
     dry_run: bool = False  # write nothing, whatever else is asked for
 
-    push_to_hub: bool = False  # upload the new dataset
-    hub_repo_id: str | None = None  # where to; --repo-id itself, on --branch, if not given
-    branch: str | None = None  # to push to; `curated` in the source, main in another repository
-    private: bool = False  # if the repository has to be made
-    create_pr: bool = False  # open a pull request instead
+    push: PushConfig = field(default_factory=PushConfig)
 
     def __post_init__(self) -> None:
         """Check what can be known to be wrong before anything is opened."""
@@ -46,16 +42,9 @@ class CurateConfig:
             raise UserError("--auto chooses --min-success; leave one of them out")
         if self.success_file is not None and not self.auto:
             raise UserError("--success-file is what --auto learns from; add --auto")
-        for option, wanted in (("--trim", self.trim), ("--push-to-hub", self.push_to_hub)):
+        for option, wanted in (("--trim", self.trim), ("--push-to-hub", self.push.push_to_hub)):
             if wanted and self.output is None:
                 raise UserError(f"{option} works on the new dataset; name its folder with --output")
         if not self.trim_margin >= 0:
             raise UserError(f"--trim-margin must be at least 0 s; got {self.trim_margin}")
-        check_push_options(
-            push_to_hub=self.push_to_hub,
-            repo_id=self.repo_id,
-            hub_repo_id=self.hub_repo_id,
-            branch=self.branch,
-            private=self.private,
-            create_pr=self.create_pr,
-        )
+        self.push.check(repo_id=self.repo_id)

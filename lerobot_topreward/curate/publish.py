@@ -61,16 +61,16 @@ def _find_destination(config: CurateConfig, plan: Plan) -> Destination:
     # A labeled copy in a local folder belongs to the dataset that it was made of.
     local = source.revision is None
     source_repo_id = provenance.get("dataset", source.repo_id) if local else source.repo_id
-    repo_id = config.repo_id if config.hub_repo_id is None else config.hub_repo_id
+    repo_id = config.repo_id if config.push.hub_repo_id is None else config.push.hub_repo_id
     assert repo_id is not None  # CurateConfig sees to it
-    to_source = repo_id == source_repo_id and not config.create_pr
+    to_source = repo_id == source_repo_id and not config.push.create_pr
     return Destination(
         repo_id=repo_id,
         source_repo_id=source_repo_id,
         source_revision=provenance.get("revision") if local else source.revision,
-        branch=config.branch or (_BRANCH if to_source else None),
-        private=config.private,
-        create_pr=config.create_pr,
+        branch=config.push.branch or (_BRANCH if to_source else None),
+        private=config.push.private,
+        create_pr=config.push.create_pr,
         title=CURATED_TITLE,
-        option="--repo-id" if config.hub_repo_id is None else "--hub-repo-id",
+        option="--repo-id" if config.push.hub_repo_id is None else "--hub-repo-id",
     )

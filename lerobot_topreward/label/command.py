@@ -79,7 +79,7 @@ def label_dataset(config: LabelConfig, *, console: Console | None = None) -> Lab
     job = open_job(config)
     source = job.source
     fps, total = float(source.meta.fps), source.meta.total_episodes
-    if config.push_to_hub:
+    if config.push.push_to_hub:
         check_push(choose_destination(config, job), ours=lineage_of(source))
     identity = identify(config.vlm)
     key = ScoreKey.pin(config.scoring, identity, camera=job.camera)
@@ -156,7 +156,7 @@ def label_dataset(config: LabelConfig, *, console: Console | None = None) -> Lab
             labelled=result.labelled,
             seconds=round(result.seconds, 3),
         )
-        if config.push_to_hub and provenance is not None:
+        if config.push.push_to_hub and provenance is not None:
             facts = CardFacts.of(key, provenance, fps=fps, failed=len(failed))
             pushed = push(job.output, choose_destination(config, job), facts=facts)
             result = replace(result, pushed=pushed)
@@ -178,13 +178,13 @@ def _find_unusable(job: Job, todo: Sequence[Shard]) -> dict[int, str]:
 def _describe_run(config: LabelConfig, source: Source) -> dict[str, Any]:
     fingerprints = source.fingerprints
     options = as_json(config)
-    scoring = options.pop("scoring")
+    scoring, push_options = options.pop("scoring"), options.pop("push")
     return {
         **describe_lineage(source.repo_id, fingerprints.dataset, fingerprints.recordings),
         "revision": source.revision,
         "version": __version__,
         "python": sys.version.split()[0],
-        "config": {**options, **scoring},
+        "config": {**options, **scoring, **push_options},
     }
 
 

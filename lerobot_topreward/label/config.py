@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.publish.options import check_push_options
+from lerobot_topreward.publish.options import PushConfig
 from lerobot_topreward.storage.key import ScoringConfig
 from lerobot_topreward.vlm.identity import VlmConfig
 
@@ -41,11 +41,7 @@ class LabelConfig:
     other_cameras: bool = True  # fetch from the Hub the videos that were not scored, too
     force: bool = False  # score anew what is already scored
 
-    push_to_hub: bool = False  # upload data, meta, sidecar and dataset card
-    hub_repo_id: str | None = None  # where to; the source itself, on --branch, if not given
-    branch: str | None = None  # to push to; `topreward` in the source, main in another repository
-    private: bool = False  # if the repository has to be made
-    create_pr: bool = False  # open a pull request instead
+    push: PushConfig = field(default_factory=PushConfig)
 
     def __post_init__(self) -> None:
         """Check what can be known to be wrong before anything is opened."""
@@ -62,18 +58,11 @@ class LabelConfig:
             raise UserError(
                 "--in-place writes into the local --root, without --output; give --root"
             )
-        if self.push_to_hub and self.write != "both":
+        if self.push.push_to_hub and self.write != "both":
             raise UserError(
                 f"--push-to-hub uploads columns and sidecar; leave out --write {self.write}"
             )
-        check_push_options(
-            push_to_hub=self.push_to_hub,
-            repo_id=self.repo_id,
-            hub_repo_id=self.hub_repo_id,
-            branch=self.branch,
-            private=self.private,
-            create_pr=self.create_pr,
-        )
+        self.push.check(repo_id=self.repo_id)
 
     @property
     def controls(self) -> tuple[str, ...]:

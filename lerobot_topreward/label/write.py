@@ -63,7 +63,9 @@ def write_rewards(
         write_sidecar(path, rewards, fingerprint=fingerprint, provenance=provenance)
         return provenance
     # What is pushed to the source itself needs no videos: they are on the Hub already.
-    to_source = config.push_to_hub and choose_destination(config, job).repo_id == source.repo_id
+    to_source = (
+        config.push.push_to_hub and choose_destination(config, job).repo_id == source.repo_id
+    )
     if config.other_cameras and not to_source:
         fetch_videos(source)
     write_columns(
@@ -84,11 +86,11 @@ def write_rewards(
 def choose_destination(config: LabelConfig, job: Job) -> Destination:
     """Say where the labels go on the Hub."""
     return Destination(
-        repo_id=job.source.repo_id if config.hub_repo_id is None else config.hub_repo_id,
+        repo_id=job.source.repo_id if config.push.hub_repo_id is None else config.push.hub_repo_id,
         source_repo_id=job.source.repo_id,
         source_revision=job.source.revision,
-        branch=config.branch,
-        private=config.private,
-        create_pr=config.create_pr,
-        option="--repo-id" if config.hub_repo_id is None else "--hub-repo-id",
+        branch=config.push.branch,
+        private=config.push.private,
+        create_pr=config.push.create_pr,
+        option="--repo-id" if config.push.hub_repo_id is None else "--hub-repo-id",
     )

@@ -1,6 +1,7 @@
-"""What can be known to be wrong with a push before anything is opened."""
+"""The options of a push, and what can be known to be wrong with them before anything is opened."""
 
 import re
+from dataclasses import dataclass
 
 import packaging.version
 
@@ -12,48 +13,50 @@ _NOT_A_BRANCH = re.compile(
 )
 
 
-def check_push_options(
-    *,
-    push_to_hub: bool,
-    repo_id: str | None,
-    hub_repo_id: str | None,
-    branch: str | None,
-    private: bool,
-    create_pr: bool,
-) -> None:
-    """Refuse options of a push that name no place on the Hub, or contradict each other.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PushConfig:
+    """Whether the dataset that is written is uploaded, and where to."""
 
-    Raises:
-        UserError: names the option.
-    """
-    if not push_to_hub:
-        given = {"hub-repo-id": hub_repo_id, "branch": branch, "private": private}
-        for option, value in {**given, "create-pr": create_pr}.items():
-            if value:
-                raise UserError(f"--{option} is for --push-to-hub; add that, or leave it out")
-        return
-    if repo_id is None and hub_repo_id is None:
-        raise UserError("--push-to-hub needs --hub-repo-id OWNER/NAME for a local --root")
-    if hub_repo_id is not None:
-        from huggingface_hub.errors import HFValidationError
-        from huggingface_hub.utils import validate_repo_id
+    push_to_hub: bool = False  # upload it, with its labels and a card
+    hub_repo_id: str | None = None  # where to; --repo-id itself, on --branch, if not given
+    branch: str | None = None  # in the source `topreward` or `curated` by default; elsewhere main
+    private: bool = False  # if the repository has to be made
+    create_pr: bool = False  # open a pull request instead
 
-        try:
-            validate_repo_id(hub_repo_id)
-            is_valid = "/" in hub_repo_id
-        except HFValidationError:
-            is_valid = False
-        if not is_valid:
+    def check(self, *, repo_id: str | None) -> None:
+        """Refuse options that name no place on the Hub, or contradict each other.
+
+        Raises:
+            UserError: names the option.
+        """
+        if not self.push_to_hub:
+            for name in ("hub_repo_id", "branch", "private", "create_pr"):
+                if getattr(self, name):
+                    option = name.replace("_", "-")
+                    raise UserError(f"--{option} is for --push-to-hub; add that, or leave it out")
+            return
+        if repo_id is None and self.hub_repo_id is None:
+            raise UserError("--push-to-hub needs --hub-repo-id OWNER/NAME for a local --root")
+        if self.hub_repo_id is not None:
+            from huggingface_hub.errors import HFValidationError
+            from huggingface_hub.utils import validate_repo_id
+
+            try:
+                validate_repo_id(self.hub_repo_id)
+                is_valid = "/" in self.hub_repo_id
+            except HFValidationError:
+                is_valid = False
+            if not is_valid:
+                raise UserError(
+                    "--hub-repo-id must look like OWNER/NAME (letters, digits, '-', '_', '.'); got "
+                    f"{self.hub_repo_id!r}"
+                )
+        if self.private and self.create_pr:
             raise UserError(
-                "--hub-repo-id must look like OWNER/NAME (letters, digits, '-', '_', '.'); got "
-                f"{hub_repo_id!r}"
+                "--private is for a repository that is made, --create-pr for one that exists; "
+                "leave out one of them"
             )
-    if private and create_pr:
-        raise UserError(
-            "--private is for a repository that is made, --create-pr for one that exists; "
-            "leave out one of them"
-        )
-    check_branch(branch, create_pr=create_pr)
+        check_branch(self.branch, create_pr=self.create_pr)
 
 
 def check_branch(branch: str | None, *, create_pr: bool) -> None:

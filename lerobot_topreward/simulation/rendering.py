@@ -5,7 +5,7 @@
 
 from collections.abc import Sequence
 from copy import copy
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import mujoco
 import numpy as np
@@ -46,7 +46,7 @@ class SceneRenderer:
         self._camera.lookat[:] = _LOOKAT
         self._camera.distance, self._camera.azimuth, self._camera.elevation = 0.46, 160, -42
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "SceneRenderer":
         """Return itself."""
         return self
 

@@ -194,4 +194,4 @@ def test_numbers_paths_and_text_come_as_yaml_gives_them(tmp_path: Path) -> None:
     config = with_options(LabelConfig, check_options(LabelConfig, options, where=""))
     assert (config.horizon, config.scoring.sample_fps, config.scoring.prefixes) == (0.1, 3.0, 15)
     assert (config.root, config.episodes, config.scoring.camera) == (Path("~/data"), "1:10", None)
-    assert (config.vlm.dtype, config.push_to_hub) == ("float32", False)
+    assert (config.vlm.dtype, config.push.push_to_hub) == ("float32", False)
