@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from lerobot_topreward.label.config import LabelConfig
     from lerobot_topreward.records import PrefixScores
     from lerobot_topreward.rewards import label_rewards
-    from lerobot_topreward.scoring.in_memory import load_scorer, score_episode, score_frames
+    from lerobot_topreward.scoring.in_memory import score_episode, score_frames
+    from lerobot_topreward.scoring.run import load_scorer
     from lerobot_topreward.scoring.scorer import Scorer
     from lerobot_topreward.storage.key import ScoringConfig
     from lerobot_topreward.storage.reader import open_labelled
@@ -60,7 +61,8 @@ _MODULES = {
     "label.config": ("LabelConfig",),
     "records": ("PrefixScores",),
     "rewards": ("label_rewards",),
-    "scoring.in_memory": ("load_scorer", "score_episode", "score_frames"),
+    "scoring.in_memory": ("score_episode", "score_frames"),
+    "scoring.run": ("load_scorer",),
     "scoring.scorer": ("Scorer",),
     "storage.key": ("ScoringConfig",),
     "storage.reader": ("open_labelled",),

@@ -116,7 +116,9 @@ def label_dataset(config: LabelConfig, *, console: Console | None = None) -> Lab
         write_state("running")
         outcome = Outcome()
         if todo:
-            scorer = load_scorer(key, config.vlm, identity, chunk_tokens=config.chunk_tokens)
+            scorer = load_scorer(
+                config.vlm, key, identity=identity, chunk_tokens=config.chunk_tokens
+            )
             look = _report_sizes(scorer, shown, lambda: write_state("running"), console)
             outcome = score_shards(source, store, todo, scorer, console=console, look=look)
             failed |= outcome.failed

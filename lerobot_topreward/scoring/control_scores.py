@@ -88,7 +88,7 @@ def score_controls(
         todo = fetch_shard_videos(dataset, todo)
         config, identity = identify_same(dataset, vlm)
         with claim_store(dataset, stores[-1]):
-            scorer = load_scorer(dataset.key, config, identity)
+            scorer = load_scorer(config, dataset.key, identity=identity)
             outcome = score_shards(dataset.source, stores[-1], todo, scorer, console=console)
         if outcome.interrupted:
             raise KeyboardInterrupt

@@ -11,26 +11,10 @@ from lerobot_topreward.data.selection import resolve_camera
 from lerobot_topreward.data.video import read_clip
 from lerobot_topreward.errors import EpisodeError
 from lerobot_topreward.records import Clip, PrefixScores, Segment
-from lerobot_topreward.scoring.run import load_scorer as load
-from lerobot_topreward.scoring.scorer import Scorer, SizedScorer, score_clip
+from lerobot_topreward.scoring.scorer import Scorer, score_clip
 from lerobot_topreward.storage.key import ScoringConfig
-from lerobot_topreward.vlm.identity import VlmConfig, identify
 
 _CLOCK = 1000.0  # Hz: times are given to the VLM with one decimal
-
-
-def load_scorer(vlm: VlmConfig | None = None, scoring: ScoringConfig | None = None) -> SizedScorer:
-    """Load a VLM that scores video prefixes.
-
-    Args:
-        vlm: which checkpoint, and how it is loaded; by default Qwen3-VL-8B-Instruct.
-        scoring: its `engine` and `max_pixels` are used.
-
-    Raises:
-        UserError: there is no such checkpoint or device, or it does not fit into memory.
-    """
-    vlm = vlm or VlmConfig()
-    return load(scoring or ScoringConfig(), vlm, identify(vlm))
 
 
 def score_frames(

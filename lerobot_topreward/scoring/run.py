@@ -15,7 +15,7 @@ from lerobot_topreward.records import Clip, PrefixScores, Segment
 from lerobot_topreward.scoring.scorer import Scorer, SizedScorer, score_clip
 from lerobot_topreward.storage.key import ScoreKey, ScoringConfig
 from lerobot_topreward.storage.store import Shard, Store
-from lerobot_topreward.vlm.identity import VlmConfig, VlmIdentity
+from lerobot_topreward.vlm.identity import VlmConfig, VlmIdentity, identify
 
 
 @dataclass(slots=True)
@@ -28,18 +28,30 @@ class Outcome:
 
 
 def load_scorer(
-    scoring: ScoringConfig,
-    vlm: VlmConfig,
-    identity: VlmIdentity,
+    vlm: VlmConfig | None = None,
+    scoring: ScoringConfig | None = None,
     *,
+    identity: VlmIdentity | None = None,
     chunk_tokens: int | None = None,
 ) -> SizedScorer:
-    """Load the VLM; transformers is imported here, so that a re-run without scoring is quick."""
+    """Load a VLM that scores video prefixes.
+
+    Args:
+        vlm: which checkpoint, and how it is loaded; by default Qwen3-VL-8B-Instruct.
+        scoring: its `engine` and `max_pixels` are used.
+        identity: of the checkpoint, where it is known already.
+        chunk_tokens: tokens per forward pass, > 0; by default what memory allows.
+
+    Raises:
+        UserError: there is no such checkpoint or device, or it does not fit into memory.
+    """
+    # transformers is imported here, so that a re-run without scoring is quick.
     from lerobot_topreward.vlm.loading import load_vlm
     from lerobot_topreward.vlm.one_pass import OnePassScorer
     from lerobot_topreward.vlm.per_prefix import PerPrefixScorer
 
-    loaded = load_vlm(vlm, identity)
+    vlm, scoring = vlm or VlmConfig(), scoring or ScoringConfig()
+    loaded = load_vlm(vlm, identity or identify(vlm))
     if scoring.engine == "per-prefix":
         return PerPrefixScorer(loaded, max_pixels=scoring.max_pixels)
     return OnePassScorer(loaded, chunk_tokens=chunk_tokens, max_pixels=scoring.max_pixels)

@@ -89,7 +89,7 @@ def test_cut_connection_is_a_network_error(hub: Hub, client: Client):
 
 def test_hub_that_never_answers_is_given_up(hub: Hub, client: Client):
     hub.add("alice/cubes")
-    hub.fail("GET", "/refs", wait_s=2, status=200)
+    hub.fail("GET", "/refs", wait_s=5, status=200)
     assert "cannot be reached (ReadTimeout" in client("refs", repo_id="alice/cubes")
 
 
