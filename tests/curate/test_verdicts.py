@@ -1,5 +1,5 @@
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import draccus
@@ -7,6 +7,10 @@ import pytest
 from cups import GOOD, contents, decisions, labelled, write_labels
 from lerobot.configs.default import DatasetConfig
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+from lerobot_topreward import CurateConfig, curate_dataset
+from lerobot_topreward.judging.rules import Drops
+from lerobot_topreward.records import EpisodeMetrics
 
 Run = Callable[..., str]
 
@@ -112,3 +116,27 @@ def test_the_list_of_episodes_is_what_lerobot_takes(run: Run, dataset: Path, tmp
     text = path.read_text().strip()
     config = draccus.parse(DatasetConfig, args=["--repo_id=a/b", f"--episodes={text}"])
     assert config.episodes == GOOD
+
+
+def test_rules_of_your_own_are_applied_recorded_and_repeatable(dataset: Path, tmp_path: Path):
+    def no_pouring(metrics: Sequence[EpisodeMetrics]) -> Drops:
+        return {each.episode_index: "pours" for each in metrics if each.task == "pour"}
+
+    before = contents(dataset)
+    config = CurateConfig(root=dataset, output=tmp_path / "good")
+    plan = curate_dataset(config, custom=[no_pouring])
+    reasons = {verdict.episode_index: verdict.reasons for verdict in plan.dropped}
+    assert set(reasons) == {1, 2, 3}  # the default rule drops 1 and 2, ours 1 and 3
+    assert reasons[3] == ("pours",)
+    assert reasons[1][-1] == "pours"
+    assert "pours" not in reasons[2]
+    assert plan.kept == [0, 4]
+    assert LeRobotDataset("local/good", root=tmp_path / "good").num_episodes == 2
+    record = json.loads((tmp_path / "good/curation.json").read_text())
+    assert record["dropped"]["3"] == ["pours"]
+    assert record["rules"]["custom"][0].endswith("no_pouring")
+    assert contents(dataset) == before
+    # The same rules find nothing more in what they left.
+    again = curate_dataset(CurateConfig(root=tmp_path / "good"), custom=[no_pouring])
+    assert again.repeated
+    assert again.kept == [0, 1]

@@ -18,7 +18,12 @@ from lerobot_topreward.errors import UserError
 from lerobot_topreward.storage.sidecar import SIDECAR_NAME
 from lerobot_topreward.train.config import WeightingConfig
 from lerobot_topreward.train.records import FrameWeights
-from lerobot_topreward.train.sample_weighter import TopRewardWeighter, chunk_frames, make_weighter
+from lerobot_topreward.train.sample_weighter import (
+    TopRewardWeighter,
+    chunk_frames,
+    make_weighter,
+    weigh_dataset,
+)
 from lerobot_topreward.train.schemes import Awr
 
 RecordDataset = Callable[..., Path]
@@ -143,6 +148,23 @@ def test_statistics_are_over_the_subset(recorded: Path, write_labels: WriteLabel
     assert not torch.allclose(found, other)
     with pytest.raises(UserError, match="every frame must have a reward label; 6 of 23 frames"):
         weighter_of(LeRobotDataset("local/labelled", root=root))
+
+
+def test_a_loop_of_your_own_gets_the_weights_of_the_train_command(
+    recorded: Path, write_labels: WriteLabels
+) -> None:
+    root = write_labels(recorded)
+    for episodes in (None, [0, 2]):
+        dataset = LeRobotDataset("local/labelled", root=root, episodes=episodes)
+        weights = weigh_dataset(dataset, Awr(beta=0.5), chunk=CHUNK)
+        index = torch.tensor([int(row) for row in dataset.hf_dataset["index"]])
+        assert weights.index.tolist() == index.tolist()  # row i is frame i of the dataset
+        expected, _ = weighter_of(dataset, scheme="awr", beta=0.5).compute_batch_weights(
+            {"index": index}
+        )
+        assert weights.weight.tolist() == expected.tolist()
+        assert weights.weight.mean() == pytest.approx(1, abs=1e-6)
+        assert np.ptp(weights.weight) > 0.1
 
 
 def test_episodes_held_out_do_not_count(recorded: Path, write_labels: WriteLabels) -> None:
