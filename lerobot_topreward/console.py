@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import re
 import signal
 import sys
 import time
@@ -35,10 +36,31 @@ _ESCAPES = {
     **{code: f"\\x{code:02x}" for code in _CONTROLS},
     **{code: f"\\u{code:04x}" for code in _OVERRIDES},
 }
+# Messages name an option as Python does, between backticks, with its value or without.
+_OPTION = re.compile(r"`([a-z][a-z0-9_]*(?:\.[a-z0-9_]+)*)(?:=([^`]*))?`")
+
+
+def spell_options(text: str) -> str:
+    """Spell options as on the command line: `` `max_stall=2` `` becomes ``--max-stall 2``.
+
+    Those of lerobot-train, which have a dot, keep LeRobot's spelling: ``--weighting.beta=2``.
+    """
+
+    def spell(found: re.Match[str]) -> str:
+        name, value = found.groups()
+        if "." in name:
+            return f"--{name}" if value is None else f"--{name}={value}"
+        flag = f"--{name.replace('_', '-')}"
+        return flag if value is None else f"{flag} {value}"
+
+    return _OPTION.sub(spell, text)
 
 
 class SafeConsole(Console):
-    """A console that shows control characters in what it prints instead of obeying them."""
+    """A console that shows control characters in what it prints instead of obeying them.
+
+    It also spells the options that a message names as the command line does.
+    """
 
     def render(self, *args: Any, **options: Any) -> Iterator[Segment]:
         """Render as rich does, then replace control characters in the text by escapes."""
@@ -49,7 +71,7 @@ class SafeConsole(Console):
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Replace them before a table measures its cells, which would be cut otherwise."""
-        return super().render_str(text.translate(_ESCAPES), **options)
+        return super().render_str(spell_options(text).translate(_ESCAPES), **options)
 
 
 def make_console(*, stderr: bool = False) -> Console:

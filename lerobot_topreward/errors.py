@@ -1,15 +1,17 @@
 """The ways a run can go wrong that are not bugs.
 
-Every message names the option or file, the rule, what was got and the cure, on one or two lines.
+Every message names the option or file, the rule, what was got and the fix, on one or two lines. An
+option is written as in Python, between backticks: `max_stall`, `vlm=FOLDER`. The console spells it
+as the command line does: --max-stall, --vlm FOLDER.
 """
 
 
 class UserError(Exception):
-    """A mistake that the user can mend: printed without a traceback, exit code 2."""
+    """A mistake that the user can fix: printed without a traceback, exit code 2."""
 
 
 class EpisodeError(Exception):
-    """One episode cannot be labelled: recorded with its reason, the run goes on, exit code 1."""
+    """One episode cannot be labeled: recorded with its reason, the run goes on, exit code 1."""
 
 
 class TrainingError(Exception):

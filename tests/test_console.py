@@ -9,7 +9,12 @@ from rich.progress import Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from lerobot_topreward.console import SafeConsole, make_console, quiet_libraries
+from lerobot_topreward.console import (
+    SafeConsole,
+    make_console,
+    quiet_libraries,
+    spell_options,
+)
 
 TITLE = "\x1b]0;owned\x07"  # sets a terminal's title
 HOSTILE = (
@@ -87,3 +92,22 @@ def test_a_missing_decoder_is_one_line(caplog: pytest.LogCaptureFixture, verbose
     assert "decoded by PyAV" in said[0]
     assert "apt-get install ffmpeg" in said[0]
     assert len(said[0].splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("message", "printed"),
+    [
+        ("`max_stall` must be >= 0", "--max-stall must be >= 0"),
+        ("give `vlm=FOLDER`, or `push_to_hub`", "give --vlm FOLDER, or --push-to-hub"),
+        ("raise `weighting.w_max`", "raise --weighting.w_max"),
+        ("use `weighting.scheme=awr`.", "use --weighting.scheme=awr."),
+        ("`decisions=/a b/c.json` is no JSON", "--decisions /a b/c.json is no JSON"),
+        ("run `lerobot-topreward label` again", "run `lerobot-topreward label` again"),
+    ],
+)
+def test_options_are_spelled_as_on_the_command_line(
+    message: str, printed: str, capfd: pytest.CaptureFixture
+) -> None:
+    assert spell_options(message) == printed
+    make_console().print(message)
+    assert capfd.readouterr().out == printed + "\n"

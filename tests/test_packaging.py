@@ -1,6 +1,7 @@
 """What the wheel holds, and rules about imports that no linter knows."""
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -176,6 +177,58 @@ def test_no_module_is_longer_than_350_lines() -> None:
         if len(module.read_text(encoding="utf-8").splitlines()) > 350
     }
     assert sorted(long - LONG) == []
+
+
+# What reads a command line names its flags; so does who quotes another program's.
+NAMES_FLAGS = {
+    "lerobot_topreward/cli.py",
+    "lerobot_topreward/config.py",
+    "lerobot_topreward/console.py",
+    "lerobot_topreward/data/validate.py",  # LeRobot's converter
+    "policies/choice.py",  # lerobot-train's own flags, here and below
+    "train/arguments.py",
+    "train/command.py",
+    "train/nonfinite.py",
+    "train/trainer_config.py",
+}
+# Still to be changed to `option`.
+FLAGS_LEFT = (
+    "curate",
+    "data",
+    "demo",
+    "evaluate",
+    "files",
+    "hub_errors",
+    "judging",
+    "label",
+    "publish",
+    "report",
+    "scoring",
+    "simulation",
+    "storage",
+    "train",
+    "vlm",
+)
+
+
+def test_only_the_command_line_names_flags() -> None:
+    """Elsewhere a message says `max_stall`, which the console spells as the command line does."""
+    naming: set[str] = set()
+    for folder in _source_folders().values():
+        for module in folder.glob("*.py"):
+            nodes = [*ast.walk(ast.parse(module.read_text(encoding="utf-8")))]
+            docstrings = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+            texts = [
+                node.value
+                for node in nodes
+                if isinstance(node, ast.Constant) and id(node) not in docstrings
+            ]
+            if any(
+                re.search(r"(?<![\w-])--[a-z]", text) for text in texts if isinstance(text, str)
+            ):
+                naming.add(str(module.relative_to(REPOSITORY)))
+    left = {path for path in naming if any(part in path for part in FLAGS_LEFT)}
+    assert sorted(naming - NAMES_FLAGS - left) == []
 
 
 @pytest.mark.slow
