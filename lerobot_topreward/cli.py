@@ -75,7 +75,14 @@ COMMANDS = {
         },
     ),
     "train": Command(
-        "train a LeRobot policy on a labelled dataset, its frames weighted by their rewards", {}
+        "train a LeRobot policy on a labelled dataset, its frames weighted by their rewards",
+        {
+            "--dataset.repo_id=OWNER/NAME": "what was labelled; with --dataset.root=FOLDER, a folder",
+            "--config act_so101": "a policy and how to train it; or --policy.type=act",
+            "--weighting.scheme=awr": "how frames are weighted, with the options below",
+            "--dry_run": "show what the weights will do, and start nothing",
+            "--output_dir=FOLDER": "where checkpoints go",
+        },
     ),
     "demo": Command("label the bundled SO-101 episodes with the bundled VLM", {}),
 }
@@ -129,12 +136,20 @@ def _run(name: str, options: list[str]) -> int:
     """Import a command only when it is run, and LeRobot and torch only once its options are right."""
     package = f"lerobot_topreward.{name}"
     if name == "train":  # reads LeRobot's options, too
+        if {"-h", "--help"} & {*options}:
+            _print_most_used(name)
         return import_module(f"{package}.command").train(options, console=make_console())
     config_class = getattr(import_module(f"{package}.config"), f"{name.title()}Config")
     config = parse(config_class, name, options)
     if name == "label":
         return _label(config)
     return getattr(import_module(f"{package}.command"), name)(config, console=make_console())
+
+
+def _print_most_used(command: str) -> None:
+    if most_used := COMMANDS[command].most_used:
+        lines = [f"  {option:<40} {effect}" for option, effect in most_used.items()]
+        make_console().print("\n".join(["most used:", *lines, ""]))
 
 
 def parse[C](config_class: type[C], command: str, arguments: Sequence[str]) -> C:
@@ -152,10 +167,7 @@ def parse[C](config_class: type[C], command: str, arguments: Sequence[str]) -> C
     if {"-h", "--help"} & {*given}:
         import tyro
 
-        out = make_console()
-        if most_used := COMMANDS[command].most_used:
-            lines = [f"  {option:<40} {effect}" for option, effect in most_used.items()]
-            out.print("\n".join(["most used:", *lines, ""]))
+        _print_most_used(command)
         tyro.cli(
             config_class,
             prog=f"lerobot-topreward {command}",

@@ -1,6 +1,6 @@
 """LeRobot's ACT with a loss per sample."""
 
-from typing import Any, Literal
+from typing import Any
 
 import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float
@@ -15,7 +15,7 @@ class PerSampleACTPolicy(ACTPolicy):
     """ACT whose `forward` takes `reduction`; its checkpoints are those of the stock policy."""
 
     def forward(
-        self, batch: dict[str, Any], reduction: Literal["mean", "none"] = "mean"
+        self, batch: dict[str, Any], reduction: str = "mean"
     ) -> tuple[Float[Tensor, ""] | Float[Tensor, " batch"], dict[str, float]]:
         """Compute the loss of a batch, or of each of its samples.
 

@@ -1,6 +1,6 @@
 """LeRobot's Diffusion Policy with a loss per sample."""
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -16,7 +16,7 @@ class PerSampleDiffusionPolicy(DiffusionPolicy):
     """Diffusion Policy whose `forward` takes `reduction`; its checkpoints are the stock ones."""
 
     def forward(
-        self, batch: dict[str, Tensor], reduction: Literal["mean", "none"] = "mean"
+        self, batch: dict[str, Tensor], reduction: str = "mean"
     ) -> tuple[Float[Tensor, ""] | Float[Tensor, " batch"], None]:
         """Compute the loss of a batch, or of each of its samples; see `PerSampleACTPolicy.forward`.
 

@@ -20,9 +20,10 @@ def test_help_opens_with_the_options_that_most_people_use(
     assert stopped.value.code == 0
     first, _, rest = capsys.readouterr().out.partition("usage:")
     assert first.startswith("most used:\n")
-    config = getattr(import_module(f"lerobot_topreward.{name}.config"), f"{name.title()}Config")
-    shown = re.findall(r"--([a-z-]+)", " ".join(COMMANDS[name].most_used))
-    assert {option.replace("-", "_") for option in shown} <= option_types(config).keys()
+    shown = re.findall(r"--([a-z_.-]+)", " ".join(COMMANDS[name].most_used))
+    if name != "train":  # most of its options are LeRobot's
+        config = getattr(import_module(f"lerobot_topreward.{name}.config"), f"{name.title()}Config")
+        assert {option.replace("-", "_") for option in shown} <= option_types(config).keys()
     assert all(f"--{option}" in first and f"--{option}" in rest for option in shown)
     assert first.count("\n") <= 8  # a glance
 

@@ -14,9 +14,10 @@ from rich.table import Table
 
 from lerobot_topreward.config import load_preset, take_config
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.train.config import PREFIX, WeightingConfig, check_weighting
+from lerobot_topreward.train.config import WeightingConfig, check_weighting
 from lerobot_topreward.train.schemes import SCHEMES
 
+PREFIX = "--weighting."  # of our options, beside those of lerobot-train
 _HELP = """\
 usage: lerobot-topreward train [OPTIONS]
 
@@ -80,7 +81,9 @@ def split_arguments(arguments: Sequence[str]) -> Arguments:
             lerobot.append(argument)
     unset = {option: None for option, value in text.items() if value == "null"}
     text = {option: value for option, value in text.items() if option not in unset}
-    weighting = check_weighting(unset) | check_weighting(text, text=True)
+    weighting = check_weighting(unset, where=PREFIX) | check_weighting(
+        text, where=PREFIX, text=True
+    )
     if preset is not None:
         options = load_preset(preset, section="train")
         weighting = _preset_weighting(preset, options) | weighting

@@ -9,8 +9,6 @@ from lerobot_topreward.config import as_json, check_options
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.train.schemes import SCHEMES, Awr, Scheme
 
-PREFIX = "--weighting."  # of these options on the command line
-
 
 @dataclass(frozen=True, kw_only=True)
 class WeightingConfig:
@@ -29,11 +27,11 @@ class WeightingConfig:
         """Refuse options that break a rule."""
         if self.unlabelled_weight is not None and not self.unlabelled_weight >= 0:
             raise UserError(
-                f"--weighting.unlabelled_weight must be >= 0; got {self.unlabelled_weight:g}"
+                f"`weighting.unlabelled_weight` must be >= 0; got {self.unlabelled_weight:g}"
             )
         if self.sidecar is not None and self.source == "columns":
             raise UserError(
-                f"--weighting.sidecar={self.sidecar} is not read with --weighting.source=columns; "
+                f"`weighting.sidecar={self.sidecar}` is not read with `weighting.source=columns`; "
                 "leave one of them out"
             )
 
@@ -62,7 +60,7 @@ _REMOVED = {"tail": "shrink", "centre": "increment"}
 
 
 def check_weighting(
-    options: Mapping[str, Any], *, where: str = PREFIX, text: bool = False
+    options: Mapping[str, Any], *, where: str = "weighting.", text: bool = False
 ) -> dict[str, Any]:
     """Check names and types of flat options, whose ranges `from_params` checks; see `check_options`.
 
@@ -100,7 +98,7 @@ def from_params(params: Mapping[str, Any]) -> WeightingConfig:
         default = _default(_OWN[owners[0]][option])
         if value != default:
             raise UserError(
-                f"--weighting.{option} is an option of {' and '.join(owners)}, not of "
+                f"`weighting.{option}` is an option of {' and '.join(owners)}, not of "
                 f"{name}; leave it at {show(default)}; got {show(value)}"
             )
     own = {option: value for option, value in options.items() if option in _OWN[name]}

@@ -44,7 +44,7 @@ def weigh(labels: FrameLabels, config: WeightingConfig, *, chunk: int) -> FrameW
         raise ValueError(f"every weight must be finite; that of frame {bad} is not")
     if not raw.any():
         raise UserError(
-            f"with --weighting.scheme={config.scheme.name} all {len(raw)} frames weigh nothing, so "
+            f"with `weighting.scheme={config.scheme.name}` all {len(raw)} frames weigh nothing, so "
             f"nothing would be learned; {config.scheme.if_all_zero}"
         )
     capped = known & (raw >= np.float32(config.scheme.cap))
@@ -92,6 +92,6 @@ def _require_labels(labels: FrameLabels, config: WeightingConfig) -> None:
         raise UserError(
             f"every frame must have a reward label; {missing.sum()} of {len(missing)} frames have "
             f"none, in {len(episodes)} of {total} episodes ({list_first(episodes)}). Run "
-            "`lerobot-topreward label` again, leave these out with --dataset.episodes, or give "
-            "them a --weighting.unlabelled_weight (1: the mean weight of the labeled frames)"
+            "`lerobot-topreward label` again, leave these out with `dataset.episodes`, or give "
+            "them a `weighting.unlabelled_weight` (1: the mean weight of the labeled frames)"
         )

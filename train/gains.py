@@ -19,7 +19,7 @@ def span_frames(option: str, seconds: float, *, fps: float) -> int:
     frames = round(seconds * fps)
     if frames < 1:
         raise UserError(
-            f"--weighting.{option} must be at least one frame, {1 / fps:.3g} s at {fps:g} fps; got "
+            f"`weighting.{option}` must be at least one frame, {1 / fps:.3g} s at {fps:g} fps; got "
             f"{seconds:g}"
         )
     return frames
@@ -44,17 +44,17 @@ def prefix_gain(labels: FrameLabels) -> Float32[np.ndarray, " frames"]:
     """
     if labels.prefix_end is None:
         raise UserError(
-            "--weighting.span=prefix must know which prefixes were scored, which these labels do "
-            "not say; label the dataset again, or use --weighting.span=chunk"
+            "`weighting.span=prefix` must know which prefixes were scored, which these labels do "
+            "not say; label the dataset again, or use `weighting.span=chunk`"
         )
     runs = labels.runs()
     unknown = [rows.start for rows in runs if not labels.prefix_end[rows].any()]
     if unknown:
         episodes = np.unique(labels.episode_index[unknown])
         raise UserError(
-            f"--weighting.span=prefix must know which prefixes were scored; the raw scores of "
+            f"`weighting.span=prefix` must know which prefixes were scored; the raw scores of "
             f"{len(episodes)} episodes are missing ({list_first(episodes)}). Label the dataset "
-            "again, or use --weighting.span=chunk"
+            "again, or use `weighting.span=chunk`"
         )
     gains = []
     for rows in runs:

@@ -56,15 +56,15 @@ def read_labels(
     by_success = isinstance(scheme, Filter) and scheme.by == "success"
     if by_success and "log_prob_true" in labels.absent:
         raise UserError(
-            f"--weighting.by=success needs log-probabilities; {origin} has progress alone. "
-            "Use --weighting.by=advantage, or label the dataset: lerobot-topreward label"
+            f"`weighting.by=success` needs log-probabilities; {origin} has progress alone. "
+            "Use `weighting.by=advantage`, or label the dataset: lerobot-topreward label"
         )
     rows = np.arange(len(frames.index))
     if episodes is not None:
         rows = np.flatnonzero(np.isin(frames.episode_index, np.asarray(episodes)))
         if not len(rows):
             raise UserError(
-                f"--dataset.episodes {list(episodes)} has no frames; the dataset has episodes "
+                f"`dataset.episodes={list(episodes)}` has no frames; the dataset has episodes "
                 f"0..{frames.episode_index[-1]}"
             )
     chosen = labels.take(rows)
@@ -93,14 +93,14 @@ def _read(source: Source, config: WeightingConfig) -> tuple[str, FrameRewards]:
     if config.sidecar is not None:
         path = config.sidecar.expanduser()
         if not path.is_file():
-            raise UserError(f"--weighting.sidecar must be a parquet file; there is no {path}")
+            raise UserError(f"`weighting.sidecar` must be a parquet file; there is no {path}")
         if fingerprint_of(path) is None:
             return str(path), read_foreign_sidecar(path, source.frames)
     elif config.source != "columns":
         path = find_sidecar(source, option="--dataset.repo_id")
         if path is None and config.source == "sidecar":
             raise UserError(
-                f"--weighting.source=sidecar needs {SIDECAR_NAME} in {source.root}; there is none. "
+                f"`weighting.source=sidecar` needs {SIDECAR_NAME} in {source.root}; there is none. "
                 f"{label_command(source)}"
             )
         if path is None and not columns:
@@ -111,11 +111,11 @@ def _read(source: Source, config: WeightingConfig) -> tuple[str, FrameRewards]:
         if path is not None and fingerprint_of(path) is None:
             raise UserError(
                 f"{path} was not written by lerobot-topreward. To use its progress all the same, "
-                f"name it: --weighting.sidecar={path}"
+                f"name it: `weighting.sidecar={path}`"
             )
     elif not columns:
         raise UserError(
-            f"--weighting.source=columns needs {', '.join(_NEEDED)}; {source.root} has none of "
+            f"`weighting.source=columns` needs {', '.join(_NEEDED)}; {source.root} has none of "
             f"them. {label_command(source)}"
         )
     if path is None:
@@ -128,7 +128,7 @@ def _read(source: Source, config: WeightingConfig) -> tuple[str, FrameRewards]:
         return _COLUMNS, read_label_columns(source, needed=_NEEDED)
     stored, _ = read_sidecar(path, fingerprint=None)
     if stale:
-        instead = ". Or use --weighting.source=columns" if columns else ""
+        instead = ". Or use `weighting.source=columns`" if columns else ""
         raise UserError(f"{path} is stale: {explain_edit(source, path)}{instead}")
     labels = lay_out(path, stored, source.frames)
     if both:
@@ -151,5 +151,5 @@ def _check_agreement(
         first = name_frame(source.frames, min(rows[0] for rows in found.values()))
         raise UserError(
             f"{origin} and {_COLUMNS} disagree: {what}, first {first}.\n"
-            "Say which is right, --weighting.source=sidecar or =columns, or label again"
+            "Say which is right, `weighting.source=sidecar` or `weighting.source=columns`, or label again"
         )

@@ -137,7 +137,7 @@ class TrainerPatch:
         if config is None or config.type != SCHEME_TYPE:
             return self._original["make_sample_weighter"](config, policy, device, **where)
         self._weighter = self._make_weighter(
-            config.extra_params, policy=policy, device=device, dataset=self._dataset
+            config.extra_params, policy=policy.config, device=device, dataset=self._dataset
         )
         return self._weighter
 

@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Float
 from lerobot.configs.policies import PreTrainedConfig
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
-from lerobot.policies.pretrained import PreTrainedPolicy
 from torch import Tensor
 
 from lerobot_topreward.data.dataset import source_of
@@ -101,7 +100,7 @@ def chunk_frames(policy: PreTrainedConfig, config: WeightingConfig) -> int:
     if not has_span:
         raise UserError(
             f"policy '{policy.type}' has no action chunk to take the advantage's span from; give "
-            "--weighting.horizon=SECONDS"
+            "`weighting.horizon=SECONDS`"
         )
     return 1  # not used
 
@@ -128,7 +127,7 @@ def weigh_dataset(dataset: LeRobotDataset, scheme: Scheme, *, chunk: int) -> Fra
 def make_weighter(
     params: Mapping[str, Any],
     *,
-    policy: PreTrainedPolicy,
+    policy: PreTrainedConfig,
     device: torch.device,
     dataset: LeRobotDataset,
 ) -> TopRewardWeighter:
@@ -136,7 +135,7 @@ def make_weighter(
 
     Args:
         params: what `as_params` made of the configuration.
-        policy: what is trained.
+        policy: the configuration of what is trained.
         device: where it is trained.
         dataset: what it is trained on; its ``episodes`` are the ones that count.
 
@@ -146,5 +145,5 @@ def make_weighter(
     config = from_params(params)
     source = source_of(dataset.meta)
     labels = read_labels(source, episodes=dataset.episodes, config=config)
-    weights = weigh(labels, config, chunk=chunk_frames(policy.config, config))
+    weights = weigh(labels, config, chunk=chunk_frames(policy, config))
     return TopRewardWeighter(weights, config, device=device)

@@ -63,7 +63,7 @@ class Uniform(Scheme):
     """Ones: plain behavior cloning."""
 
     name = "uniform"
-    if_all_zero = if_almost_nothing = "raise --weighting.unlabelled_weight"
+    if_all_zero = if_almost_nothing = "raise `weighting.unlabelled_weight`"
 
     def weights(self, labels: FrameLabels, *, chunk: int) -> Float32[np.ndarray, " frames"]:
         """See `Scheme.weights`."""
@@ -110,11 +110,11 @@ class Awr(ProgressScheme):
     """
 
     name = "awr"
-    if_all_zero = "raise --weighting.beta or --weighting.w_min"
-    if_nearly_equal = "lower --weighting.beta, or give a longer --weighting.horizon"
-    if_almost_nothing = "raise --weighting.beta, or lower --weighting.w_max"
-    if_capped = "raise --weighting.w_max, or --weighting.beta"
-    if_task_is_lost = "standardize each task alone with --weighting.per=task"
+    if_all_zero = "raise `weighting.beta` or `weighting.w_min`"
+    if_nearly_equal = "lower `weighting.beta`, or give a longer `weighting.horizon`"
+    if_almost_nothing = "raise `weighting.beta`, or lower `weighting.w_max`"
+    if_capped = "raise `weighting.w_max`, or `weighting.beta`"
+    if_task_is_lost = "standardize each task alone with `weighting.per=task`"
 
     beta: float = 0.5  # temperature, standard deviations of the advantage
     w_min: float = 0.0  # smallest weight before normalization
@@ -128,7 +128,7 @@ class Awr(ProgressScheme):
         _require_range("w_min", self.w_min, low=0)
         if self.w_min > self.w_max:
             raise UserError(
-                f"--weighting.w_min must be <= --weighting.w_max; got {self.w_min} > {self.w_max}"
+                f"`weighting.w_min` must be <= `weighting.w_max`; got {self.w_min} > {self.w_max}"
             )
 
     @property
@@ -156,13 +156,13 @@ class TopAwr(ProgressScheme):
     """
 
     name = "top-awr"
-    if_all_zero = "raise --weighting.tau"
+    if_all_zero = "raise `weighting.tau`"
     if_nearly_equal = (
-        "the paper's defaults do this: give a longer --weighting.span, or use "
-        "--weighting.scheme=awr"
+        "the paper's defaults do this: give a longer `weighting.span`, or use "
+        "`weighting.scheme=awr`"
     )
-    if_almost_nothing = "lower --weighting.delta_max"
-    if_capped = "lower --weighting.tau below --weighting.delta_max"
+    if_almost_nothing = "lower `weighting.delta_max`"
+    if_capped = "lower `weighting.tau` below `weighting.delta_max`"
 
     tau: float = 2.0  # factor before the exponential
     delta_max: float = 2.0  # largest weight
@@ -175,7 +175,7 @@ class TopAwr(ProgressScheme):
         _require_positive(tau=self.tau, delta_max=self.delta_max, span=span)
         if self.horizon is not None and self.span != "chunk":
             raise UserError(
-                f"--weighting.horizon and --weighting.span={self.span} both give the span of "
+                f"`weighting.horizon` and `weighting.span={self.span}` both give the span of "
                 "top-awr; leave one of them out"
             )
 
@@ -220,8 +220,8 @@ class Rabc(ProgressScheme):
 
     name = "rabc"
     normalize = "batch"
-    if_nearly_equal = "raise --weighting.kappa, or use --weighting.scheme=awr"
-    if_almost_nothing = "lower --weighting.kappa, or give a longer --weighting.horizon"
+    if_nearly_equal = "raise `weighting.kappa`, or use `weighting.scheme=awr`"
+    if_almost_nothing = "lower `weighting.kappa`, or give a longer `weighting.horizon`"
     if_capped = None  # most frames are meant to have the full weight
 
     kappa: float = 0.01  # progress gained that earns the full weight, 0..1
@@ -265,9 +265,9 @@ class Filter(ProgressScheme):
 
     name = "filter"
     keeps_episodes = False
-    if_all_zero = "lower --weighting.threshold, or give --weighting.quantile instead"
-    if_nearly_equal = "raise --weighting.threshold or --weighting.quantile"
-    if_almost_nothing = if_task_is_lost = "lower --weighting.threshold or --weighting.quantile"
+    if_all_zero = "lower `weighting.threshold`, or give `weighting.quantile` instead"
+    if_nearly_equal = "raise `weighting.threshold` or `weighting.quantile`"
+    if_almost_nothing = if_task_is_lost = "lower `weighting.threshold` or `weighting.quantile`"
 
     by: Literal["advantage", "success"] = "success"  # frames by advantage, or whole episodes
     threshold: float | None = None  # keep what is at least this; progress gained, or nats
@@ -279,22 +279,22 @@ class Filter(ProgressScheme):
         _require_range("quantile", self.quantile, low=0, high=1)
         if (self.threshold is None) == (self.quantile is None):
             raise UserError(
-                "--weighting.scheme=filter must have one of --weighting.threshold and "
-                f"--weighting.quantile; got {'neither' if self.threshold is None else 'both'}"
+                "`weighting.scheme=filter` must have one of `weighting.threshold` and "
+                f"`weighting.quantile`; got {'neither' if self.threshold is None else 'both'}"
             )
         if self.by == "success" and self.horizon is not None:
             raise UserError(
-                f"--weighting.horizon={self.horizon:g} is the span of the advantage, which "
-                "--weighting.by=success does not use; leave one of them out"
+                f"`weighting.horizon={self.horizon:g}` is the span of the advantage, which "
+                "`weighting.by=success` does not use; leave one of them out"
             )
         if self.by == "success" and self.threshold is not None and self.threshold > 0:
             raise UserError(
-                "--weighting.threshold must be <= 0 with --weighting.by=success, a log-probability "
+                "`weighting.threshold` must be <= 0 with `weighting.by=success`, a log-probability "
                 f"in nats; got {self.threshold}"
             )
         if self.by == "advantage" and self.threshold is not None and abs(self.threshold) > 1:
             raise UserError(
-                "--weighting.threshold must be -1..1 with --weighting.by=advantage, progress "
+                "`weighting.threshold` must be -1..1 with `weighting.by=advantage`, progress "
                 f"gained; got {self.threshold}"
             )
 
@@ -334,10 +334,10 @@ def _standardize(
 def _require_positive(**options: float | None) -> None:
     for name, value in options.items():
         if value is not None and not value > 0:
-            raise UserError(f"--weighting.{name} must be > 0; got {value:g}")
+            raise UserError(f"`weighting.{name}` must be > 0; got {value:g}")
 
 
 def _require_range(name: str, value: float | None, *, low: float, high: float = np.inf) -> None:
     if value is not None and not low <= value <= high:
         rule = f">= {low}" if high == np.inf else f"{low}..{high}"
-        raise UserError(f"--weighting.{name} must be {rule}; got {value:g}")
+        raise UserError(f"`weighting.{name}` must be {rule}; got {value:g}")

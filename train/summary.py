@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from lerobot_topreward.console import spell_options
 from lerobot_topreward.train.gains import list_first
 from lerobot_topreward.train.records import FrameLabels, FrameWeights
 from lerobot_topreward.train.schemes import Scheme
@@ -194,7 +195,7 @@ def summary_table(summary: WeightSummary) -> RenderableType:
         if max(ratios) - min(ratios) > 1e-6:
             parts += [Text(), _group_table(what, groups)]
     for warning in summary.warnings:
-        parts += [Text(), Text(f"Warning: {warning}", style="yellow")]
+        parts += [Text(), Text(f"Warning: {spell_options(warning)}", style="yellow")]
     return Group(*parts)
 
 

@@ -3,15 +3,14 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from rich.console import Console
 
 from lerobot_topreward.data.dataset import open_source
-from lerobot_topreward.data.video import read_clip
+from lerobot_topreward.data.video import read_clips
 from lerobot_topreward.demo.config import DemoConfig
 from lerobot_topreward.demo.evaluation import evaluate
-from lerobot_topreward.demo.figure import Panel, draw_figure, strip_indices
+from lerobot_topreward.demo.figure import Panel, draw_figure
 from lerobot_topreward.errors import EpisodeError, UserError
 from lerobot_topreward.label.command import label_dataset
 from lerobot_topreward.label.config import LabelConfig
@@ -35,7 +34,7 @@ def demo(config: DemoConfig, *, console: Console) -> int:
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--output {output} cannot be made: {error.strerror}") from None
+        raise UserError(f"`output={output}` cannot be made: {error.strerror}") from None
     options = LabelConfig(
         root=DATASET,
         output=output / "dataset",
@@ -77,27 +76,11 @@ def _make_panels(
     source = open_source(repo_id=None, root=DATASET, revision=None)
     fps = float(source.meta.fps)
     first = {truth[part.segment.episode_index].kind: part for part in reversed(scores)}
-    drawn = []
-    for kind in _SHOWN:
-        if kind not in first:
-            continue
-        segment = first[kind].segment
+    segments = [first[kind].segment for kind in _SHOWN if kind in first]
+    clips = read_clips(source, camera=camera, segments=segments, sample_fps=fps, final_frame=True)
+    panels = []
+    for segment, clip in clips:
         happened = truth[segment.episode_index]
-        try:
-            clip = read_clip(
-                source, camera=camera, segment=segment, sample_fps=fps, final_frame=True
-            )
-        except EpisodeError:
-            continue
-        drawn.append(
-            Panel(
-                title=f"{kind.replace('_', ' ')}: {segment.instruction}",
-                success=happened.success,
-                times=first[kind].frame_index / fps,
-                values=np.exp(first[kind].log_prob_true),
-                truth_times=np.arange(len(happened.progress)) / fps,
-                truth=happened.progress,
-                strip=clip.frames[strip_indices(len(clip.frames))],
-            )
-        )
-    return drawn
+        if not isinstance(clip, EpisodeError):
+            panels.append(Panel(first[happened.kind], happened, clip.frames, fps))
+    return panels

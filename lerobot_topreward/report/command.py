@@ -68,7 +68,7 @@ def report(config: ReportConfig, *, console: Console) -> int:
             try:
                 fetch_videos(footage.source, footage.camera, list(footage.episodes))
             except UserError as error:
-                raise UserError(f"{error}. To do without pictures: --videos none") from error
+                raise UserError(f"{error}. To do without pictures: `videos=none`") from error
         media: Mapping[int, EpisodeMedia] = {}
         if config.videos == "strip":
             budget = config.max_mb * 1e6 - len(render(page, {})) - _EPISODE_BYTES * len(parts)
@@ -96,7 +96,7 @@ def report(config: ReportConfig, *, console: Console) -> int:
     if len(without) > _LISTED:
         console.print(f"and {len(without) - _LISTED} more have none", style="yellow")
     if size > config.max_mb * 1e6:
-        console.print(f"the curves alone take more than --max-mb {config.max_mb:g}", style="yellow")
+        console.print(f"the curves alone take more than `max_mb={config.max_mb:g}`", style="yellow")
     if config.rerun is not None:
         console.print(f"rerun   {config.rerun} ({config.rerun.stat().st_size / 1e6:.1f} MB)")
     seconds = time.monotonic() - began

@@ -34,8 +34,8 @@ class ReportConfig:
     def __post_init__(self) -> None:
         """Check what can be known to be wrong before anything is opened."""
         if not self.max_mb > 0:
-            raise UserError(f"--max-mb must be > 0; got {self.max_mb}")
+            raise UserError(f"`max_mb` must be > 0; got {self.max_mb}")
         if self.output.suffix not in (".html", ".htm"):
-            raise UserError(f"--output must be named *.html; got {self.output}")
+            raise UserError(f"`output` must be named *.html; got {self.output}")
         if self.rerun is not None and self.rerun.suffix != ".rrd":
-            raise UserError(f"--rerun must be named *.rrd; got {self.rerun}")
+            raise UserError(f"`rerun` must be named *.rrd; got {self.rerun}")

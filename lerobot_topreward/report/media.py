@@ -143,7 +143,7 @@ def read_strips(
                 budget -= len(strip.data) + len(thumbnail)
             else:
                 kept = thumbnail if len(thumbnail) <= share else None
-                reason = "there is no room for its pictures within --max-mb"
+                reason = "there is no room for its pictures within `max_mb`"
                 media[episode] = EpisodeMedia(None, kept, reason)
                 budget -= len(kept or b"")
         frames_left -= lengths[episode]

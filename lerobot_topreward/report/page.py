@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
+from lerobot_topreward.console import spell_options
 from lerobot_topreward.files.jsonable import plain
 from lerobot_topreward.judging.episode_metrics import Metric
 from lerobot_topreward.report.content import ControlContent, EpisodeContent
@@ -76,7 +77,10 @@ def render(page: Page, media: Mapping[int, EpisodeMedia]) -> str:
     blocks = []  # apart from the data, so that only pictures that are looked at are decoded
     for episode, pictures in sorted(media.items()):
         thumbnail, strip = pictures.thumbnail, pictures.strip
-        shown = {"reason": pictures.reason, "thumbnail": thumbnail and _base64(thumbnail)}
+        shown = {
+            "reason": pictures.reason and spell_options(pictures.reason),
+            "thumbnail": thumbnail and _base64(thumbnail),
+        }
         if strip is not None:
             shown["strip"] = {name: plain(getattr(strip, name)) for name in _STRIP_FIELDS}
             blocks.append(

@@ -26,7 +26,7 @@ def check_rerun() -> None:
     """
     if find_spec("rerun") is None:
         raise UserError(
-            "--rerun needs Rerun, which is not installed: pip install 'lerobot-topreward[viz]'"
+            "`rerun` needs Rerun, which is not installed: pip install 'lerobot-topreward[viz]'"
         )
 
 

@@ -43,18 +43,18 @@ class SimulateConfig:
         """Check what can be known to be wrong at once."""
         parse_seeds(self.seeds)
         if self.size < 32 or self.size % 2:
-            raise UserError(f"--size must be even and at least 32 pixels; got {self.size}")
+            raise UserError(f"`size` must be even and at least 32 pixels; got {self.size}")
         if not 0 < self.spread <= 1:
-            raise UserError(f"--spread must be > 0 and <= 1; got {self.spread}")
+            raise UserError(f"`spread` must be > 0 and <= 1; got {self.spread}")
         for kind in self.kinds:
             if kind not in KINDS:
-                raise UserError(f"--kinds: there is no '{kind}'; there are: {', '.join(KINDS)}")
+                raise UserError(f"`kinds`: there is no '{kind}'; there are: {', '.join(KINDS)}")
         if not self.chosen:
-            raise UserError(f"--seeds {self.seeds} has none of --kinds {' '.join(self.kinds)}")
+            raise UserError(f"`seeds={self.seeds}` has none of `kinds={' '.join(self.kinds)}`")
         if not 0 <= self.crf <= 51:
-            raise UserError(f"--crf must be in 0..51; got {self.crf}")
+            raise UserError(f"`crf` must be in 0..51; got {self.crf}")
         if self.output.exists() and (not self.output.is_dir() or any(self.output.iterdir())):
-            raise UserError(f"--output {self.output} is not an empty folder; name a new one")
+            raise UserError(f"`output={self.output}` is not an empty folder; name a new one")
 
     @property
     def chosen(self) -> list[int]:

@@ -37,7 +37,7 @@ def kind_of(seed: int) -> str:
     return KINDS[seed % len(KINDS)]
 
 
-def parse_seeds(text: str, *, option: str = "--seeds") -> range:
+def parse_seeds(text: str) -> range:
     """Read A:B as the seeds A, A + 1, ... B - 1.
 
     Raises:
@@ -46,7 +46,7 @@ def parse_seeds(text: str, *, option: str = "--seeds") -> range:
     first, last = map(read_index, text.partition(":")[::2])
     if first is None or last is None or first >= last:
         raise UserError(
-            f"{option} must be A:B, the seeds A to B - 1 with 0 <= A < B; got '{text}'; "
+            f"`seeds` must be A:B, the seeds A to B - 1 with 0 <= A < B; got '{text}'; "
             "try for example 0:16"
         )
     return range(first, last)

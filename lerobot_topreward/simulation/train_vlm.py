@@ -63,20 +63,20 @@ class TrainVlmConfig:
         """Check what can be known to be wrong at once."""
         for name in ("steps", "batch", "prefixes", "workers", "threads"):
             if getattr(self, name) < 1:
-                raise UserError(f"--{name} must be at least 1; got {getattr(self, name)}")
+                raise UserError(f"`{name}` must be at least 1; got {getattr(self, name)}")
         static, wrong = self.static_share, self.wrong_share
         if static < 0 or wrong < 0 or static + wrong > 1:
             raise UserError(
-                f"--static-share {static} and --wrong-share {wrong} must be "
+                f"`static_share={static}` and `wrong_share={wrong}` must be "
                 "shares that leave some examples as they are"
             )
         if max(parse_seeds(self.seeds)) >= FIRST_HELD_OUT_SEED:
             raise UserError(
-                f"--seeds {self.seeds} reaches seeds kept for the bundle and the evaluation; "
+                f"`seeds={self.seeds}` reaches seeds kept for the bundle and the evaluation; "
                 f"stay below {FIRST_HELD_OUT_SEED}"
             )
         if self.output.exists() and any(self.output.iterdir()):
-            raise UserError(f"--output {self.output} is not empty; name a new folder")
+            raise UserError(f"`output={self.output}` is not empty; name a new folder")
 
 
 @dataclass(frozen=True, slots=True)

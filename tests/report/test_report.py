@@ -68,7 +68,7 @@ def test_strips_show_the_frames_that_were_scored_and_fit_into_the_room(recorded:
     kept = [one.strip.data for one in tight.values() if one.strip]
     assert sum(map(len, kept)) < 3_000
     none = read_strips(footage(recorded), sample_fps=2, budget=0, done=counted.append)
-    reason = "there is no room for its pictures within --max-mb"
+    reason = "there is no room for its pictures within `max_mb`"
     assert set(none.values()) == {EpisodeMedia(reason=reason)}
 
 

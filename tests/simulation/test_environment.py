@@ -111,10 +111,23 @@ def test_states_alone_are_not_rendered() -> None:
     config = PickPlaceEnvConfig(obs_type="agent_pos")
     assert not config.gym_kwargs["pixels"]
     assert "pixels/front" not in config.features
-    with pytest.raises(
-        UserError, match=r"--env\.obs_type must be one of pixels_agent_pos, agent_p"
-    ):
-        PickPlaceEnvConfig(obs_type="pixels")  # pyright: ignore[reportArgumentType]
+
+
+def test_unknown_observations_are_refused(
+    capfd: pytest.CaptureFixture[str], kept_process: None
+) -> None:
+    environment = (
+        "--env.discover_packages_path=lerobot_topreward.simulation",
+        "--env.type=so101_pick_place",
+        "--env.obs_type=pixels",
+    )
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", "--dataset.repo_id=a/b", "--policy.type=act", *environment])
+    assert stopped.value.code == 2
+    assert (
+        "--env.obs_type: invalid choice: 'pixels' (choose from 'pixels_agent_pos', 'agent_pos')"
+        in capfd.readouterr().err
+    )
 
 
 @pytest.mark.timeout(600)

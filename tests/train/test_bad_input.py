@@ -156,7 +156,7 @@ def test_columns_and_sidecar_that_disagree(
     rewrite(root, "topreward.progress", np.zeros(FRAMES))
     said = refused(root)
     assert "disagree: progress of 21 frames, first frame 0 of episode 0" in said
-    assert "--weighting.source=sidecar or =columns" in said
+    assert "--weighting.source=sidecar or --weighting.source=columns" in said
 
 
 def rewrite(root: Path, name: str, values: np.ndarray) -> None:
@@ -189,7 +189,7 @@ def test_a_dataset_that_is_not_there(refused: Callable[..., str], tmp_path: Path
     assert f"--dataset.root {tmp_path} must hold a LeRobot dataset" in refused(tmp_path)
     said = refused(None, "--dataset.repo_id=nobody/nothing")
     assert "--dataset.repo_id 'nobody/nothing'" in said
-    assert "Missing required field(s) `dataset`" in refused(None)
+    assert "Missing required field(s) --dataset" in refused(None)
 
 
 def test_a_flat_preset_is_not_for_training(

@@ -65,7 +65,7 @@ def test_a_span_below_one_frame_is_refused(
     labels: FrameLabels, option: str, scheme: Scheme
 ) -> None:
     with pytest.raises(
-        UserError, match=rf"weighting.{option} must be at least one frame, 0.1 s at 10 fps"
+        UserError, match=rf"`weighting.{option}` must be at least one frame, 0.1 s at 10 fps"
     ):
         weigh(labels, WeightingConfig(scheme=scheme), chunk=5)
 
@@ -153,7 +153,7 @@ def test_missing_labels_are_counted() -> None:
     labels = labels_of([0, 1, 1], [0, 1], [0, 0.2], unlabelled=[0, 2])
     with pytest.raises(UserError, match=r"5 of 7 frames.*2 of 3 episodes \(0, 2\)") as caught:
         weigh(labels, WeightingConfig(), chunk=1)
-    for cure in ("lerobot-topreward label", "--dataset.episodes", "--weighting.unlabelled_weight"):
+    for cure in ("lerobot-topreward label", "`dataset.episodes`", "`weighting.unlabelled_weight`"):
         assert cure in str(caught.value)
 
 
@@ -192,10 +192,10 @@ def test_unlabelled_frames_weigh_a_part_of_the_average(
 
 def test_weights_that_are_all_zero_are_refused() -> None:
     labels = labels_of([1, 0.5, 0], [0.4, 0.2])
-    with pytest.raises(UserError, match=r"scheme=top-awr all 5 frames weigh nothing.*raise .*tau"):
+    with pytest.raises(UserError, match=r"scheme=top-awr` all 5 frames weigh nothing.*raise .*tau"):
         weigh(labels, WeightingConfig(scheme=TopAwr(tau=1e-60)), chunk=1)
     config = WeightingConfig(scheme=Filter(threshold=-0.5))
-    with pytest.raises(UserError, match=r"weigh nothing.*lower --weighting.threshold"):
+    with pytest.raises(UserError, match=r"weigh nothing.*lower `weighting.threshold`"):
         weigh(labels, config, chunk=1)
 
 
@@ -218,42 +218,42 @@ def test_frames_out_of_order_are_refused(labels: FrameLabels) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"beta": -1}, r"--weighting.beta must be > 0; got -1"),
-        ({"beta": "fast"}, r"--weighting.beta must be a finite number; got 'fast'"),
-        ({"beta": None}, r"--weighting.beta must be a finite number; got nothing"),
-        ({"beta": True}, r"--weighting.beta must be a finite number; got True"),
-        ({"beta": float("nan")}, r"--weighting.beta must be a finite number; got nan"),
-        ({"w_max": float("inf")}, r"--weighting.w_max must be a finite number; got inf"),
-        ({"w_min": -0.1}, r"--weighting.w_min must be >= 0; got -0.1"),
-        ({"w_min": 30}, r"w_min must be <= --weighting.w_max; got 30.0 > 20.0"),
+        ({"beta": -1}, r"`weighting.beta` must be > 0; got -1"),
+        ({"beta": "fast"}, r"weighting.beta must be a finite number; got 'fast'"),
+        ({"beta": None}, r"weighting.beta must be a finite number; got nothing"),
+        ({"beta": True}, r"weighting.beta must be a finite number; got True"),
+        ({"beta": float("nan")}, r"weighting.beta must be a finite number; got nan"),
+        ({"w_max": float("inf")}, r"weighting.w_max must be a finite number; got inf"),
+        ({"w_min": -0.1}, r"`weighting.w_min` must be >= 0; got -0.1"),
+        ({"w_min": 30}, r"w_min` must be <= `weighting.w_max`; got 30.0 > 20.0"),
         ({"scheme": "arw"}, r"awr, top-awr, .* or uniform; got 'arw'. Did you mean awr\?"),
         ({"scheme": "top_awr"}, r"got 'top_awr'. Did you mean top-awr\?"),
-        ({"scheme": None}, r"--weighting.scheme must be awr, .*; got nothing"),
-        ({"per": "tasks"}, r"--weighting.per must be dataset or task; got 'tasks'. Did you"),
+        ({"scheme": None}, r"weighting.scheme must be awr, .*; got nothing"),
+        ({"per": "tasks"}, r"weighting.per must be dataset or task; got 'tasks'. Did you"),
         ({"normalize": "batches"}, r"dataset or batch; got 'batches'. Did you mean batch\?"),
-        ({"source": "sidecars"}, r"--weighting.source must be auto, columns or sidecar"),
+        ({"source": "sidecars"}, r"weighting.source must be auto, columns or sidecar"),
         ({"scheme": "top-awr", "span": "prefixes"}, r"prefix, chunk or a finite number; got .*Did"),
-        ({"scheme": "top-awr", "span": 0}, r"--weighting.span must be > 0; got 0"),
+        ({"scheme": "top-awr", "span": 0}, r"`weighting.span` must be > 0; got 0"),
         ({"scheme": "top-awr", "span": 1, "horizon": 1}, r"both give the span of top-awr"),
-        ({"scheme": "top-awr", "centre": "weight"}, r"--weighting.centre is no option"),
-        ({"scheme": "top-awr", "tau": 0}, r"--weighting.tau must be > 0; got 0"),
-        ({"scheme": "top-awr", "delta_max": -2}, r"--weighting.delta_max must be > 0; got -2"),
-        ({"scheme": "rabc", "kappa": 2}, r"--weighting.kappa must be 0..1; got 2"),
-        ({"scheme": "rabc", "epsilon": 0}, r"--weighting.epsilon must be > 0; got 0"),
-        ({"scheme": "rabc", "tail": "slide"}, r"--weighting.tail is no option"),
-        ({"scheme": "rabc", "beta": 1}, r"beta is an option of awr, not of rabc; leave it at 0.5"),
-        ({"quantile": 0.5}, r"quantile is an option of filter, not of awr; leave it at unset"),
+        ({"scheme": "top-awr", "centre": "weight"}, r"weighting.centre is no option"),
+        ({"scheme": "top-awr", "tau": 0}, r"`weighting.tau` must be > 0; got 0"),
+        ({"scheme": "top-awr", "delta_max": -2}, r"`weighting.delta_max` must be > 0; got -2"),
+        ({"scheme": "rabc", "kappa": 2}, r"`weighting.kappa` must be 0..1; got 2"),
+        ({"scheme": "rabc", "epsilon": 0}, r"`weighting.epsilon` must be > 0; got 0"),
+        ({"scheme": "rabc", "tail": "slide"}, r"weighting.tail is no option"),
+        ({"scheme": "rabc", "beta": 1}, r"beta` is an option of awr, not of rabc; leave it at 0.5"),
+        ({"quantile": 0.5}, r"quantile` is an option of filter, not of awr; leave it at unset"),
         ({"scheme": "uniform", "horizon": 1}, r"awr and top-awr and rabc and filter, not of unif"),
-        ({"scheme": "filter"}, r"must have one of .*threshold and .*quantile; got neither"),
-        ({"scheme": "filter", "threshold": -1, "quantile": 0.5}, r"quantile; got both"),
-        ({"scheme": "filter", "quantile": 1.5}, r"--weighting.quantile must be 0..1; got 1.5"),
-        ({"scheme": "filter", "threshold": 0.2}, r"must be <= 0 with --weighting.by=success"),
+        ({"scheme": "filter"}, r"must have one of .*threshold` and .*quantile`; got neither"),
+        ({"scheme": "filter", "threshold": -1, "quantile": 0.5}, r"quantile`; got both"),
+        ({"scheme": "filter", "quantile": 1.5}, r"`weighting.quantile` must be 0..1; got 1.5"),
+        ({"scheme": "filter", "threshold": 0.2}, r"must be <= 0 with `weighting.by=success`"),
         ({"scheme": "filter", "by": "advantage", "threshold": 2}, r"must be -1..1 with"),
-        ({"scheme": "filter", "quantile": 0.5, "horizon": 1}, r"by=success does not use"),
-        ({"horizon": 0}, r"--weighting.horizon must be > 0; got 0"),
-        ({"unlabelled_weight": -1}, r"--weighting.unlabelled_weight must be >= 0; got -1"),
-        ({"source": "columns", "sidecar": "x.parquet"}, r"x.parquet is not read with"),
-        ({"bta": 1.0}, r"--weighting.bta is no option; did you mean --weighting.beta\?"),
+        ({"scheme": "filter", "quantile": 0.5, "horizon": 1}, r"by=success` does not use"),
+        ({"horizon": 0}, r"`weighting.horizon` must be > 0; got 0"),
+        ({"unlabelled_weight": -1}, r"`weighting.unlabelled_weight` must be >= 0; got -1"),
+        ({"source": "columns", "sidecar": "x.parquet"}, r"x.parquet` is not read with"),
+        ({"bta": 1.0}, r"weighting.bta is no option; did you mean weighting.beta\?"),
     ],
 )
 def test_options_that_break_a_rule_are_refused(options: dict[str, Any], message: str) -> None:

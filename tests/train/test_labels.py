@@ -77,7 +77,7 @@ def test_a_subset_of_episodes_keeps_its_global_index(
     asked = sorted(int(subset[i]["index"]) for i in range(len(subset)))  # pyright: ignore
     assert labels.index.tolist() == asked == [*range(7), *range(12, 18)]
     np.testing.assert_allclose(labels.progress, PROGRESS[labels.index], atol=1e-6)
-    with pytest.raises(UserError, match=r"\[7\] has no frames; the dataset has episodes 0..2"):
+    with pytest.raises(UserError, match=r"\[7\]` has no frames; the dataset has episodes 0..2"):
         read(root, episodes=[7])
 
 
@@ -138,7 +138,7 @@ def test_columns_are_read_where_the_sidecar_is_stale(
 ) -> None:
     root = write_labels(recorded, progress=PROGRESS)
     replace_column(root, "action", np.zeros((FRAMES, 6)))
-    with pytest.raises(UserError, match=r"is stale: .* Or use --weighting.source=columns"):
+    with pytest.raises(UserError, match=r"is stale: .* Or use `weighting.source=columns`"):
         read(root, source="sidecar")
     np.testing.assert_allclose(read(root).progress, PROGRESS, atol=1e-6)
     [said] = capfd.readouterr().err.splitlines()
@@ -184,7 +184,7 @@ def test_columns_and_sidecar_that_disagree(
     with pytest.raises(UserError) as said:
         read(root)
     assert expected in str(said.value)
-    assert "--weighting.source=sidecar or =columns" in str(said.value)
+    assert "`weighting.source=sidecar` or `weighting.source=columns`" in str(said.value)
     assert read(root, source="sidecar").progress[8] == np.float32(PROGRESS[8])
 
 
@@ -217,7 +217,7 @@ def test_a_sidecar_of_lerobots_own(recorded: Path, tmp_path: Path) -> None:
         zip(labels.index[labels.labelled].tolist(), labels.progress[labels.labelled], strict=True)
     ) == pytest.approx(lerobots.progress_lookup)
     assert labels.prefix_end is None
-    with pytest.raises(UserError, match=r"--weighting.by=success needs log-probabilities"):
+    with pytest.raises(UserError, match=r"`weighting.by=success` needs log-probabilities"):
         read(recorded, sidecar=path, scheme=Filter(by="success", threshold=-5.0))
     assert read(recorded, sidecar=path, scheme=Filter(by="advantage", threshold=0.0)) is not None
 
@@ -253,5 +253,5 @@ def test_lerobots_own_sidecar_is_not_taken_for_ours(recorded: Path, tmp_path: Pa
     root = tmp_path / "copy"
     delete_episodes(dataset, episode_indices=[2], output_dir=root, repo_id="a/b")
     write_foreign(root / SIDECAR_NAME, PROGRESS)
-    with pytest.raises(UserError, match=r"To use its progress .* --weighting.sidecar="):
+    with pytest.raises(UserError, match=r"To use its progress .* `weighting.sidecar="):
         read(root)

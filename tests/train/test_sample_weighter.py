@@ -39,15 +39,12 @@ def recorded(record_dataset: RecordDataset) -> Path:
     return record_dataset(lengths=LENGTHS, cameras=())
 
 
-class Policy:
-    """All that is asked of a policy."""
-
-    config = ACTConfig(device="cpu", chunk_size=CHUNK, n_action_steps=CHUNK)
+def act(chunk: int = CHUNK) -> ACTConfig:
+    return ACTConfig(device="cpu", chunk_size=chunk, n_action_steps=1)
 
 
-def weighter_of(dataset: Any, **options: Any) -> TopRewardWeighter:
-    policy: Any = Policy()
-    return make_weighter(options, policy=policy, device=CPU, dataset=dataset)
+def weighter_of(dataset: Any, *, chunk: int = CHUNK, **options: Any) -> TopRewardWeighter:
+    return make_weighter(options, policy=act(chunk), device=CPU, dataset=dataset)
 
 
 def weights_of(values: list[float], *, index: list[int] | None = None) -> FrameWeights:
@@ -110,14 +107,10 @@ def test_statistics_of_all_weights() -> None:
 
 
 @pytest.mark.parametrize("chunk", [2, 5, 50])
-def test_rabc_is_lerobots(
-    recorded: Path, write_labels: WriteLabels, monkeypatch: pytest.MonkeyPatch, chunk: int
-) -> None:
+def test_rabc_is_lerobots(recorded: Path, write_labels: WriteLabels, chunk: int) -> None:
     root = write_labels(recorded)
-    monkeypatch.setattr(
-        Policy, "config", ACTConfig(device="cpu", chunk_size=chunk, n_action_steps=1)
-    )
-    ours = weighter_of(LeRobotDataset("local/labelled", root=root), scheme="rabc", kappa=0.3)
+    dataset = LeRobotDataset("local/labelled", root=root)
+    ours = weighter_of(dataset, chunk=chunk, scheme="rabc", kappa=0.3)
     lerobots = RABCWeights(root / SIDECAR_NAME, chunk_size=chunk, kappa=0.3, device=CPU)
     for seed in range(20):
         batch: dict[str, Any] = {
@@ -171,7 +164,7 @@ def test_episodes_held_out_do_not_count(recorded: Path, write_labels: WriteLabel
     root = write_labels(recorded)
     config = TrainPipelineConfig(
         dataset=DatasetConfig(repo_id="local/labelled", root=str(root), eval_split=0.3),
-        policy=Policy.config,
+        policy=act(),
     )
     training, held_out = make_train_eval_datasets(config)
     sample: Any = held_out[0] if held_out else None
@@ -188,11 +181,11 @@ def test_the_horizon_is_the_policys_chunk() -> None:
     assert chunk_frames(diffusion, config) == 16
     assert chunk_frames(TDMPCConfig(device="cpu", horizon=5), config) == 5
 
-    class NoChunk:
+    class NoChunk(ACTConfig):
         type = "reflex"
-        action_delta_indices = None
+        action_delta_indices: Any = None
 
-    nothing: Any = NoChunk()
+    nothing = NoChunk(device="cpu")
     with pytest.raises(UserError, match=r"policy 'reflex' has no action chunk.*horizon=SECONDS"):
         chunk_frames(nothing, config)
     assert chunk_frames(nothing, WeightingConfig(scheme=Awr(horizon=1.0))) == 1

@@ -72,10 +72,10 @@ def test_tasks_and_episodes_have_their_share_of_the_weight() -> None:
 @pytest.mark.parametrize(
     ("scheme", "cure"),
     [
-        (Awr(), "lower --weighting.beta"),
-        (TopAwr(), "the paper's defaults do this: give a longer --weighting.span"),
-        (Rabc(), "raise --weighting.kappa"),
-        (Filter(quantile=0.5), "raise --weighting.threshold or --weighting.quantile"),
+        (Awr(), "lower `weighting.beta`"),
+        (TopAwr(), "the paper's defaults do this: give a longer `weighting.span`"),
+        (Rabc(), "raise `weighting.kappa`"),
+        (Filter(quantile=0.5), "raise `weighting.threshold` or `weighting.quantile`"),
     ],
 )
 def test_equal_weights_are_plain_behavior_cloning(scheme: Scheme, cure: str) -> None:
@@ -92,14 +92,14 @@ def test_equal_weights_are_plain_behavior_cloning(scheme: Scheme, cure: str) -> 
 def test_next_to_nothing_is_warned_of(weight: list[float]) -> None:
     (warning,) = summarize(*dataset_of(weight), scheme=Awr()).warnings
     assert f"almost nothing is left: {len(weight)} frames count as" in warning
-    assert "raise --weighting.beta" in warning
+    assert "raise `weighting.beta`" in warning
 
 
 def test_a_heavy_cap_is_warned_of_but_for_rabc() -> None:
     dataset = dataset_of([2.0] * 7 + [0.3] * 3, cap=2.0)
     (warning,) = summarize(*dataset, scheme=TopAwr()).warnings
     assert warning.startswith("70.0% of the frames are at the cap")
-    assert "lower --weighting.tau below --weighting.delta_max" in warning
+    assert "lower `weighting.tau` below `weighting.delta_max`" in warning
     assert summarize(*dataset, scheme=Rabc()).warnings == ()
 
 
@@ -107,7 +107,7 @@ def test_a_task_without_weight_is_warned_of() -> None:
     dataset = dataset_of([1, 3], [0, 0], [0], tasks=[0, 1, 2])
     task, episodes = summarize(*dataset, scheme=Awr()).warnings
     assert "will not learn: 2 of 3 ('place the cube on the plate [gently]', 'wave')" in task
-    assert "--weighting.per=task" in task
+    assert "`weighting.per=task`" in task
     assert episodes == "episodes without any weight: 2 of 3 (1, 2)"
 
 
