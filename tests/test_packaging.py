@@ -119,8 +119,6 @@ ORDER = (
     "errors records",
     "rewards",
     "files hub_errors console config",
-    "vlm",
-    "data",
     "storage",
     "scoring judging",
     "publish",
@@ -184,7 +182,8 @@ NAMES_FLAGS = {
     "lerobot_topreward/cli.py",
     "lerobot_topreward/config.py",
     "lerobot_topreward/console.py",
-    "lerobot_topreward/data/validate.py",  # LeRobot's converter
+    "lerobot_topreward/data/validate.py",  # LeRobot's converter, here and below
+    "lerobot_topreward/hub_errors.py",
     "policies/choice.py",  # lerobot-train's own flags, here and below
     "train/arguments.py",
     "train/command.py",
@@ -194,20 +193,14 @@ NAMES_FLAGS = {
 # Still to be changed to `option`.
 FLAGS_LEFT = (
     "curate",
-    "data",
     "demo",
     "evaluate",
     "files",
-    "hub_errors",
-    "judging",
-    "label",
     "publish",
     "report",
-    "scoring",
     "simulation",
     "storage",
     "train",
-    "vlm",
 )
 
 

@@ -72,5 +72,5 @@ def _find_destination(config: CurateConfig, plan: Plan) -> Destination:
         private=config.push.private,
         create_pr=config.push.create_pr,
         title=CURATED_TITLE,
-        option="--repo-id" if config.push.hub_repo_id is None else "--hub-repo-id",
+        option="repo_id" if config.push.hub_repo_id is None else "hub_repo_id",
     )

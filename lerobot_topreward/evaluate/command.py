@@ -1,6 +1,5 @@
 """The evaluate command: labels -> metrics, success, controls, baseline -> tables or JSON."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from lerobot_topreward import __version__
-from lerobot_topreward.console import make_console
+from lerobot_topreward.console import make_console, print_json, spell_options
 from lerobot_topreward.data.success import read_success
 from lerobot_topreward.evaluate.config import EvaluateConfig
 from lerobot_topreward.evaluate.gvl import gvl_baseline
@@ -68,8 +67,7 @@ def evaluate(config: EvaluateConfig, *, console: Console) -> int:
     progress = make_console(stderr=True) if config.json else console  # is not part of the JSON
     found = evaluate_dataset(config, console=progress)
     if config.json:
-        text = json.dumps(to_json(found), indent=2, allow_nan=False)
-        console.print(text, soft_wrap=True)
+        print_json(console, to_json(found))
     else:
         print_evaluation(found, console)
     return 1 if found.failed else 0
@@ -145,11 +143,14 @@ def to_json(found: Evaluation) -> dict[str, Any]:
             for group in found.groups
         ],
         "success": plain(found.success),
-        "controls": [{**plain(control), "verdict": verdict(control)} for control in found.controls],
+        "controls": [
+            {**plain(control), "verdict": spell_options(verdict(control))}
+            for control in found.controls
+        ],
         "debias": plain(found.debias),
         "gvl": plain(found.gvl),
-        "controls_left_out": plain(found.left_out),
-        "failed": plain(found.failed),
+        "controls_left_out": {name: spell_options(why) for name, why in found.left_out.items()},
+        "failed": {str(episode): spell_options(why) for episode, why in found.failed.items()},
         "episodes": [
             {**plain(episode), "success": found.truth.get(episode.episode_index)}
             for episode in found.metrics

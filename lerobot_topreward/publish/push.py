@@ -42,7 +42,7 @@ class Destination:
     private: bool = False  # if the repository has to be created
     create_pr: bool = False  # open a pull request against main, or renew the one opened before
     title: str = LABEL_TITLE  # of the commit and the pull request
-    option: str = "--hub-repo-id"  # that named the repository, for messages
+    option: str = "hub_repo_id"  # that named the repository, for messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ def push(
                 if second.response.status_code != 412:
                     raise
                 raise UserError(
-                    f"{to.option} {to.repo_id!r}: someone else keeps committing to "
+                    f"`{to.option}` {to.repo_id!r}: someone else keeps committing to "
                     f"{target.revision!r}. Run again when they are done; nothing is sent twice"
                 ) from second
         if not target.is_source and not to.create_pr:
@@ -158,7 +158,7 @@ def _find_target(api: HfApi, to: Destination) -> _Target:
 def _find_head(api: HfApi, to: Destination, target: _Target) -> str:
     commit = api.dataset_info(to.repo_id, revision=target.revision).sha
     if commit is None:
-        raise UserError(f"{to.option} {to.repo_id!r}: the Hub does not name its commit")
+        raise UserError(f"`{to.option}` {to.repo_id!r}: the Hub does not name its commit")
     return commit
 
 
@@ -173,7 +173,7 @@ def _check_replaceable(
     why = find_difference(api, to.repo_id, commit=head, ours=ours, for_labels=for_labels)
     if why is not None:
         raise UserError(
-            f"{to.option} {to.repo_id!r} must not hold another dataset on {target.revision!r}; "
+            f"`{to.option}` {to.repo_id!r} must not hold another dataset on {target.revision!r}; "
             f"{why}.\nName another repository, or a --branch of its own"
         )
 
@@ -219,7 +219,7 @@ def _commit(
             if "Invalid metadata in README.md" not in str(error):
                 raise
             raise UserError(
-                f"{to.option} {to.repo_id!r}: the Hub refuses the front matter of its {CARD}. Fix "
+                f"`{to.option}` {to.repo_id!r}: the Hub refuses the front matter of its {CARD}. Fix "
                 f"it there and run again; {str(error).splitlines()[-1]}"
             ) from error
         commit, revision = made.oid, made.pr_revision or revision

@@ -154,7 +154,7 @@ def _check_frames(
     raise UserError(f"{path} does not belong to this dataset: {what}")
 
 
-def find_sidecar(source: Source, *, option: str = "--repo-id") -> Path | None:
+def find_sidecar(source: Source, *, option: str = "repo_id") -> Path | None:
     """Locate the sidecar of a dataset, fetching it where the dataset comes from the Hub.
 
     Raises:
