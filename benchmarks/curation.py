@@ -20,6 +20,7 @@ import tyro
 from jaxtyping import Bool
 from rich.console import Console
 
+from lerobot_topreward.console import make_console
 from lerobot_topreward.curate.config import CurateConfig
 from lerobot_topreward.curate.plan import make_plan
 from lerobot_topreward.curate.table import describe_rules
@@ -34,20 +35,20 @@ from lerobot_topreward.vlm.identity import BUILTIN, VlmConfig
 # The VLM was trained below 100,000 and judged on seeds from there; 200,000 are the bundled episodes,
 # on which the default rules were chosen; 300,000 and 310,000 are the proof's.
 _FIRST_SEED = 400_000
-_LONGEST = 0.2  # of the episodes: what one drops who can only see how long they are
+_LONGEST = 0.2  # of the episodes: a rule that sees only how long they are drops these
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """What is judged."""
 
-    work: Path = Path("curation")  # keeps the recorded and labelled episodes
+    work: Path = Path("curation")  # keeps the recorded and labeled episodes
     episodes: int = 56  # fresh ones; of each of the eight kinds as many
 
     def __post_init__(self) -> None:
         """Refuse a number that does not hold every kind."""
         if self.episodes < len(KINDS):
-            raise UserError(f"--episodes must be at least {len(KINDS)}; got {self.episodes}")
+            raise UserError(f"`episodes` must be at least {len(KINDS)}; got {self.episodes}")
 
 
 def recorded(config: Config) -> Path:
@@ -62,7 +63,7 @@ def recorded(config: Config) -> Path:
     return folder
 
 
-def labelled(source: Path) -> Path:
+def label(source: Path) -> Path:
     """Label as the demo does, unless that is done."""
     options = LabelConfig(
         root=source,
@@ -99,14 +100,14 @@ def main() -> int:
     try:
         config = tyro.cli(Config, description=__doc__)
         folder = recorded(config)
-        plan = make_plan(CurateConfig(root=labelled(folder)))
+        plan = make_plan(CurateConfig(root=label(folder)))
     except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
+        make_console(stderr=True).print(f"error: {error}")
         return 2
     truth = pd.read_parquet(folder / TRUTH_FILE).drop_duplicates("episode_index")
     kinds = truth["kind"].to_numpy()
     bad = ~truth["success"].to_numpy(dtype=bool)
-    lengths = np.array([one.frames for one in plan.metrics])
+    lengths = np.array([metrics.frames for metrics in plan.metrics])
     seeds = f"{_FIRST_SEED} to {_FIRST_SEED + config.episodes - 1}"
     print(f"\n{len(bad)} episodes (seeds {seeds}), {int(bad.sum())} of them bad:")
     print(f"all but the kinds {', '.join(SUCCEEDING)}. Dropped of each kind:\n")
@@ -121,7 +122,7 @@ def main() -> int:
         kinds=kinds,
         bad=bad,
     )
-    finals = np.array([one.final_progress for one in plan.metrics])
+    finals = np.array([metrics.final_progress for metrics in plan.metrics])
     print(
         f"\nfinal progress: bad at most {finals[bad].max():.2f}, good at least {finals[~bad].min():.2f}"
     )

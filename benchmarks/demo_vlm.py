@@ -18,6 +18,7 @@ import numpy as np
 import torch
 import tyro
 
+from lerobot_topreward.console import make_console
 from lerobot_topreward.data.dataset import episode_rows, open_source
 from lerobot_topreward.data.video import read_clips
 from lerobot_topreward.demo.evaluation import evaluate
@@ -54,10 +55,10 @@ class Config:
     threads: int = 2  # of torch
 
     def __post_init__(self) -> None:
-        """Refuse seeds that the VLM learnt from."""
+        """Refuse seeds that the VLM learned from."""
         if min(parse_seeds(self.seeds)) < FIRST_HELD_OUT_SEED:
             raise UserError(
-                f"--seeds {self.seeds} may have been trained on; start at {FIRST_HELD_OUT_SEED}"
+                f"`seeds={self.seeds}` may have been trained on; start at {FIRST_HELD_OUT_SEED}"
             )
 
 
@@ -110,7 +111,7 @@ def main() -> int:
         clips, truth = clips_and_truth(config)
         scorer = OnePassScorer(load_vlm(VlmConfig(vlm=config.vlm, device="cpu", dtype="float32")))
     except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
+        make_console(stderr=True).print(f"error: {error}")
         return 2
     scores = [score_clip(clip, scorer, ("none", "static"), config.prefixes) for clip in clips]
     real, static = zip(*scores, strict=True)

@@ -27,7 +27,7 @@ CAMERAS = ("front", "wrist")
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkConfig:
-    """What is recorded and labelled."""
+    """What is recorded and labeled."""
 
     episodes: int = 6  # recorded
     seconds: float = 20.0  # each

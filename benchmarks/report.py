@@ -51,18 +51,18 @@ def main(config: BenchmarkConfig) -> None:
     """Record, report in every way, open, print."""
     with TemporaryDirectory() as temporary:
         folder = config.folder or Path(temporary)
-        labelled = folder / "labelled"
-        if not labelled.is_dir():
+        labeled = folder / "labelled"
+        if not labeled.is_dir():
             began = time.perf_counter()
             record(config, folder / "recorded")
-            label(folder / "recorded", labelled)
+            label(folder / "recorded", labeled)
             print(f"recorded in {time.perf_counter() - began:.0f} s")
         print(f"{config.episodes} episodes of {config.seconds:g} s, {config.size[1]}x"
               f"{config.size[0]}, {config.fps} Hz")  # fmt: skip
         for way in WAYS:
             page = folder / f"report-{way}.html"
             began = time.perf_counter()
-            command = [sys.executable, "-m", "lerobot_topreward", "report", "--root", str(labelled)]
+            command = [sys.executable, "-m", "lerobot_topreward", "report", "--root", str(labeled)]
             command += ["--output", str(page), "--videos", way]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
             made = time.perf_counter() - began

@@ -24,7 +24,7 @@ from weighted_bc.labels import print_labels
 from weighted_bc.results import print_table, save_figure
 from weighted_bc.run import Run, perform
 
-# Small networks on the state, so that a run takes minutes on one core. The same optimiser for
+# Small networks on the state, so that a run takes minutes on one core. The same optimizer for
 # both; steps and sizes were chosen with the oracle's data, on other scenes than are counted here.
 _COMMON = (
     *("--batch_size=64", "--use_policy_training_preset=false", "--optimizer.type=adamw"),

@@ -6,7 +6,7 @@
 
 The same network is trained on the same batches in turn: as LeRobot's policy class by stock
 `lerobot_train.update_policy`, and as ours by what the seam puts in its place, with the weighter on
-a labelled dataset. Loading a batch costs both the same and is left out, so the share that is printed
+a labeled dataset. Loading a batch costs both the same and is left out, so the share that is printed
 is the upper bound of what a user sees.
 """
 

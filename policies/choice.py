@@ -21,9 +21,6 @@ _stock_class = factory.get_policy_class  # not the one that the trainer patch pu
 def per_sample_policy(policy_type: str) -> type[PreTrainedPolicy]:
     """Choose the class of a policy type whose `forward` can return a loss per sample.
 
-    Args:
-        policy_type: as in `--policy.type`.
-
     Raises:
         UserError: if there is none; the message lists the types that have one.
     """

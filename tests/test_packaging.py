@@ -187,20 +187,17 @@ NAMES_FLAGS = {
     "policies/choice.py",  # lerobot-train's own flags, here and below
     "train/arguments.py",
     "train/command.py",
-    "train/nonfinite.py",
+    "train/lerobot_patch.py",
     "train/trainer_config.py",
 }
 # Still to be changed to `option`.
 FLAGS_LEFT = (
     "curate",
-    "demo",
     "evaluate",
     "files",
     "publish",
     "report",
-    "simulation",
     "storage",
-    "train",
 )
 
 

@@ -21,7 +21,7 @@ PREFIX = "--weighting."  # of our options, beside those of lerobot-train
 _HELP = """\
 usage: lerobot-topreward train [OPTIONS]
 
-Train a LeRobot policy on a labelled dataset, its frames weighted by their rewards. Takes every \
+Train a LeRobot policy on a labeled dataset, its frames weighted by their rewards. Takes every \
 option of lerobot-train, and those below. LeRobot's own trainer runs: see lerobot-train --help, and \
 --policy.type=act with it for a policy's options.
 
@@ -44,10 +44,7 @@ class Arguments:
 
 
 def split_arguments(arguments: Sequence[str]) -> Arguments:
-    """Tell our options from LeRobot's.
-
-    Args:
-        arguments: what follows ``train``.
+    """Tell our options from LeRobot's in what follows ``train``.
 
     Raises:
         UserError: an option of ours has no value or a wrong name, or the preset cannot be used.
@@ -125,12 +122,7 @@ def _preset_arguments(options: Mapping[str, Any], given: Sequence[str]) -> list[
 
 
 def flat_options(options: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield a preset's options by their names on the command line.
-
-    Args:
-        options: nested by the parts of their names, or already dotted.
-        prefix: the parts of the name that lead here, each with its dot.
-    """
+    """Yield a preset's options, nested or already dotted, by their names on the command line."""
     for name, value in options.items():
         if isinstance(value, Mapping):
             yield from flat_options(value, f"{prefix}{name}.")

@@ -37,11 +37,9 @@ class Plan:
 
 
 def train(arguments: Sequence[str], *, console: Console) -> int:
-    """Train a policy on a labelled dataset, its frames weighted by their rewards.
+    """Train a policy on a labeled dataset, its frames weighted by their rewards.
 
-    Args:
-        arguments: what follows ``train``.
-        console: where to print; only the main process of several does.
+    Of several processes only the main one prints.
 
     Returns:
         The exit code: 0 done, 1 stopped by a loss or weight that is not finite, 130 by Ctrl-C.
@@ -121,11 +119,7 @@ def make_plan(split: Arguments) -> Plan:
 def choose_weighting(
     config: "TrainPipelineConfig", options: Mapping[str, Any]
 ) -> tuple[WeightingConfig, list[str]]:
-    """Take the weighting of a resumed run, or the defaults, and apply the options given.
-
-    Args:
-        config: LeRobot's; a checkpoint's says how it was weighted.
-        options: by name, of this command line.
+    """Take the weighting of a resumed run, or the defaults, and apply this command line's options.
 
     Returns:
         The weighting, and what of it is not as the checkpoint had it.

@@ -80,8 +80,7 @@ def as_params(config: WeightingConfig) -> dict[str, Any]:
 def from_params(params: Mapping[str, Any]) -> WeightingConfig:
     """Build a configuration from plain values, those of `as_params` among them.
 
-    Args:
-        params: by name; text where LeRobot's parser has not made a number of it, as of ``1e-6``.
+    A value is text where LeRobot's parser has not made a number of it, as of ``1e-6``.
 
     Raises:
         UserError: an option does not exist, with a suggestion; or its value breaks a rule.

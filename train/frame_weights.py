@@ -5,8 +5,7 @@ from jaxtyping import Float, Float32
 
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.train.config import WeightingConfig
-from lerobot_topreward.train.gains import list_first
-from lerobot_topreward.train.records import FrameLabels, FrameWeights
+from lerobot_topreward.train.records import FrameLabels, FrameWeights, list_first
 from lerobot_topreward.train.schemes import Uniform
 
 
@@ -14,15 +13,9 @@ def weigh(labels: FrameLabels, config: WeightingConfig, *, chunk: int) -> FrameW
     """Weigh the frames that are trained on by their labeled rewards.
 
     All statistics are taken over the labeled frames of `labels`, and only those. A frame without
-    a label weighs `config.unlabelled_weight` times as much as the mean labeled one.
-
-    Args:
-        labels: of every frame that is trained on.
-        config: the scheme and its options.
-        chunk: the policy's action chunk, frames, >= 1.
-
-    Returns:
-        The weights: with mean 1 over all frames, or raw where they are normalized per batch.
+    a label weighs `config.unlabelled_weight` times as much as the mean labeled one. The weights
+    have mean 1 over all frames, or are raw where they are normalized per batch. `chunk` is the
+    policy's action chunk, frames, >= 1.
 
     Raises:
         UserError: frames have no label and no weight is given for them, all weights are zero, or
@@ -47,7 +40,9 @@ def weigh(labels: FrameLabels, config: WeightingConfig, *, chunk: int) -> FrameW
             f"with `weighting.scheme={config.scheme.name}` all {len(raw)} frames weigh nothing, so "
             f"nothing would be learned; {config.scheme.if_all_zero}"
         )
-    capped = known & (raw >= np.float32(config.scheme.cap))
+    cap = config.scheme.cap
+    largest = getattr(config.scheme, cap) if isinstance(cap, str) else cap
+    capped = known & (raw >= np.float32(largest))
     weight = raw if config.normalization == "batch" else scale_to_mean_one(raw)
     return FrameWeights(index=labels.index, raw=raw, weight=weight, capped=capped)
 

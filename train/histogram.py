@@ -15,22 +15,12 @@ _BINS = 40
 
 
 def save_histogram(path: Path, weights: FrameWeights, *, title: str) -> None:
-    """Draw the weights as a PNG, at once or not at all.
+    """Draw weights, not all zero, as a PNG, at once or not at all.
 
     Bars are shares of the frames, the line is the share of the weight that they carry: how far
     the two lie apart is how far this is from plain behavior cloning.
-
-    Args:
-        path: where the PNG goes; missing folders are made.
-        weights: not all zero.
-        title: a line above.
-
-    Raises:
-        ValueError: all weights are zero.
     """
     weight, frames = weights.weight.astype(np.float64), len(weights.weight)
-    if not weight.any():
-        raise ValueError("a weight must be positive; all are zero")
     zero, capped = weight == 0, weights.capped & (weight > 0)
     edges = np.linspace(0, max(float(weight.max()), 1.5), _BINS + 1)
     width = edges[1]
@@ -42,24 +32,13 @@ def save_histogram(path: Path, weights: FrameWeights, *, title: str) -> None:
     axes = figure.subplots()
     if zero.any():
         label = f"weighs nothing: {zero.mean():.1%} of the frames"
-        axes.bar(
-            *(-1.5 * width, zero.mean(), width),
-            label=label,
-            color=_ZERO,
-            hatch="//",
-            edgecolor="white",
-        )
+        style = {"color": _ZERO, "hatch": "//", "edgecolor": "white"}
+        axes.bar(-1.5 * width, zero.mean(), width, label=label, **style)
     axes.bar(edges[:-1], free, width, align="edge", color=_FRAMES, label="share of the frames")
     if capped.any():
         label = f"at the cap: {capped.mean():.1%} of the frames"
-        axes.bar(
-            *(edges[:-1], cap, width, free),
-            align="edge",
-            label=label,
-            color=_CAP,
-            hatch="..",
-            edgecolor="white",
-        )
+        style = {"color": _CAP, "hatch": "..", "edgecolor": "white"}
+        axes.bar(edges[:-1], cap, width, free, align="edge", label=label, **style)
     axes.stairs(carried, edges, color=_WEIGHT, linewidth=1.8, label="share of the weight")
     mean = weight.mean()
     axes.axvline(mean, color="#333333", linestyle=":", linewidth=1)
@@ -72,7 +51,7 @@ def save_histogram(path: Path, weights: FrameWeights, *, title: str) -> None:
         fontsize=9,
         color="#333333",
     )
-    effective = weight.sum() ** 2 / (weight @ weight) / frames
+    effective = weights.effective / frames
     axes.set_xlabel(f"weight of a frame ({frames} frames, effective sample size {effective:.1%})")
     axes.set_ylabel("share")
     axes.set_ylim(0, 1.08 * max(zero.mean(), (free + cap).max(), carried.max()))

@@ -34,19 +34,13 @@ _AGREE_TO = 1e-6  # both copies are written from the same float32 values
 def read_labels(
     source: Source, *, episodes: Sequence[int] | None, config: WeightingConfig
 ) -> FrameLabels:
-    """Read the labels of the frames that are trained on.
+    """Read the labels of the frames that are trained on, those without a label among them.
 
-    Args:
-        source: the dataset.
-        episodes: which ones are trained on, in any order; None for all.
-        config: where the labels are, and which scheme needs them.
-
-    Returns:
-        The frames of those episodes in the order of their global index; those without a label are
-        among them. Uniform weights need no labels: none is read.
+    They are the frames of these episodes, or of all, in the order of their global index. Uniform
+    weights need no labels: none is read.
 
     Raises:
-        UserError: the dataset is not labelled, its labels are another dataset's, columns and
+        UserError: the dataset is not labeled, its labels are another dataset's, columns and
             sidecar disagree, or the scheme needs what they do not hold.
     """
     frames = source.frames
@@ -105,8 +99,8 @@ def _read(source: Source, config: WeightingConfig) -> tuple[str, FrameRewards]:
             )
         if path is None and not columns:
             raise UserError(
-                f"{source.root} is not labelled: it has neither {SIDECAR_NAME} nor columns "
-                f"topreward.*\n{label_command(source)}, and train on the labelled copy"
+                f"{source.root} is not labeled: it has neither {SIDECAR_NAME} nor columns "
+                f"topreward.*\n{label_command(source)}, and train on the labeled copy"
             )
         if path is not None and fingerprint_of(path) is None:
             raise UserError(
@@ -121,6 +115,8 @@ def _read(source: Source, config: WeightingConfig) -> tuple[str, FrameRewards]:
     if path is None:
         return _COLUMNS, read_label_columns(source, needed=_NEEDED)
 
+    # From here on there is a sidecar of ours, named or found. Where nothing says which copy counts,
+    # columns win over a sidecar of an earlier state of the dataset, and else both must agree.
     both = config.sidecar is None and config.source == "auto" and columns
     stale = fingerprint_of(path) != source.fingerprints.dataset
     if stale and both:

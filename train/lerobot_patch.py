@@ -7,7 +7,9 @@ with the same name that calls the original:
 - `make_train_eval_datasets`, `make_pre_post_processors` remember what they made;
 - `get_policy_class` gives ACT and Diffusion a loss per sample;
 - `make_sample_weighter` knows one more type, `topreward`;
-- `update_policy`, one training step, minimizes the weighted losses of that weighter.
+- `update_policy`, one training step, minimizes the weighted losses of that weighter. At a loss or
+  weight that is not finite it stops, before the backward pass, so that neither the parameters nor
+  the optimizer have seen the value, and saves a checkpoint.
 
 Runs without weights and with LeRobot's own weightings go through LeRobot's code alone.
 """
@@ -16,12 +18,16 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 from unittest.mock import patch
 
 import lerobot
 import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType, gather_object
+from jaxtyping import Bool, Float
 from lerobot.common import train_utils
 from lerobot.configs.train import TrainPipelineConfig
 from lerobot.policies import factory
@@ -31,12 +37,13 @@ from lerobot.utils import logging_utils, sample_weighting
 from lerobot.utils.sample_weighting import SampleWeighter
 from torch import Tensor
 
+from lerobot_topreward.errors import TrainingError
 from lerobot_topreward.policies.choice import OWN_CLASSES, per_sample_policy
-from lerobot_topreward.train.nonfinite import TrainingState, stop_unless_finite
 
 SCHEME_TYPE = "topreward"  # in --sample_weighting.type
 _VERSION = "0.6.1"
 _LEROBOT_EPSILON = 1e-6  # in the denominator of LeRobot's `update_policy`
+_FRAMES_NAMED = 20  # in the message of what is not finite
 
 
 class BatchWeighter(SampleWeighter):
@@ -137,7 +144,7 @@ class TrainerPatch:
         if config is None or config.type != SCHEME_TYPE:
             return self._original["make_sample_weighter"](config, policy, device, **where)
         self._weighter = self._make_weighter(
-            config.extra_params, policy=policy.config, device=device, dataset=self._dataset
+            config.extra_params, policy=policy, device=device, dataset=self._dataset
         )
         return self._weighter
 
@@ -168,15 +175,6 @@ class TrainerPatch:
         weighter = self._weighter
         if weighter is None or sample_weighter is not weighter:
             return step(*arguments, **options, sample_weighter=sample_weighter)
-        state = TrainingState(
-            steps=train_metrics.steps,
-            config=self._config,
-            policy=policy,
-            optimizer=optimizer,
-            scheduler=lr_scheduler,
-            processors=self._processors,
-            accelerator=accelerator,
-        )
         weights, stats = weighter.compute_batch_weights(batch)
         losses_of = policy.forward
 
@@ -188,7 +186,16 @@ class TrainerPatch:
                     f"{name}.forward(batch, reduction='none') must return one loss per sample, "
                     f"shape {tuple(weights.shape)}; got {tuple(losses.shape)}"
                 )
-            stop_unless_finite(losses, weights, batch, state=state)
+            bad = ~(torch.isfinite(losses.detach()) & torch.isfinite(weights))
+            if _in_any_process(bad.any(), accelerator):
+                found = _name_frames(bad, weights, batch, accelerator)
+                saved = self._save(
+                    train_metrics.steps, policy, optimizer, lr_scheduler, accelerator
+                )
+                raise TrainingError(
+                    f"step {train_metrics.steps + 1}: {found}. {saved} Look for NaN in their "
+                    "actions, observations and labels; if there is none, lower the learning rate."
+                )
             if weighter.per_batch:  # as LeRobot's weighted step
                 loss = (losses * weights).sum() / (weights.sum() + _LEROBOT_EPSILON)
             else:
@@ -199,8 +206,76 @@ class TrainerPatch:
         with patch.object(policy, "forward", weighted_forward):
             return step(*arguments, **options)
 
+    def _save(
+        self,
+        steps: int,
+        policy: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        scheduler: Any,
+        accelerator: Accelerator,
+    ) -> str:
+        """Save a checkpoint of the steps done so far as LeRobot's `train()` does, and say so."""
+        config = self._config
+        if not config.save_checkpoint:
+            return "Nothing was saved, as --save_checkpoint=false asks."
+        broken = torch.stack([~torch.isfinite(p).all() for p in policy.parameters()]).any()
+        if _in_any_process(broken, accelerator):
+            return (
+                f"Nothing was saved: the parameters are not finite since step {steps}, "
+                "so go on from the checkpoint before."
+            )
+        model_state, optimizer_state = None, None
+        if accelerator.distributed_type == DistributedType.FSDP:
+            states = train_utils.gather_fsdp_state_dicts(policy, optimizer)
+            model_state, optimizer_state = states
+        folder = train_utils.get_step_checkpoint_dir(Path(config.output_dir), config.steps, steps)
+        if accelerator.is_main_process:
+            preprocessor, postprocessor = self._processors
+            train_utils.save_checkpoint(
+                checkpoint_dir=folder,
+                step=steps,
+                cfg=config,
+                policy=accelerator.unwrap_model(policy),
+                optimizer=optimizer,
+                scheduler=scheduler,
+                preprocessor=preprocessor,
+                postprocessor=postprocessor,
+                num_processes=accelerator.num_processes,
+                batch_size=config.batch_size,
+                model_state_dict=model_state,
+                optim_state_dict=optimizer_state,
+            )
+            train_utils.update_last_checkpoint(folder)
+        accelerator.wait_for_everyone()
+        return f"The state after step {steps} is saved in {folder}."
 
-# What the patch and `nonfinite` ask of LeRobot's functions: parameters by these names.
+
+def _in_any_process(flag: Bool[Tensor, ""], accelerator: Accelerator) -> bool:
+    """With several processes all of them agree, stop together, and the main one saves."""
+    if accelerator.num_processes > 1:
+        flag = accelerator.reduce(flag.float(), reduction="sum")  # pyright: ignore[reportAssignmentType]
+    return bool(flag > 0)
+
+
+def _name_frames(
+    bad: Bool[Tensor, " batch"],
+    weights: Float[Tensor, " batch"],
+    batch: dict[str, Tensor],
+    accelerator: Accelerator,
+) -> str:
+    """Say what is not finite, and of which frames, in whichever process."""
+    what = "loss" if torch.isfinite(weights).all() else "weight"
+    found = [(what, batch["index"].reshape(-1)[bad].tolist())]
+    if accelerator.num_processes > 1:
+        found = gather_object(found)
+    names = " and ".join(sorted({name for name, frames in found if frames}))
+    frames = [index for _, frames in found for index in frames]
+    shown = ", ".join(map(str, frames[:_FRAMES_NAMED]))
+    more = f" and {len(frames) - _FRAMES_NAMED} more" if len(frames) > _FRAMES_NAMED else ""
+    return f"the {names} of these frames is NaN or infinite (global index): {shown}{more}"
+
+
+# What the patch asks of LeRobot's functions: parameters by these names.
 _PARAMETERS: Mapping[tuple[ModuleType, str], str] = {
     (lerobot_train, "make_train_eval_datasets"): "cfg",
     (lerobot_train, "make_pre_post_processors"): "policy_cfg pretrained_path",

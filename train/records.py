@@ -1,11 +1,14 @@
-"""The records between a labeled dataset and its weights: labels in, weights out."""
+"""The records between a labeled dataset and its weights, and what schemes read off the labels."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Bool, Float32, Float64, Int64
+
+from lerobot_topreward.errors import UserError
+from lerobot_topreward.rewards import advantage
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +57,90 @@ class FrameWeights:
     raw: Float32[np.ndarray, " frames"]  # >= 0, as the scheme's formula gives it
     weight: Float32[np.ndarray, " frames"]  # >= 0, as used: mean 1 over the frames, or raw
     capped: Bool[np.ndarray, " frames"]  # the formula's upper limit was reached
+
+    @property
+    def effective(self) -> float:
+        """Effective sample size (Kish): as many equal weights would estimate a mean as well."""
+        weight = self.weight.astype(np.float64)
+        return float(weight.sum() ** 2 / (weight @ weight))
+
+
+def span_frames(option: str, seconds: float, *, fps: float) -> int:
+    """Turn a span in seconds into frames, >= 1.
+
+    Raises:
+        UserError: it is below one frame.
+    """
+    frames = round(seconds * fps)
+    if frames < 1:
+        raise UserError(
+            f"`weighting.{option}` must be at least one frame, {1 / fps:.3g} s at {fps:g} fps; got "
+            f"{seconds:g}"
+        )
+    return frames
+
+
+def progress_gain(labels: FrameLabels, *, horizon: int) -> Float32[np.ndarray, " frames"]:
+    """Progress gained over the next `horizon` frames, -1..1: `rewards.advantage` of every run."""
+    runs = [advantage(labels.progress[rows], horizon=horizon) for rows in labels.runs()]
+    return np.concatenate(runs)
+
+
+def prefix_gain(labels: FrameLabels) -> Float32[np.ndarray, " frames"]:
+    """Progress gained between the two scored prefixes that a frame's action lies between, -1..1.
+
+    The actions of the frames e(k-1) to e(k) - 1 lead from the last frame of prefix k - 1 to that
+    of prefix k; each of them gets s(k) - s(k-1) of arXiv 2602.19313, Eq. 3. Frames before the
+    first prefix get the first increment, those from the last prefix on the last one, and a run
+    with a single prefix gains nothing.
+
+    Raises:
+        UserError: it is not known which prefixes of a run were scored.
+    """
+    if labels.prefix_end is None:
+        raise UserError(
+            "`weighting.span=prefix` must know which prefixes were scored, which these labels do "
+            "not say; label the dataset again, or use `weighting.span=chunk`"
+        )
+    runs = labels.runs()
+    unknown = [rows.start for rows in runs if not labels.prefix_end[rows].any()]
+    if unknown:
+        episodes = np.unique(labels.episode_index[unknown])
+        raise UserError(
+            f"`weighting.span=prefix` must know which prefixes were scored; the raw scores of "
+            f"{len(episodes)} episodes are missing ({list_first(episodes)}). Label the dataset "
+            "again, or use `weighting.span=chunk`"
+        )
+    gains = []
+    for rows in runs:
+        progress, ends = labels.progress[rows], np.flatnonzero(labels.prefix_end[rows])
+        # For each frame, the first prefix that ends after it and the one before that.
+        after = np.searchsorted(ends, np.arange(len(progress)), side="right")
+        after = np.minimum(np.maximum(after, 1), len(ends) - 1)
+        before = np.maximum(after - 1, 0)
+        gains.append(progress[ends[after]] - progress[ends[before]])
+    return np.concatenate(gains)
+
+
+def success_scores(labels: FrameLabels) -> Float64[np.ndarray, " episodes"]:
+    """How sure the VLM is of each episode's success, nats, <= 0: `metrics.success_score`.
+
+    Over the last three scored prefixes; over the frames of the last second where it is not known
+    which prefixes were scored.
+    """
+    from lerobot_topreward.judging.metrics import success_score  # --help need not wait for scipy
+
+    scores = []
+    for rows in labels.episodes():
+        log_prob = labels.log_prob[rows]
+        ends = labels.prefix_end
+        if ends is not None and ends[rows].any():
+            scores.append(success_score(log_prob[ends[rows]]))
+        else:
+            scores.append(success_score(log_prob, tail=max(1, round(labels.fps))))
+    return np.array(scores)
+
+
+def list_first(names: Sequence[object] | np.ndarray) -> str:
+    """Name the first eight of some episodes or tasks."""
+    return ", ".join([*map(str, names[:8]), *["..."][: len(names) - 8 > 0]])

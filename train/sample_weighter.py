@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from lerobot.configs.policies import PreTrainedConfig
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.policies.pretrained import PreTrainedPolicy
 from torch import Tensor
 
 from lerobot_topreward.data.dataset import source_of
@@ -26,13 +27,7 @@ class TopRewardWeighter(BatchWeighter):
     def __init__(
         self, weights: FrameWeights, config: WeightingConfig, *, device: torch.device
     ) -> None:
-        """Lay the weights out as a table.
-
-        Args:
-            weights: of every frame that is trained on.
-            config: what made them.
-            device: where batches are.
-        """
+        """Lay the weights of every frame that is trained on out as a table, where batches are."""
         # The last row answers for every index beyond the table, where an accelerator would abort.
         table = np.full(int(weights.index[-1]) + 2, np.nan, dtype=np.float32)
         table[weights.index] = weights.weight
@@ -47,17 +42,13 @@ class TopRewardWeighter(BatchWeighter):
             "max_weight": float(weight.max()),
             "share_zero": float(np.mean(weight == 0)),
             "share_capped": float(weights.capped.mean()),
-            # Kish: as many frames of equal weight would estimate a mean as well.
-            "effective_frames": float(weight.sum() ** 2 / np.square(weight).sum()),
+            "effective_frames": weights.effective,
         }
 
     def compute_batch_weights(
         self, batch: dict[str, Any]
     ) -> tuple[Float[Tensor, " batch"], dict[str, float]]:
-        """Look up a batch's weights.
-
-        Args:
-            batch: with the global ``index`` of its frames, shape (batch,).
+        """Look a batch's weights up by the global ``index`` of its frames, shape (batch,).
 
         Returns:
             The weights, >= 0, which sum to the batch's size where they are normalized per batch;
@@ -127,17 +118,11 @@ def weigh_dataset(dataset: LeRobotDataset, scheme: Scheme, *, chunk: int) -> Fra
 def make_weighter(
     params: Mapping[str, Any],
     *,
-    policy: PreTrainedConfig,
+    policy: PreTrainedPolicy,
     device: torch.device,
     dataset: LeRobotDataset,
 ) -> TopRewardWeighter:
-    """Weigh the frames that a trainer's dataset holds.
-
-    Args:
-        params: what `as_params` made of the configuration.
-        policy: the configuration of what is trained.
-        device: where it is trained.
-        dataset: what it is trained on; its ``episodes`` are the ones that count.
+    """Weigh the frames that a trainer's dataset holds, for a configuration of `as_params`.
 
     Raises:
         UserError: the labels or the configuration do not allow it.
@@ -145,5 +130,5 @@ def make_weighter(
     config = from_params(params)
     source = source_of(dataset.meta)
     labels = read_labels(source, episodes=dataset.episodes, config=config)
-    weights = weigh(labels, config, chunk=chunk_frames(policy, config))
+    weights = weigh(labels, config, chunk=chunk_frames(policy.config, config))
     return TopRewardWeighter(weights, config, device=device)

@@ -12,8 +12,13 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.train.gains import prefix_gain, progress_gain, span_frames, success_scores
-from lerobot_topreward.train.records import FrameLabels
+from lerobot_topreward.train.records import (
+    FrameLabels,
+    prefix_gain,
+    progress_gain,
+    span_frames,
+    success_scores,
+)
 
 # Of progress, 0..1. Labels are float32, so differences of equal differences are not quite zero;
 # dividing by their spread would make weights out of rounding errors.
@@ -29,14 +34,10 @@ class Scheme:
     keeps_episodes: ClassVar[bool] = True  # an episode without any weight deserves a warning
     if_all_zero: ClassVar[str] = "choose options that keep more frames"
     if_nearly_equal: ClassVar[str | None] = None  # None: no warning
-    if_almost_nothing: ClassVar[str]
+    if_almost_nothing: ClassVar[str] = "choose options that keep more frames"
     if_capped: ClassVar[str | None] = None  # None: no warning
     if_task_is_lost: ClassVar[str | None] = None  # None: a warning without advice
-
-    @property
-    def cap(self) -> float:
-        """The largest weight that the formula can give."""
-        return np.inf
+    cap: ClassVar[float | str] = np.inf  # the largest weight of the formula, or its option's name
 
     def weights(self, labels: FrameLabels, *, chunk: int) -> Float32[np.ndarray, " frames"]:
         """Weigh frames.
@@ -115,6 +116,7 @@ class Awr(ProgressScheme):
     if_almost_nothing = "raise `weighting.beta`, or lower `weighting.w_max`"
     if_capped = "raise `weighting.w_max`, or `weighting.beta`"
     if_task_is_lost = "standardize each task alone with `weighting.per=task`"
+    cap = "w_max"
 
     beta: float = 0.5  # temperature, standard deviations of the advantage
     w_min: float = 0.0  # smallest weight before normalization
@@ -130,11 +132,6 @@ class Awr(ProgressScheme):
             raise UserError(
                 f"`weighting.w_min` must be <= `weighting.w_max`; got {self.w_min} > {self.w_max}"
             )
-
-    @property
-    def cap(self) -> float:
-        """`w_max`."""
-        return self.w_max
 
     def weights(self, labels: FrameLabels, *, chunk: int) -> Float32[np.ndarray, " frames"]:
         """See `Scheme.weights`."""
@@ -163,6 +160,7 @@ class TopAwr(ProgressScheme):
     )
     if_almost_nothing = "lower `weighting.delta_max`"
     if_capped = "lower `weighting.tau` below `weighting.delta_max`"
+    cap = "delta_max"
 
     tau: float = 2.0  # factor before the exponential
     delta_max: float = 2.0  # largest weight
@@ -178,11 +176,6 @@ class TopAwr(ProgressScheme):
                 f"`weighting.horizon` and `weighting.span={self.span}` both give the span of "
                 "top-awr; leave one of them out"
             )
-
-    @property
-    def cap(self) -> float:
-        """`delta_max`."""
-        return self.delta_max
 
     def weights(self, labels: FrameLabels, *, chunk: int) -> Float32[np.ndarray, " frames"]:
         """See `Scheme.weights`."""
@@ -223,6 +216,7 @@ class Rabc(ProgressScheme):
     if_nearly_equal = "raise `weighting.kappa`, or use `weighting.scheme=awr`"
     if_almost_nothing = "lower `weighting.kappa`, or give a longer `weighting.horizon`"
     if_capped = None  # most frames are meant to have the full weight
+    cap = 1.0
 
     kappa: float = 0.01  # progress gained that earns the full weight, 0..1
     epsilon: float = 1e-6  # keeps the division finite
@@ -232,11 +226,6 @@ class Rabc(ProgressScheme):
         super().__post_init__()
         _require_positive(epsilon=self.epsilon)
         _require_range("kappa", self.kappa, low=0, high=1)
-
-    @property
-    def cap(self) -> float:
-        """1."""
-        return 1.0
 
     def weights(self, labels: FrameLabels, *, chunk: int) -> Float32[np.ndarray, " frames"]:
         """See `Scheme.weights`."""

@@ -10,8 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lerobot_topreward.console import spell_options
-from lerobot_topreward.train.gains import list_first
-from lerobot_topreward.train.records import FrameLabels, FrameWeights
+from lerobot_topreward.train.records import FrameLabels, FrameWeights, list_first
 from lerobot_topreward.train.schemes import Scheme
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -33,8 +32,7 @@ class GroupSummary:
     name: str
     frames: int
     effective: float  # effective sample size, (sum w)^2 / sum w^2, frames
-    weight_share: float  # of the weight of all frames, 0..1
-    relative: float  # that share over the share of frames: 1 is average
+    relative: float  # weight of a frame over that of all frames: 1 is average
     zero_share: float  # of its frames that weigh nothing, 0..1
     capped_share: float  # of its frames at the formula's upper limit, 0..1
     mean: float
@@ -62,12 +60,7 @@ def summarize(labels: FrameLabels, weights: FrameWeights, *, scheme: Scheme) -> 
     """Summarize the weights of the frames that are trained on.
 
     Where weights are normalized per batch, these are the raw ones: the batches see them in this
-    proportion only on average.
-
-    Args:
-        labels: of these frames.
-        weights: of these frames, not all zero.
-        scheme: where they come from; the warnings name its options that help.
+    proportion only on average. The warnings name the options of the scheme that help.
 
     Raises:
         ValueError: labels and weights are not of the same frames, or all weights are zero.
@@ -88,6 +81,8 @@ def _summarize_groups(
     weights: FrameWeights, keys: Int64[np.ndarray, " frames"], names: Mapping[int, str]
 ) -> tuple[GroupSummary, ...]:
     """Summarize the frames of each key, in the order of the keys."""
+    # Sorted by key and then by weight: each group is a run of rows whose weights ascend, so that
+    # the first and last are its extremes and quantiles lie in between.
     order = np.lexsort((weights.weight, keys))
     found, start = np.unique(keys[order], return_index=True)
     mean_of_all = float(np.mean(weights.weight[order], dtype=np.float64))
@@ -95,7 +90,7 @@ def _summarize_groups(
     for key, rows in zip(found.tolist(), np.split(order, start[1:]), strict=True):
         weight, frames = weights.weight[rows].astype(np.float64), len(rows)
         total, squares = float(weight.sum()), float(weight @ weight)
-        # Linear between neighbors, as np.quantile, but the weights are sorted already.
+        # Linear between neighbors, as np.quantile, which would sort again.
         quantiles = np.interp(np.array(QUANTILES) * (frames - 1), np.arange(frames), weight)
         groups.append(
             GroupSummary(
@@ -103,7 +98,6 @@ def _summarize_groups(
                 name=names.get(key, str(key)),
                 frames=frames,
                 effective=total**2 / squares if squares > 0 else 0.0,
-                weight_share=total / (mean_of_all * len(order)),
                 relative=total / frames / mean_of_all,
                 zero_share=float(np.mean(weight == 0)),
                 capped_share=float(np.mean(weights.capped[rows])),

@@ -32,11 +32,7 @@ _MISTAKES += (parser.ArgumentError, parser.PluginLoadError)
 
 @contextmanager
 def trainer_arguments(arguments: Sequence[str]) -> Iterator[None]:
-    """Put a command line into ``sys.argv``, which LeRobot's parser reads several times.
-
-    Args:
-        arguments: those of ``lerobot-train``.
-    """
+    """Put a command line into ``sys.argv``, which LeRobot's parser reads several times."""
     previous = sys.argv
     sys.argv = [PROGRAM, *arguments]
     try:
@@ -52,11 +48,7 @@ def _parse(config: TrainPipelineConfig) -> TrainPipelineConfig:
 
 
 def read_trainer_config(arguments: Sequence[str]) -> TrainPipelineConfig:
-    """Parse the arguments as ``lerobot-train`` does, not yet validated.
-
-    Args:
-        arguments: those of ``lerobot-train``, plugins, ``--config_path`` and ``--policy.path``
-            among them.
+    """Parse the arguments as ``lerobot-train`` does, plugins and paths included; not yet validated.
 
     Raises:
         UserError: LeRobot cannot make a configuration of them.
@@ -113,10 +105,7 @@ def resolve_policy(
 ) -> PreTrainedConfig:
     """Validate a run as LeRobot will and return the configuration of its policy.
 
-    Args:
-        config: of the run; left as it is.
-        arguments: those that it was read from.
-        dry_run: nothing will be written, so that the output folder may exist.
+    A dry run writes nothing, so its output folder may exist.
 
     Raises:
         UserError: LeRobot would refuse to start, or it is not a policy that is trained here.

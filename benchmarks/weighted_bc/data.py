@@ -33,7 +33,7 @@ class Data:
     """What is trained on: the same episodes under two labellings, without their videos."""
 
     demonstrations: Path  # as recorded, with the truth
-    labelled: dict[str, Path]  # labelling -> dataset
+    labelled: dict[str, Path]  # labeling -> dataset
     good: Sequence[int]  # episodes that truly succeed; for the oracle alone
 
 
@@ -54,7 +54,7 @@ def prepare(work: Path, *, demonstrations: int) -> Data:
     truth = pd.read_parquet(merged / TRUTH_FILE).drop_duplicates("episode_index")
     return Data(
         demonstrations=merged,
-        labelled={name: _labelled(merged, work, name) for name in _LABELS},
+        labelled={name: _label(merged, work, name) for name in _LABELS},
         good=truth["episode_index"][truth["success"]].tolist(),
     )
 
@@ -88,16 +88,16 @@ def _merge(parts: Sequence[Path], merged: Path) -> None:
     pd.concat(tables).to_parquet(merged / TRUTH_FILE, index=False)
 
 
-def _labelled(source: Path, work: Path, name: str) -> Path:
+def _label(source: Path, work: Path, name: str) -> Path:
     """Label by the demo's VLM, from the videos; then drop them, as policies see the state."""
     folder = work / f"state-{name}"
     if (folder / SIDECAR_NAME).is_file():
         return folder
-    labelled = work / f"labelled-{name}"
+    labeled = work / f"labelled-{name}"
     try:
         lerobot_topreward(
             [
-                *("label", "--root", str(source), "--output", str(labelled)),
+                *("label", "--root", str(source), "--output", str(labeled)),
                 *(*_LABELS[name], "--vlm", "builtin:so101-demo"),
             ]
         )
@@ -105,8 +105,8 @@ def _labelled(source: Path, work: Path, name: str) -> Path:
         if done.code != 0:
             raise
     shutil.rmtree(folder, ignore_errors=True)
-    dataset = LeRobotDataset(f"local/{labelled.name}", root=labelled)
+    dataset = LeRobotDataset(f"local/{labeled.name}", root=labeled)
     remove_feature(dataset, [CAMERA], output_dir=folder, repo_id=f"local/{folder.name}")
     # Its fingerprint leaves pixels out, so it still belongs.
-    shutil.copyfile(labelled / SIDECAR_NAME, folder / SIDECAR_NAME)
+    shutil.copyfile(labeled / SIDECAR_NAME, folder / SIDECAR_NAME)
     return folder

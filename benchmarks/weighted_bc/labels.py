@@ -16,9 +16,8 @@ from lerobot_topreward.simulation.truth import TRUTH_FILE
 from lerobot_topreward.storage.reader import open_labelled
 from lerobot_topreward.train.config import WeightingConfig
 from lerobot_topreward.train.frame_weights import weigh
-from lerobot_topreward.train.gains import success_scores
 from lerobot_topreward.train.labels import read_labels
-from lerobot_topreward.train.records import FrameLabels
+from lerobot_topreward.train.records import FrameLabels, success_scores
 from lerobot_topreward.train.schemes import Awr, Rabc, TopAwr
 
 CHUNK = 16  # frames, ACT's
@@ -29,8 +28,8 @@ def print_labels(truth_of: Path, *, task: Path, paper: Path) -> None:
 
     Args:
         truth_of: the simulated dataset, which knows what happened.
-        task: the same dataset labelled with ``--normalize task --scale prob``.
-        paper: labelled with ``--config paper``.
+        task: the same dataset labeled with ``--normalize task --scale prob``.
+        paper: labeled with ``--config paper``.
     """
     truth = pd.read_parquet(truth_of / TRUTH_FILE)
     kinds = truth["kind"].to_numpy()

@@ -150,7 +150,7 @@ def _samples(dataset: LeRobotDataset, work: Path) -> dict[str, Tensor]:
                 dataset.repo_id, root=dataset.root, delta_timestamps=dataset.delta_timestamps
             )
             items = [whole[i] for i in range(len(whole))]
-            # Weights come from the sidecar; the columns of a labelling are not learnt from.
+            # Weights come from the sidecar; the columns of a labeling are not learned from.
             names = [name for name in items[0] if not name.startswith(("topreward.", "task"))]
             torch.save({name: torch.stack([item[name] for item in items]) for name in names}, file)
         return torch.load(file)

@@ -8,4 +8,4 @@ from pathlib import Path
 class DemoConfig:
     """Label forty bundled SO-101 episodes with a bundled tiny VLM, offline and on any CPU."""
 
-    output: Path = Path("demo-output")  # folder for the labelled dataset and the picture
+    output: Path = Path("demo-output")  # folder for the labeled dataset and the picture

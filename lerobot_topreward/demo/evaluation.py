@@ -28,12 +28,8 @@ def evaluate(
     """Compare scored prefixes with the truth.
 
     The share that statics rise compares means over all episodes: a single episode's real rise may
-    be close to nothing.
-
-    Args:
-        real: scores of episodes as they are, one entry per episode.
-        static: scores of the same episodes with their first frame repeated.
-        truth: by episode index; may hold more episodes than were scored.
+    be close to nothing. `static` are scores of the same episodes with their first frame repeated;
+    `truth` is by episode index.
 
     Raises:
         ValueError: nothing was scored, or an episode has no truth.
@@ -47,14 +43,12 @@ def evaluate(
     curves = [scores.log_prob_true for scores in real]
     good = [curve for curve, succeeds in zip(curves, success, strict=True) if succeeds]
     still = [scores.log_prob_true for scores in static]
-    climbed = mean_defined([rise(curve) for curve in good])
+    climbed = mean_defined([rise(curve) for curve in good]) or float("nan")
     return Evaluation(
         successes=len(good),
         failures=len(real) - len(good),
         voc=mean_defined([voc(curve) for curve in good]),
         auc=roc_auc(np.array([success_score(curve) for curve in curves]), success),
         static_voc=mean_defined([voc(curve) for curve in still]),
-        static_rise=mean_defined([rise(curve) for curve in still]) / climbed
-        if climbed
-        else float("nan"),
+        static_rise=mean_defined([rise(curve) for curve in still]) / climbed,
     )

@@ -1,4 +1,4 @@
-"""The report command: a labelled dataset becomes one HTML page, and perhaps a Rerun recording."""
+"""The report command: a labeled dataset becomes one HTML page, and perhaps a Rerun recording."""
 
 import time
 from collections import defaultdict
@@ -45,7 +45,7 @@ def report(config: ReportConfig, *, console: Console) -> int:
     """Make the page; returns the exit code.
 
     Raises:
-        UserError: no such dataset, not labelled, or the page cannot be written.
+        UserError: no such dataset, not labeled, or the page cannot be written.
     """
     began = time.monotonic()
     with ExitStack() as drafts:
@@ -58,7 +58,7 @@ def report(config: ReportConfig, *, console: Console) -> int:
             repo_id=config.repo_id, root=config.root, revision=config.revision, labels=config.labels
         )
         if not dataset.scores:
-            raise UserError(f"{dataset.labels} has no labelled episode; label some, then report")
+            raise UserError(f"{dataset.labels} has no labeled episode; label some, then report")
         known = read_success(dataset.source, config.success_file)
         page, findings = _make_page(config, dataset, known)
         parts: dict[int, list[Segment]] = defaultdict(list)

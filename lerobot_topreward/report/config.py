@@ -10,14 +10,14 @@ from lerobot_topreward.judging.rules import RulesConfig
 
 @dataclass(frozen=True, kw_only=True)
 class ReportConfig:
-    """Make one HTML page with every episode of a labelled dataset: curves, pictures and verdict.
+    """Make one HTML page with every episode of a labeled dataset: curves, pictures and verdict.
 
     The page needs no network. In it, a person marks episodes to keep or drop and saves that as a
     file for curate --decisions.
     """
 
-    repo_id: str | None = None  # labelled dataset on the Hub, or under $HF_LEROBOT_HOME
-    root: Path | None = None  # labelled dataset, or its source, in a local folder
+    repo_id: str | None = None  # labeled dataset on the Hub, or under $HF_LEROBOT_HOME
+    root: Path | None = None  # labeled dataset, or its source, in a local folder
     revision: str | None = None  # branch, tag or commit on the Hub
     labels: Path | None = None  # folder that label wrote, where it is neither of the above
     output: Path = Path("report.html")  # the page; its folder must exist

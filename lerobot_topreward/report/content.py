@@ -59,7 +59,7 @@ class ControlContent:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What is known of the labelled episodes of a dataset."""
+    """What is known of the labeled episodes of a dataset."""
 
     scores: Sequence[PrefixScores]  # control "none", an episode's segments in the order of time
     rewards: FrameRewards  # of the same episodes, normalized per task
@@ -80,7 +80,7 @@ def page_metrics(findings: Findings) -> list[Metric]:
 
 
 def episode_contents(findings: Findings) -> list[EpisodeContent]:
-    """Describe every labelled episode, in the order of their indices."""
+    """Describe every labeled episode, in the order of their indices."""
     verdicts = {verdict.episode_index: verdict for verdict in findings.verdicts}
     parts = _by_episode(findings.scores)
     static_parts = _by_episode(findings.controls.get("static", ()))
@@ -121,12 +121,7 @@ def curve(scores: Sequence[PrefixScores], reward: FrameRewards, *, horizon: int)
     """Take from the rewards of an episode the frames that determine all others.
 
     Rewards are interpolated between the ends of prefixes, and the advantage is a difference of
-    them, so it bends there and a horizon earlier.
-
-    Args:
-        scores: the episode's segments in order.
-        reward: the episode's.
-        horizon: span of the advantage, frames.
+    them, so it bends there and a horizon (frames) earlier.
     """
     knots = []
     for part in scores:

@@ -96,16 +96,10 @@ class Footage:
 def read_strips(
     footage: Footage, *, sample_fps: float, budget: int, done: Callable[[int], None]
 ) -> dict[int, EpisodeMedia]:
-    """Make a strip of every episode, as good as the budget allows.
+    """Make a strip of every episode, as good as the budget allows, in bytes for all of them.
 
-    Args:
-        footage: whose pictures.
-        sample_fps: pictures per second, Hz; fewer for very long or very many episodes.
-        budget: bytes for all of them.
-        done: told of every finished episode by its frames.
-
-    Returns:
-        What there is of each episode.
+    `sample_fps` are pictures per second, Hz; fewer for very long or very many episodes. `done` is
+    called with the frames of every finished episode.
     """
     lengths = {episode: footage.frames(episode) for episode in footage.episodes}
     most = budget // (_SMALLEST_PICTURE * max(1, len(lengths)))
@@ -154,13 +148,9 @@ def read_strips(
 def make_strip(
     indices: Sequence[int], pictures: Sequence[Image.Image], longer: int, quality: int
 ) -> Strip:
-    """Lay pictures out on one sheet.
+    """Lay pictures of one size, at least one, out on a WebP sheet of this quality, 0..100.
 
-    Args:
-        indices: the frame of the episode that each shows.
-        pictures: of one size, at least one.
-        longer: at most so many px for the longer side of each.
-        quality: of WebP, 0..100.
+    `indices` are the frames that they show; `longer` limits the longer side of each, px.
     """
     width, height = fit_size(pictures[0].size, longer)
     columns = min(_COLUMNS, len(pictures))

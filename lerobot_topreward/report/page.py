@@ -60,12 +60,7 @@ class Page:
 
 
 def render(page: Page, media: Mapping[int, EpisodeMedia]) -> str:
-    """Write the page as one HTML document.
-
-    Args:
-        page: what it says.
-        media: pictures of its episodes; those that are not named have none and need none.
-    """
+    """Write the page as one HTML document, with the pictures of those episodes that have any."""
     script = '"use strict";\n(() => {\n' + "\n".join(map(_read, SCRIPTS)) + "\n})();\n"
     style = _read("style.css")
     # Exactly this script and this style, pictures in the file itself, and no more.

@@ -73,6 +73,8 @@ class Progress:
         rise = float(block[2]) - self._table
         away = float(np.linalg.norm(env.goal_pos[:2] - block[:2]))
         self._succeeded |= success
+        # A cube that still trembles on the disc is no longer a success for a frame or two; it is
+        # undone only when it is lifted or leaves the disc.
         self._undone |= self._succeeded and not success and (rise > 0.005 or away > 0.03)
         carried = 1.0 - min(away / self._carry, 1.0)
         if self._undone:
@@ -144,6 +146,8 @@ class Attempt:
         pause_chance: float = 0.0,
     ) -> None:
         """Let the scripted expert act until a phase; `miss` makes it grasp beside the cube."""
+        # The expert is told where the cube is. For a miss it is told a place beside the cube and,
+        # once it should be carrying, that the cube is between its jaws.
         believed = None if miss is None else self.block + miss
         for _ in range(steps):
             if expert.phase is until or len(self.rows) >= _MAX_FRAMES:
@@ -234,14 +238,8 @@ def _idle(attempt: Attempt) -> None:
 
 
 _BEHAVIORS: dict[str, Callable[[Attempt], None]] = {
-    "good": _good,
-    "slow": _slow,
-    "detour": _detour,
-    "retry": _retry,
-    "missed": _missed,
-    "wrong_place": _wrong_place,
-    "undone": _undone,
-    "idle": _idle,
+    behave.__name__[1:]: behave
+    for behave in (_good, _slow, _detour, _retry, _missed, _wrong_place, _undone, _idle)
 }
 
 
@@ -266,14 +264,7 @@ def simulate_episode(env: SO101PickPlaceGymEnv, seed: int) -> Episode:
     """Simulate the episode of a seed; the seed also fixes its kind and color.
 
     Physics does not always do what a kind means (a dropped cube may roll away), so attempts are
-    repeated until one does.
-
-    Args:
-        env: a `PickPlaceEnv`; its state is overwritten.
-        seed: >= 0.
-
-    Returns:
-        The episode; `Episode.success` follows from its kind.
+    repeated until one does. The state of `env`, a `PickPlaceEnv`, is overwritten.
 
     Raises:
         RuntimeError: no attempt went as its kind means; a bug in this module.

@@ -25,7 +25,7 @@ _DISC_COLOR = (0.1, 0.85, 0.25, 1.0)
 
 
 class SceneRenderer:
-    """Renders frames of episodes; a context manager, since it owns an OpenGL context."""
+    """Renders frames of episodes; to be closed, since it owns an OpenGL context."""
 
     def __init__(self, env: SO101PickPlaceGymEnv, *, size: int = SIZE) -> None:
         """Open an off-screen context of size x size pixels on a copy of the environment's model.
@@ -46,14 +46,6 @@ class SceneRenderer:
         self._camera.lookat[:] = _LOOKAT
         self._camera.distance, self._camera.azimuth, self._camera.elevation = 0.46, 160, -42
 
-    def __enter__(self) -> "SceneRenderer":
-        """Return itself."""
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Release the OpenGL context."""
-        self.close()
-
     def close(self) -> None:
         """Release the OpenGL context."""
         self._renderer.close()
@@ -62,12 +54,11 @@ class SceneRenderer:
         self, episode: "Episode", indices: Sequence[int]
     ) -> UInt8[np.ndarray, "frames height width 3"]:
         """Render the given frames of an episode, RGB 0..255."""
-        return np.stack(
-            [
-                self.render(episode.qpos[index], goal=episode.goal, color=episode.color)
-                for index in indices
-            ]
-        )
+        pictures = [
+            self.render(qpos, goal=episode.goal, color=episode.color)
+            for qpos in episode.qpos[list(indices)]
+        ]
+        return np.stack(pictures)
 
     def render(
         self,
@@ -76,13 +67,7 @@ class SceneRenderer:
         goal: Float64[np.ndarray, " 3"],
         color: str,
     ) -> UInt8[np.ndarray, "height width 3"]:
-        """Render one moment, RGB 0..255.
-
-        Args:
-            qpos: the simulator's positions.
-            goal: meters, where the disc lies.
-            color: of the cube, a key of COLORS.
-        """
+        """Render one moment, RGB 0..255: the simulator's positions, the disc, the cube's color."""
         self._model.geom("block").rgba[:3] = COLORS[color]
         self._data.qpos[:] = qpos
         mujoco.mj_forward(self._model, self._data)

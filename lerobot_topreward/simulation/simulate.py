@@ -8,6 +8,7 @@ folder, for evaluation only. Needs the extra `sim` and EGL or OSMesa.
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -97,7 +98,7 @@ def record(config: SimulateConfig, console: Console) -> None:
         rgb_encoder=RGBEncoderConfig(vcodec="h264", crf=config.crf, g=10),
     )
     seeds, truths = config.chosen, []
-    with SceneRenderer(env, size=config.size) as renderer:
+    with closing(SceneRenderer(env, size=config.size)) as renderer:
         for number, seed in enumerate(seeds):
             episode = simulate_episode(env, seed)
             frames = len(episode.qpos)

@@ -59,13 +59,9 @@ class Student:
 
     @classmethod
     def fresh(cls, *, text: str, size: int, places: int, seed: int = 0) -> "Student":
-        """Build one with random weights, and a tokenizer learned from this text too.
+        """Build a student with random weights, and a tokenizer that knows this text.
 
-        Args:
-            text: what its tokenizer shall know.
-            size: of the images that it will see, pixels, height and width.
-            places: numbers that tell where things are in an image.
-            seed: of the weights.
+        Images have `size` pixels, height and width; `places` numbers tell where things are in one.
         """
         with tempfile.TemporaryDirectory() as folder:
             build_tiny_vlm(Path(folder), config=replace(STUDENT, seed=seed), text=text)
@@ -112,12 +108,9 @@ class Outputs:
 
 
 def forward(vlm: Vlm, clips: Sequence[Clip], prefixes: Sequence[Sequence[int]]) -> Outputs:
-    """Ask about the prefixes of clips, with gradients.
+    """Ask about the prefixes of clips, all at one resolution, with gradients.
 
-    Args:
-        vlm: the checkpoint; its parameters receive the gradients.
-        clips: all at one resolution; each is asked about its own instruction.
-        prefixes: for each clip, how many images each of its prefixes shows, ascending.
+    `prefixes` are, for each clip, how many images each of its prefixes shows, ascending.
     """
     sequences = [_pack(vlm, clip, lengths) for clip, lengths in zip(clips, prefixes, strict=True)]
 

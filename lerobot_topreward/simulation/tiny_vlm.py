@@ -81,13 +81,7 @@ class TinyConfig:
 def build_tiny_vlm(folder: Path, *, config: TinyConfig | None = None, text: str = "") -> Path:
     """Write a random tiny checkpoint that ``AutoProcessor`` and ``from_pretrained`` load.
 
-    Args:
-        folder: where it goes, made if need be.
-        config: its sizes.
-        text: more text to learn the tokenizer from, such as the instructions it will see.
-
-    Returns:
-        The folder.
+    Its tokenizer is learned from `text`, too, such as the instructions that it will see.
     """
     config = config or TinyConfig()
     folder.mkdir(parents=True, exist_ok=True)
@@ -108,6 +102,8 @@ def build_model(
     config: TinyConfig, tokenizer: Qwen2Tokenizer
 ) -> Qwen3VLForConditionalGeneration | Qwen3VLMoeForConditionalGeneration:
     """A model with random weights of the given sizes, in fp32."""
+    half = config.head_dim // 2
+    side = half * 5 // 16  # 24, 20, 20 at Qwen's own head_dim of 128
     text: dict[str, Any] = {
         "vocab_size": config.embeddings or len(tokenizer),
         "hidden_size": config.hidden,
@@ -119,7 +115,7 @@ def build_model(
         "rope_parameters": {
             "rope_type": "default",
             "rope_theta": 5_000_000.0,
-            "mrope_section": _mrope_section(config.head_dim),
+            "mrope_section": [half - 2 * side, side, side],
             "mrope_interleaved": True,
         },
         "tie_word_embeddings": config.tied,
@@ -141,35 +137,18 @@ def build_model(
         "deepstack_visual_indexes": list(config.deepstack),
         "initializer_range": config.spread,
     }
-    ids = {
-        f"{name}_token_id": tokenizer.convert_tokens_to_ids(f"<|{token}|>")
-        for name, token in (
-            ("image", "image_pad"),
-            ("video", "video_pad"),
-            ("vision_start", "vision_start"),
-            ("vision_end", "vision_end"),
-        )
-    }
-    config_class, model_class = (
-        (Qwen3VLMoeConfig, Qwen3VLMoeForConditionalGeneration)
-        if config.experts
-        else (Qwen3VLConfig, Qwen3VLForConditionalGeneration)
-    )
-    torch.manual_seed(config.seed)
     settings: dict[str, Any] = {
         "text_config": text,
         "vision_config": vision,
         "tie_word_embeddings": config.tied,
-        **ids,
     }
-    model = model_class(config_class(**settings))
-    return model.eval()
-
-
-def _mrope_section(head_dim: int) -> list[int]:
-    half = head_dim // 2
-    side = half * 5 // 16  # 24, 20, 20 at Qwen's own head_dim of 128
-    return [half - 2 * side, side, side]
+    for name in ("image_pad", "video_pad", "vision_start", "vision_end"):
+        token = tokenizer.convert_tokens_to_ids(f"<|{name}|>")
+        settings[f"{name.removesuffix('_pad')}_token_id"] = token
+    torch.manual_seed(config.seed)
+    if config.experts:
+        return Qwen3VLMoeForConditionalGeneration(Qwen3VLMoeConfig(**settings)).eval()
+    return Qwen3VLForConditionalGeneration(Qwen3VLConfig(**settings)).eval()
 
 
 def _tokenizer(text: str, *, vocab: int) -> Qwen2Tokenizer:

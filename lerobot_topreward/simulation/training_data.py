@@ -2,6 +2,7 @@
 
 import multiprocessing
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,15 +37,7 @@ def places(episode: "Episode") -> Float32[np.ndarray, "frames 10"]:
 
 
 def prepare_samples(seeds: Sequence[int], cache: Path, *, workers: int = 2) -> list[Sample]:
-    """Simulate the samples of these seeds, or read those that an earlier run left in the cache.
-
-    Args:
-        seeds: one sample each.
-        cache: folder of one file per seed, made if needed.
-        workers: processes that simulate.
-
-    Returns:
-        The samples in the order of the seeds.
+    """Simulate the sample of each seed, in processes, or read it from the folder of an earlier run.
 
     Raises:
         UserError: samples are missing and this machine cannot simulate or render.
@@ -76,7 +69,7 @@ def _simulate(cache: Path, seeds: Sequence[int]) -> None:
     from lerobot_topreward.simulation.rendering import SceneRenderer
 
     env = PickPlaceEnv()
-    with SceneRenderer(env) as renderer:
+    with closing(SceneRenderer(env)) as renderer:
         for seed in seeds:
             episode = simulate_episode(env, seed)
             indices = sample_frames(len(episode.qpos), fps=FPS)

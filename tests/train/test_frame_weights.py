@@ -10,8 +10,7 @@ from frame_labels import labels_of
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.train.config import WeightingConfig, as_params, from_params
 from lerobot_topreward.train.frame_weights import scale_to_mean_one, weigh
-from lerobot_topreward.train.gains import progress_gain
-from lerobot_topreward.train.records import FrameLabels
+from lerobot_topreward.train.records import FrameLabels, progress_gain
 from lerobot_topreward.train.schemes import Awr, Filter, Rabc, Scheme, TopAwr, Uniform
 
 

@@ -5,14 +5,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lerobot.configs import FeatureType, PolicyFeature
 from lerobot.configs.default import DatasetConfig
 from lerobot.configs.train import TrainPipelineConfig
 from lerobot.datasets.factory import make_train_eval_datasets
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.policies.act.configuration_act import ACTConfig
+from lerobot.policies.act.modeling_act import ACTPolicy
 from lerobot.policies.diffusion.configuration_diffusion import DiffusionConfig
 from lerobot.policies.tdmpc.configuration_tdmpc import TDMPCConfig
 from lerobot.rewards.sarm.rabc import RABCWeights
+from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE
 
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.storage.sidecar import SIDECAR_NAME
@@ -40,11 +43,23 @@ def recorded(record_dataset: RecordDataset) -> Path:
 
 
 def act(chunk: int = CHUNK) -> ACTConfig:
-    return ACTConfig(device="cpu", chunk_size=chunk, n_action_steps=1)
+    features = {
+        OBS_STATE: PolicyFeature(FeatureType.STATE, (6,)),
+        OBS_ENV_STATE: PolicyFeature(FeatureType.ENV, (2,)),
+    }
+    return ACTConfig(
+        device="cpu",
+        chunk_size=chunk,
+        n_action_steps=1,
+        dim_model=16,
+        n_heads=2,
+        input_features=features,
+        output_features={ACTION: PolicyFeature(FeatureType.ACTION, (6,))},
+    )
 
 
 def weighter_of(dataset: Any, *, chunk: int = CHUNK, **options: Any) -> TopRewardWeighter:
-    return make_weighter(options, policy=act(chunk), device=CPU, dataset=dataset)
+    return make_weighter(options, policy=ACTPolicy(act(chunk)), device=CPU, dataset=dataset)
 
 
 def weights_of(values: list[float], *, index: list[int] | None = None) -> FrameWeights:

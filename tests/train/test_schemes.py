@@ -10,8 +10,7 @@ from lerobot_topreward import rewards
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.records import FrameRewards
 from lerobot_topreward.storage.sidecar import write_sidecar
-from lerobot_topreward.train.gains import prefix_gain, progress_gain, success_scores
-from lerobot_topreward.train.records import FrameLabels
+from lerobot_topreward.train.records import FrameLabels, prefix_gain, progress_gain, success_scores
 from lerobot_topreward.train.schemes import Awr, Filter, Rabc, TopAwr, Uniform
 
 
