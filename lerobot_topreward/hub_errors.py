@@ -121,7 +121,7 @@ limit_waiting()  # LeRobot and transformers, which call the Hub too, know of no 
 def translate_errors(
     *,
     repo_id: str,
-    option: str = "--repo-id",
+    option: str = "repo_id",
     revision: str | None = None,
     repo_type: RepoType = "dataset",
 ) -> Iterator[None]:
@@ -129,7 +129,7 @@ def translate_errors(
 
     Args:
         repo_id: The repository that is read or written inside the block.
-        option: The command-line option that named it; the message begins with it.
+        option: The option that named it; the message begins with it.
         revision: The branch, tag or commit that was asked for, if any.
         repo_type: What the repository is said to be.
 
@@ -156,7 +156,7 @@ def translate_errors(
             if advice is None and repo_type == "dataset":
                 advice = _advise_on_format(link, repo_id) or _advise_on_answer(link, repo_id)
             if advice is not None:
-                raise UserError(f"{option} {advice}") from error
+                raise UserError(f"`{option}` {advice}") from error
         raise
 
 
@@ -276,6 +276,6 @@ def _advise_on_format(error: BaseException, repo_id: str) -> str | None:
         case RuntimeError() if "_version_" in str(error):
             return (
                 f"{repo_id!r} has no version tag, which LeRobot reads by default. "
-                "Give a branch or commit: --revision main"
+                "Give a branch or commit: `revision=main`"
             )
     return None

@@ -97,7 +97,7 @@ def _read(source: Source, config: WeightingConfig) -> tuple[str, FrameRewards]:
         if fingerprint_of(path) is None:
             return str(path), read_foreign_sidecar(path, source.frames)
     elif config.source != "columns":
-        path = find_sidecar(source, option="--dataset.repo_id")
+        path = find_sidecar(source, option="dataset.repo_id")
         if path is None and config.source == "sidecar":
             raise UserError(
                 f"--weighting.source=sidecar needs {SIDECAR_NAME} in {source.root}; there is none. "

@@ -162,7 +162,7 @@ def open_dataset(config: DatasetConfig) -> Source:
         option = f"--dataset.root {root}"
         return source_of(load_metadata(root, repo_id=config.repo_id, option=option))
     with translate_errors(
-        repo_id=config.repo_id, revision=config.revision, option="--dataset.repo_id"
+        repo_id=config.repo_id, revision=config.revision, option="dataset.repo_id"
     ):
         return source_of(LeRobotDatasetMetadata(config.repo_id, revision=config.revision))
 

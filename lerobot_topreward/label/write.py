@@ -92,5 +92,5 @@ def choose_destination(config: LabelConfig, job: Job) -> Destination:
         branch=config.push.branch,
         private=config.push.private,
         create_pr=config.push.create_pr,
-        option="--repo-id" if config.push.hub_repo_id is None else "--hub-repo-id",
+        option="repo_id" if config.push.hub_repo_id is None else "hub_repo_id",
     )

@@ -42,7 +42,13 @@ class Destination:
     private: bool = False  # if the repository has to be created
     create_pr: bool = False  # open a pull request against main, or renew the one opened before
     title: str = LABEL_TITLE  # of the commit and the pull request
-    option: str = "--hub-repo-id"  # that named the repository, for messages
+    option: str = "hub_repo_id"  # that named the repository, for messages
+
+    @property
+    def source(self) -> str:
+        """Name the dataset that was labeled, with its commit where it has one."""
+        commit = "" if self.source_revision is None else f"@{self.source_revision[:12]}"
+        return f"{self.source_repo_id}{commit}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +129,7 @@ def push(
                 if second.response.status_code != 412:
                     raise
                 raise UserError(
-                    f"{to.option} {to.repo_id!r}: someone else keeps committing to "
+                    f"`{to.option}` {to.repo_id!r}: someone else keeps committing to "
                     f"{target.revision!r}. Run again when they are done; nothing is sent twice"
                 ) from second
         if not target.is_source and not to.create_pr:
@@ -158,7 +164,7 @@ def _find_target(api: HfApi, to: Destination) -> _Target:
 def _find_head(api: HfApi, to: Destination, target: _Target) -> str:
     commit = api.dataset_info(to.repo_id, revision=target.revision).sha
     if commit is None:
-        raise UserError(f"{to.option} {to.repo_id!r}: the Hub does not name its commit")
+        raise UserError(f"`{to.option}` {to.repo_id!r}: the Hub does not name its commit")
     return commit
 
 
@@ -173,8 +179,8 @@ def _check_replaceable(
     why = find_difference(api, to.repo_id, commit=head, ours=ours, for_labels=for_labels)
     if why is not None:
         raise UserError(
-            f"{to.option} {to.repo_id!r} must not hold another dataset on {target.revision!r}; "
-            f"{why}.\nName another repository, or a --branch of its own"
+            f"`{to.option}` {to.repo_id!r} must not hold another dataset on {target.revision!r}; "
+            f"{why}.\nName another repository, or a `branch` of its own"
         )
 
 
@@ -185,7 +191,7 @@ def _commit(
     if not is_new:  # there is nothing to lose on a branch that was made for this
         _check_replaceable(api, to, target, head, ours=folder)
     remote = list_files(api, to.repo_id, head)
-    start = facts.source_revision or head
+    start = to.source_revision or head
     origin = {}
     if target.is_source:
         origin = remote if start == head else list_files(api, to.repo_id, start)
@@ -198,7 +204,7 @@ def _commit(
     except UnicodeDecodeError as error:
         raise UserError(f"{card} must be text in UTF-8; save it so and run again") from error
     info = load_info(folder)
-    section = card_section(facts, repo_id=to.repo_id, branch=target.branch)
+    section = card_section(facts, source=to.source, repo_id=to.repo_id, branch=target.branch)
     text = merge_card(before, section, info=info, repo_id=to.repo_id)
 
     changes = find_changes(folder, info=info, card=text, remote=remote, origin=origin, start=start)
@@ -209,7 +215,7 @@ def _commit(
                 to.repo_id,
                 changes,
                 commit_message=to.title,
-                commit_description=facts.summary,
+                commit_description=facts.summarize(to.source),
                 repo_type="dataset",
                 revision=target.revision,
                 parent_commit=head,
@@ -219,7 +225,7 @@ def _commit(
             if "Invalid metadata in README.md" not in str(error):
                 raise
             raise UserError(
-                f"{to.option} {to.repo_id!r}: the Hub refuses the front matter of its {CARD}. Fix "
+                f"`{to.option}` {to.repo_id!r}: the Hub refuses the front matter of its {CARD}. Fix "
                 f"it there and run again; {str(error).splitlines()[-1]}"
             ) from error
         commit, revision = made.oid, made.pr_revision or revision

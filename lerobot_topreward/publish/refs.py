@@ -26,38 +26,38 @@ def check_access(
             created, or public and should be private.
     """
     if repo_id.count("/") != 1 or not all(repo_id.split("/")):
-        raise UserError(f"{option} must look like owner/name; got {repo_id!r}")
+        raise UserError(f"`{option}` must look like owner/name; got {repo_id!r}")
     if not (api.token or get_token()):
         raise UserError(
-            f"{option} {repo_id!r}: pushing needs a token that may write, and none was found. "
+            f"`{option}` {repo_id!r}: pushing needs a token that may write, and none was found. "
             "Log in: hf auth login"
         )
     user = api.whoami(cache=True)
     if not isinstance(_find(user, "name"), str):
-        raise UserError(f"{option} {repo_id!r}: the Hub does not say whose your token is")
+        raise UserError(f"`{option}` {repo_id!r}: the Hub does not say whose your token is")
     advice = "Take a token with write access to its owner, or name a repository of your own"
     if _find(user, "auth", "accessToken", "role") == "read":
-        raise UserError(f"{option} {repo_id!r}: your token may only read. {advice}")
+        raise UserError(f"`{option}` {repo_id!r}: your token may only read. {advice}")
     try:
         repo = api.dataset_info(repo_id)
     except RepositoryNotFoundError as error:
         if not may_create:
             raise UserError(
-                f"{option} must name a dataset that is on the Hub already, to add a branch or pull "
+                f"`{option}` must name a dataset that is on the Hub already, to add a branch or pull "
                 f"request to it; got {repo_id!r}, which is not, or is hidden from your token.\n"
                 "Check the name and the token (hf auth login), or name a new repository with "
-                "--hub-repo-id and without --create-pr"
+                "`hub_repo_id` and without `create_pr`"
             ) from error
         owner = repo_id.split("/")[0]
         if not _may_create(user, owner):
             raise UserError(
-                f"{option} {repo_id!r} is not on the Hub, and your token may not create it for "
+                f"`{option}` {repo_id!r} is not on the Hub, and your token may not create it for "
                 f"{owner!r}. {advice}"
             ) from error
         return None
     if private and not repo.private:
         raise UserError(
-            f"--private makes a new repository private; {repo_id!r} exists and is public. "
+            f"`private` makes a new repository private; {repo_id!r} exists and is public. "
             "Drop the option, change the repository's settings, or name another repository"
         )
     if not create_pr:

@@ -92,7 +92,7 @@ def identify(config: VlmConfig) -> VlmIdentity:
 
         from lerobot_topreward.hub_errors import translate_errors
 
-        with translate_errors(repo_id=config.vlm, option="--vlm", repo_type="model"):
+        with translate_errors(repo_id=config.vlm, option="vlm", repo_type="model"):
             found = Path(hf_hub_download(config.vlm, "config.json", revision=config.vlm_revision))
         _check_architecture(config.vlm, found)
         revision = found.parent.name  # .../snapshots/<commit>/config.json

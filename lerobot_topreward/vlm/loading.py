@@ -47,7 +47,7 @@ def load_vlm(config: VlmConfig, identity: VlmIdentity | None = None) -> Vlm:
     identity = identity or identify(config)
     source = str(identity.folder) if identity.folder is not None else identity.name
     pinned: dict[str, Any] = {} if identity.folder else {"revision": identity.revision}
-    with translate_errors(repo_id=identity.name, option="--vlm", repo_type="model"):
+    with translate_errors(repo_id=identity.name, option="vlm", repo_type="model"):
         settings = AutoConfig.from_pretrained(source, **pinned)
         processor = AutoProcessor.from_pretrained(source, **pinned)
     prologue, answers = check_processor(identity.name, processor)
@@ -60,7 +60,7 @@ def load_vlm(config: VlmConfig, identity: VlmIdentity | None = None) -> Vlm:
         model_class = Qwen3VLMoeForConditionalGeneration
     # transformers draws its own bar; ours counts episodes.
     transformers.utils.logging.disable_progress_bar()
-    with translate_errors(repo_id=identity.name, option="--vlm", repo_type="model"):
+    with translate_errors(repo_id=identity.name, option="vlm", repo_type="model"):
         model = model_class.from_pretrained(
             source,
             dtype=getattr(torch, identity.dtype),

@@ -25,7 +25,7 @@ def stored_bytes(identity: VlmIdentity) -> int:
     from huggingface_hub.errors import OfflineModeIsEnabled
 
     try:
-        with translate_errors(repo_id=identity.name, option="--vlm", repo_type="model"):
+        with translate_errors(repo_id=identity.name, option="vlm", repo_type="model"):
             info = HfApi().model_info(
                 identity.name, revision=identity.revision, files_metadata=True
             )

@@ -17,6 +17,7 @@ from huggingface_hub import HfApi, snapshot_download
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from lerobot_topreward.cli import main
+from lerobot_topreward.console import spell_options
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.hub_errors import limit_waiting, translate_errors
 from lerobot_topreward.publish.card import CardFacts
@@ -26,7 +27,8 @@ WAITED_S: list[float] = []  # since the last request; nobody has waited so long
 
 
 def run_push(*, folder: str, facts: dict[str, Any], **options: Any) -> dict[str, Any]:
-    source = {name: facts[name] for name in ("source_repo_id", "source_revision")}
+    made = facts["provenance"]
+    source = {"source_repo_id": made["dataset"], "source_revision": made["revision"]}
     to = Destination(**source, **options)
     return asdict(push(Path(folder), to, facts=CardFacts(**facts)))
 
@@ -44,7 +46,7 @@ def run_load(*, repo_id: str, revision: str | None = None) -> dict[str, Any]:
     }
 
 
-def run_fetch(*, repo_id: str, endpoint: str | None = None, option: str = "--repo-id") -> str:
+def run_fetch(*, repo_id: str, endpoint: str | None = None, option: str = "repo_id") -> str:
     with translate_errors(repo_id=repo_id, option=option):
         return snapshot_download(repo_id, repo_type="dataset", endpoint=endpoint)
 
@@ -97,7 +99,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     try:
         return {"result": globals()[f"run_{request['call']}"](**request["options"])}
     except UserError as error:
-        return {"error": str(error)}
+        return {"error": spell_options(str(error))}
 
 
 if __name__ == "__main__":

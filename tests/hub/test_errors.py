@@ -120,7 +120,7 @@ def test_nobody_waits_an_hour(hub: Hub, client: Client):
 
 
 def test_nobody_at_the_other_end(client: Client):
-    said = client("fetch", repo_id="alice/cubes", endpoint="http://127.0.0.1:9", option="--model")
+    said = client("fetch", repo_id="alice/cubes", endpoint="http://127.0.0.1:9", option="model")
     assert said.startswith("--model 'alice/cubes' needs the Hub")
     assert "Check the network" in said
 
