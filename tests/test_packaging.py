@@ -119,6 +119,8 @@ ORDER = (
     "errors records",
     "rewards",
     "files hub_errors console config",
+    "vlm",
+    "data",
     "storage",
     "scoring judging",
     "publish",
