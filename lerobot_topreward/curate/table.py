@@ -59,14 +59,13 @@ def find_warnings(plan: Plan) -> Iterator[str]:
     """Rules that leave less than their user may have meant."""
     groups = by_task(plan.metrics)
     for name, drops in plan.drops.items():
-        option = f"--{name.replace('_', '-')}"
         for task, members in groups.items():
             gone = sum(member.episode_index in drops for member in members)
             if gone == len(members):
-                yield f"{option} drops every episode of '{task}'"
+                yield f"`{name}` drops every episode of '{task}'"
             elif gone > len(members) / 2:
                 yield (
-                    f"{option} drops {gone} of the {len(members)} episodes of '{task}', more than "
+                    f"`{name}` drops {gone} of the {len(members)} episodes of '{task}', more than "
                     "half"
                 )
     for task, members in groups.items():
@@ -149,7 +148,7 @@ def _print_remaining(plan: Plan, console: Console) -> None:
         )
     console.print(table, soft_wrap=False)
     if plan.trim is not None:
-        cut = sum(plan.seconds(e) - s.length / plan.dataset.fps for e, s in plan.spans.items())
+        cut = sum(plan.seconds(e) - len(s) / plan.dataset.fps for e, s in plan.spans.items())
         console.print(
             f"stationary at their ends, so trimmed: {len(plan.spans)} of {len(kept)} episodes, "
             f"{cut:.1f} s in all"

@@ -36,9 +36,9 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         """Check what can be known to be wrong before anything is opened."""
         if self.control_episodes < 1:
-            raise UserError(f"--control-episodes must be at least 1; got {self.control_episodes}")
+            raise UserError(f"`control_episodes` must be at least 1; got {self.control_episodes}")
         if self.swapped_instruction is not None and "swapped" not in self.control_names:
-            raise UserError("--swapped-instruction needs --controls swapped")
+            raise UserError("`swapped_instruction` needs `controls=swapped`")
         check_controls(self.control_names)
 
     @property

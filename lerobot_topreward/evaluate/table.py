@@ -104,7 +104,7 @@ def print_success(found: SuccessSummary | None, console: Console) -> None:
     if found is None:
         console.print(
             "success: no labels, so no AUC. They can come from next.success, next.reward, a column "
-            "success in meta/episodes, or --success-file FILE.csv (episode_index,success)"
+            "success in meta/episodes, or `success_file=FILE.csv` (episode_index,success)"
         )
         return
     console.print(
@@ -127,7 +127,7 @@ def print_success(found: SuccessSummary | None, console: Console) -> None:
         f"  suggested: keep a success score of at least {number(line.value)} "
         f"(precision {number(line.precision)}, recall {number(line.recall)} in "
         f"{line.folds}-fold cross-validation)\n"
-        f"    lerobot-topreward curate ... --min-success {line.value:.3f}"
+        f"    lerobot-topreward curate ... `min_success={line.value:.3f}`"
     )
 
 
@@ -143,7 +143,7 @@ def print_controls(controls: Sequence[ControlSummary], console: Console) -> None
     if not controls:
         console.print(
             "controls: none was scored. Without them a rising curve proves nothing: "
-            "--controls static,reversed,swapped"
+            "`controls=static,reversed,swapped`"
         )
         return
     table = text_table("controls, against the real videos of the same episodes")
@@ -186,7 +186,7 @@ def print_debias(found: DebiasSummary | None, console: Console) -> None:
     if not math.isnan(found.auc.value):
         auc = f", ROC-AUC {number(found.auc.value)} -> {number(found.auc_debiased.value)}"
     console.print(
-        f"label --debias static would change VOC {number(found.voc.value)} -> "
+        f"label `debias=static` would change VOC {number(found.voc.value)} -> "
         f"{number(found.voc_debiased.value)}{auc}, on {found.episodes} episodes"
     )
 

@@ -160,7 +160,7 @@ def label_dataset(config: LabelConfig, *, console: Console | None = None) -> Lab
             seconds=round(result.seconds, 3),
         )
         if config.push.push_to_hub and provenance is not None:
-            facts = CardFacts.of(key, provenance, fps=fps, failed=len(failed))
+            facts = CardFacts(provenance, fps=fps, failed=len(failed))
             pushed = push(job.output, choose_destination(config, job), facts=facts)
             result = replace(result, pushed=pushed)
     return replace(result, seconds=time.monotonic() - began)

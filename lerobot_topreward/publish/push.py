@@ -44,6 +44,12 @@ class Destination:
     title: str = LABEL_TITLE  # of the commit and the pull request
     option: str = "hub_repo_id"  # that named the repository, for messages
 
+    @property
+    def source(self) -> str:
+        """Name the dataset that was labeled, with its commit where it has one."""
+        commit = "" if self.source_revision is None else f"@{self.source_revision[:12]}"
+        return f"{self.source_repo_id}{commit}"
+
 
 @dataclass(frozen=True, slots=True)
 class PushResult:
@@ -174,7 +180,7 @@ def _check_replaceable(
     if why is not None:
         raise UserError(
             f"`{to.option}` {to.repo_id!r} must not hold another dataset on {target.revision!r}; "
-            f"{why}.\nName another repository, or a --branch of its own"
+            f"{why}.\nName another repository, or a `branch` of its own"
         )
 
 
@@ -185,7 +191,7 @@ def _commit(
     if not is_new:  # there is nothing to lose on a branch that was made for this
         _check_replaceable(api, to, target, head, ours=folder)
     remote = list_files(api, to.repo_id, head)
-    start = facts.source_revision or head
+    start = to.source_revision or head
     origin = {}
     if target.is_source:
         origin = remote if start == head else list_files(api, to.repo_id, start)
@@ -198,7 +204,7 @@ def _commit(
     except UnicodeDecodeError as error:
         raise UserError(f"{card} must be text in UTF-8; save it so and run again") from error
     info = load_info(folder)
-    section = card_section(facts, repo_id=to.repo_id, branch=target.branch)
+    section = card_section(facts, source=to.source, repo_id=to.repo_id, branch=target.branch)
     text = merge_card(before, section, info=info, repo_id=to.repo_id)
 
     changes = find_changes(folder, info=info, card=text, remote=remote, origin=origin, start=start)
@@ -209,7 +215,7 @@ def _commit(
                 to.repo_id,
                 changes,
                 commit_message=to.title,
-                commit_description=facts.summary,
+                commit_description=facts.summarize(to.source),
                 repo_type="dataset",
                 revision=target.revision,
                 parent_commit=head,

@@ -46,7 +46,7 @@ def check_access(
                 f"`{option}` must name a dataset that is on the Hub already, to add a branch or pull "
                 f"request to it; got {repo_id!r}, which is not, or is hidden from your token.\n"
                 "Check the name and the token (hf auth login), or name a new repository with "
-                "--hub-repo-id and without --create-pr"
+                "`hub_repo_id` and without `create_pr`"
             ) from error
         owner = repo_id.split("/")[0]
         if not _may_create(user, owner):
@@ -57,7 +57,7 @@ def check_access(
         return None
     if private and not repo.private:
         raise UserError(
-            f"--private makes a new repository private; {repo_id!r} exists and is public. "
+            f"`private` makes a new repository private; {repo_id!r} exists and is public. "
             "Drop the option, change the repository's settings, or name another repository"
         )
     if not create_pr:

@@ -49,11 +49,11 @@ def report(config: ReportConfig, *, console: Console) -> int:
     """
     began = time.monotonic()
     with ExitStack() as drafts:
-        page_draft = drafts.enter_context(open_draft(config.output, option="--output"))
+        page_draft = drafts.enter_context(open_draft(config.output, option="output"))
         rerun_draft = None
         if config.rerun is not None:
             check_rerun()
-            rerun_draft = drafts.enter_context(open_draft(config.rerun, option="--rerun"))
+            rerun_draft = drafts.enter_context(open_draft(config.rerun, option="rerun"))
         dataset = open_labelled(
             repo_id=config.repo_id, root=config.root, revision=config.revision, labels=config.labels
         )

@@ -238,7 +238,7 @@ def _count_copied_bytes(
     videos = sum(size for path, size in sizes.items() if path.parts[0] in VIDEO_PARTS)
     if console is not None and videos >= _ANNOUNCED_BYTES:
         amount = f"{videos / 1e9:.1f} GB" if videos >= 1e9 else f"{videos / 1e6:.0f} MB"
-        shared = "; --link-videos would share them" if same_device else ""
+        shared = "; `link_videos` would share them" if same_device else ""
         console.print(f"copying {amount} of videos to {output}{shared}")
     return sum(sizes.values())
 

@@ -78,11 +78,11 @@ def read_foreign_sidecar(path: Path, frames: FrameTable) -> FrameRewards:
     try:
         file = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"--weighting.sidecar {path} cannot be read: {error}") from None
+        raise UserError(f"`weighting.sidecar={path}` cannot be read: {error}") from None
     lacking = [name for name in _FOREIGN_COLUMNS if name not in file.column_names]
     if lacking:
         raise UserError(
-            f"--weighting.sidecar {path} must have the columns {', '.join(_FOREIGN_COLUMNS)}; it "
+            f"`weighting.sidecar={path}` must have the columns {', '.join(_FOREIGN_COLUMNS)}; it "
             f"lacks {', '.join(lacking)}"
         )
     index, episode, frame, values = (
@@ -185,7 +185,7 @@ def name_frame(frames: FrameTable, row: int) -> str:
 
 def label_command(source: Source) -> str:
     """Say how the dataset is labelled."""
-    what = f"--root {source.root}" if source.revision is None else f"--repo-id {source.repo_id}"
+    what = f"`root={source.root}`" if source.revision is None else f"`repo_id={source.repo_id}`"
     return f"Label it: lerobot-topreward label {what}"
 
 

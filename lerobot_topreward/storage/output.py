@@ -124,7 +124,7 @@ def _check_unchanged(output: Path) -> None:
     if not paths:
         return
     if (output / MANIFEST).exists():
-        manifest = read_json_object(output / MANIFEST, advice="Delete it, then see --overwrite")
+        manifest = read_json_object(output / MANIFEST, advice="Delete it, then see `overwrite`")
         noted = manifest.get("files")
         written: dict[str, Any] = noted if isinstance(noted, dict) else {}
         found = {path.as_posix(): hash_file(output, path) for path in paths}
@@ -141,6 +141,6 @@ def _check_unchanged(output: Path) -> None:
     else:
         what = f"holds a dataset that may have been edited: there is no {MANIFEST}"
     raise UserError(
-        f"output folder {output} {what}.\nKeep that: label --root {output} --in-place. Or discard "
-        "it: --overwrite"
+        f"output folder {output} {what}.\nKeep that: label `root={output}` `in_place`. Or discard "
+        "it: `overwrite`"
     )

@@ -177,7 +177,7 @@ def _find_labels(source: Source, labels: Path | None) -> tuple[Source, Path | No
     if labels is not None:
         path = labels.expanduser().absolute() / SIDECAR_NAME
         if not path.is_file():
-            raise UserError(f"--labels {labels} holds no {SIDECAR_NAME}. {label_command(source)}")
+            raise UserError(f"`labels={labels}` holds no {SIDECAR_NAME}. {label_command(source)}")
         return source, path
     path = find_sidecar(source)
     if path is not None or has_columns(source):

@@ -60,5 +60,5 @@ def check_lineage(
     raise UserError(
         f"output folder {output} holds the labels of {there.get('dataset')} (fingerprint "
         f"{str(there.get('fingerprint'))[:12]}), which has no recording in common with {dataset} "
-        f"(fingerprint {fingerprint[:12]}); choose another --output"
+        f"(fingerprint {fingerprint[:12]}); choose another `output`"
     )

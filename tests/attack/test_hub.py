@@ -102,6 +102,30 @@ def tree_hash(folder: Path) -> str:
     return digest.hexdigest()
 
 
+MADE = {
+    "scoring": ScoreKey(
+        vlm="v",
+        vlm_revision="r",
+        dtype="float32",
+        prompt="p",
+        camera="observation.images.front",
+    ).to_json(),
+    "normalize": "episode",
+    "scale": "log-prob",
+    "horizon_frames": 10,
+}
+FACTS = CardFacts(
+    {
+        **MADE,
+        "dataset": "alice/source",
+        "revision": None,
+        "episodes_labelled": 2,
+        "episodes_total": 2,
+    },
+    fps=10,
+)
+
+
 @pytest.fixture(scope="module")
 def source(record_dataset: Callable[..., Path]) -> Path:
     return record_dataset(lengths=(4, 3), cameras=("front",), size=(64, 64))
@@ -125,41 +149,9 @@ def labelled(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     output = tmp_path_factory.mktemp("attacked") / "labelled"
     fingerprint = opened.fingerprints.dataset
-    scoring = ScoreKey(
-        vlm="v",
-        vlm_revision="r",
-        dtype="float32",
-        prompt="p",
-        camera="observation.images.front",
-    )
-    made = {
-        "scoring": scoring.to_json(),
-        "normalize": "episode",
-        "scale": "log-prob",
-        "horizon_frames": 10,
-    }
-    write_columns(source, rewards, output, fingerprint=fingerprint, provenance=made)
+    write_columns(source, rewards, output, fingerprint=fingerprint, provenance=MADE)
     assert pq.read_table(output / "data").num_rows == len(nats)
     return output
-
-
-FACTS = CardFacts(
-    source_repo_id="alice/source",
-    source_revision=None,
-    vlm="a/vlm",
-    vlm_revision=None,
-    prompt="p",
-    camera="c",
-    schedule="s",
-    normalize="episode",
-    scale="log-prob",
-    horizon=1,
-    fps=10,
-    version="0",
-    labelled=2,
-    failed=0,
-    total=2,
-)
 
 
 # A case takes a second of the processor: these, which differ most, run always.

@@ -27,23 +27,22 @@ CHANGED = {
     "meta/stats.json",
     "topreward_progress.parquet",
 }
-FACTS = CardFacts(
-    source_repo_id="alice/cubes",
-    source_revision=None,
-    vlm="Qwen/Qwen3-VL-8B-Instruct",
-    vlm_revision="d" * 40,
-    prompt="The above video shows",
-    camera="observation.images.front",
-    schedule="2 frames a second",
-    normalize="episode",
-    scale="log-prob",
-    horizon=10,
-    fps=10,
-    version="0.1.0",
-    labelled=2,
-    failed=0,
-    total=2,
-)
+PROVENANCE = {
+    "dataset": "alice/cubes",
+    "revision": None,
+    "scoring": ScoreKey(
+        vlm="Qwen/Qwen3-VL-8B-Instruct",
+        vlm_revision="d" * 40,
+        dtype="float32",
+        prompt="p",
+        camera="observation.images.front",
+    ).to_json(),
+    "normalize": "episode",
+    "scale": "log-prob",
+    "horizon_frames": 10,
+    "episodes_labelled": 2,
+    "episodes_total": 2,
+}
 
 
 def opened(root: Path) -> Source:
@@ -92,28 +91,17 @@ def labelled(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def labelled_by_us(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As `labelled`, with the provenance that curate reads."""
-    scoring = ScoreKey(
-        vlm="v",
-        vlm_revision="r",
-        dtype="float32",
-        prompt="p",
-        camera="observation.images.front",
-    )
-    provenance = {
-        "scoring": scoring.to_json(),
-        "normalize": "episode",
-        "scale": "log-prob",
-        "horizon_frames": 10,
-    }
     fingerprint = opened(source).fingerprints.dataset
     folder = tmp_path_factory.mktemp("by-us") / "dataset"
-    return write_labels(source, folder, fingerprint=fingerprint, provenance=provenance)
+    made = {name: value for name, value in PROVENANCE.items() if name != "dataset"}
+    return write_labels(source, folder, fingerprint=fingerprint, provenance=made)
 
 
 @pytest.fixture
 def push(client: Client, labelled: Path) -> Client:
     def ask(*, repo_id: str = "alice/cubes", folder: Path = labelled, **options: Any) -> Any:
-        options["facts"] = asdict(FACTS) | options.pop("facts", {})
+        provenance = PROVENANCE | options.pop("provenance", {})
+        options["facts"] = asdict(CardFacts(provenance, fps=10))
         return client("push", repo_id=repo_id, folder=str(folder), **options)
 
     return ask
@@ -144,7 +132,7 @@ def test_labels_go_to_a_branch_of_the_source(
 ):
     repo = hub.add("alice/cubes", source, tag="v3.0")
     before = dict(repo.refs)
-    pushed = push(facts={"source_revision": repo.refs["refs/heads/main"]})
+    pushed = push(provenance={"revision": repo.refs["refs/heads/main"]})
 
     assert pushed["branch"] == "topreward"
     assert pushed["url"] == f"{hub.url}/datasets/alice/cubes/tree/topreward"
@@ -369,7 +357,7 @@ def test_branch_gets_the_videos_of_the_commit_that_was_labelled(
     video = "videos/observation.images.front/chunk-000/file-000.mp4"
     old = {**main.files, video: Blob(b"recorded before", lfs=True)}
     repo.commit("refs/heads/topreward", "Older labels", old, parent=main)
-    options = {"folder": folder, "facts": {"source_revision": main.sha}}
+    options = {"folder": folder, "provenance": {"revision": main.sha}}
     push(**options)
     assert changed_between(repo, "main", "topreward") == CHANGED
     assert sent_blobs(hub) == hashes(labelled, *LFS)
@@ -384,7 +372,7 @@ def test_branch_gets_the_videos_of_the_commit_that_was_labelled(
         ({"private": True}, "exists and is public"),
         ({"repo_id": "alice cubes"}, "must look like owner/name"),
         ({"repo_id": "alice/none", "create_pr": True}, "on the Hub already"),
-        ({"facts": {"source_repo_id": "a/local"}, "repo_id": "a/local"}, "on the Hub already"),
+        ({"provenance": {"dataset": "a/local"}, "repo_id": "a/local"}, "on the Hub already"),
     ],
 )
 def test_contradictory_options_change_nothing(
@@ -429,8 +417,7 @@ def test_another_dataset_of_equal_size_is_not_overwritten(
 ):
     if labelled_there:
         theirs = write_labels(others[other], tmp_path / "theirs")
-        facts = {"source_repo_id": "alice/theirs"}
-        push(repo_id="alice/other", folder=theirs, facts=facts)
+        push(repo_id="alice/other", folder=theirs, provenance={"dataset": "alice/theirs"})
     else:
         hub.add("alice/other", others[other])
         said = said if other != "recordings" else "not the one that you labeled"
