@@ -1,6 +1,7 @@
 """A picture of the weights: where the frames are, and where the weight is."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -32,7 +33,7 @@ def save_histogram(path: Path, weights: FrameWeights, *, title: str) -> None:
     axes = figure.subplots()
     if zero.any():
         label = f"weighs nothing: {zero.mean():.1%} of the frames"
-        style = {"color": _ZERO, "hatch": "//", "edgecolor": "white"}
+        style: dict[str, Any] = {"color": _ZERO, "hatch": "//", "edgecolor": "white"}
         axes.bar(-1.5 * width, zero.mean(), width, label=label, **style)
     axes.bar(edges[:-1], free, width, align="edge", color=_FRAMES, label="share of the frames")
     if capped.any():

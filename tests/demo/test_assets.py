@@ -36,7 +36,7 @@ def test_the_bundled_truth_matches_the_bundled_dataset() -> None:
     truth = read_truth(ASSETS / "dataset")
     episodes = episode_rows(source.meta)
     assert len(truth) == len(episodes) == len(parse_seeds(BUNDLED_SEEDS)) == 40
-    assert {one.kind for one in truth.values()} == set(KINDS)
+    assert {happened.kind for happened in truth.values()} == set(KINDS)
     assert {texts[0] for texts in episodes["tasks"]} == {instruction(c) for c in COLORS}
     assert [len(truth[i].progress) for i in range(40)] == episodes["length"]
 

@@ -93,15 +93,15 @@ def test_an_episode_without_pictures_has_its_curves(show: Open) -> None:
 
 
 def test_one_frame_and_nothing_defined_is_a_page_all_the_same(show: Open) -> None:
-    one = np.zeros(1, dtype=np.int64)
+    first = np.zeros(1, dtype=np.int64)
     empty = dict.fromkeys(LINES, float("nan")) | {"success_score": -1.0, "seconds": 0.1}
     only = episode(
         0,
         frames=1,
         metrics=empty,
         parts=[Segment(3, 0, 1, "blink")],
-        curve=Curve(one, one - 1.0, one + 1.0, one * 0.0),
-        prefixes=one,
+        curve=Curve(first, first - 1.0, first + 1.0, first * 0.0),
+        prefixes=first,
     )
     browser = show([only])
     assert listed(browser) == [0]

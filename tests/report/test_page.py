@@ -56,7 +56,7 @@ def findings(
     episodes = np.repeat(sorted(length), [n for _, n in sorted(length.items())])
     rewards = label_rewards(parts, episodes, horizon=horizon, normalize="task")
     metrics = episode_metrics(parts, rewards, fps=10)
-    verdicts = [Verdict(one.episode_index, ()) for one in metrics]
+    verdicts = [Verdict(found.episode_index, ()) for found in metrics]
     return Findings(
         scores=parts,
         rewards=rewards,
@@ -90,7 +90,7 @@ def test_the_curve_of_a_page_has_every_bend_of_the_rewards(horizon: int) -> None
 
 def test_an_episode_is_described_with_its_verdict_and_the_truth() -> None:
     parts = [scores([-9, -3]), scores([-5, -1], start=7), scores([-9, -2], episode=4)]
-    still = [replace(one, control="static") for one in parts[:2]]
+    still = [replace(part, control="static") for part in parts[:2]]
     first, second = episode_contents(findings(parts, static=still))
     assert (first.index, first.frames, first.keep, first.success) == (0, 14, False, False)
     assert first.reasons == ("too bad",)
@@ -118,7 +118,7 @@ def test_a_reversed_control_is_judged_as_evaluate_does() -> None:
 
 
 def test_an_episode_of_one_frame_has_a_curve_and_no_voc() -> None:
-    one = PrefixScores(
+    blink = PrefixScores(
         segment=Segment(0, 0, 1, "blink"),
         control="none",
         prefix_length=np.array([1]),
@@ -126,7 +126,7 @@ def test_an_episode_of_one_frame_has_a_curve_and_no_voc() -> None:
         log_prob_true=np.array([-1], dtype=np.float32),
         log_prob_false=np.array([-2], dtype=np.float32),
     )
-    [found] = episode_contents(findings([one]))
+    [found] = episode_contents(findings([blink]))
     assert found.curve.frame.tolist() == [0]
     assert found.curve.advantage.tolist() == [0]
     assert math.isnan(found.metrics["voc"])

@@ -59,13 +59,13 @@ def footage(root: Path) -> Footage:
 def test_strips_show_the_frames_that_were_scored_and_fit_into_the_room(recorded: Path) -> None:
     counted: list[int] = []
     media = read_strips(footage(recorded), sample_fps=2, budget=100_000, done=counted.append)
-    strips = {episode: one.strip for episode, one in media.items()}
+    strips = {episode: shown.strip for episode, shown in media.items()}
     assert counted == [24, 20]
     assert isinstance(strips[0], Strip)
     assert strips[0].frames.tolist() == [0, 5, 10, 15, 20, 23]
-    assert all(one.thumbnail for one in media.values())
+    assert all(shown.thumbnail for shown in media.values())
     tight = read_strips(footage(recorded), sample_fps=2, budget=3_000, done=counted.append)
-    kept = [one.strip.data for one in tight.values() if one.strip]
+    kept = [shown.strip.data for shown in tight.values() if shown.strip]
     assert sum(map(len, kept)) < 3_000
     none = read_strips(footage(recorded), sample_fps=2, budget=0, done=counted.append)
     reason = "there is no room for its pictures within `max_mb`"
@@ -145,30 +145,30 @@ def test_the_command_makes_a_page_of_a_labelled_dataset(
     found = embedded(text)
     assert (found["title"], found["dataset"]) == ("Cups", "local/cups")
     assert found["columns"] == "scaled within each episode"
-    assert [one["index"] for one in found["episodes"]] == [1, 2, 3]
+    assert [episode["index"] for episode in found["episodes"]] == [1, 2, 3]
     assert found["unlabelled"] == {"0": None}
     assert [part["instruction"] for part in found["episodes"][0]["parts"]] == ["reach", "lift"]
     assert found["episodes"][2]["metrics"]["voc"] is None
     assert found["rules"] == {"min_final_progress": 0.8}
-    shown = [bool(one["strip"]) for one in found["media"].values()]
+    shown = [bool(pictures["strip"]) for pictures in found["media"].values()]
     assert shown == ([True] * 3 if way == "strip" else [])
 
 
 def test_static_scores_of_the_store_are_drawn(report: Report, labelled: Path) -> None:
     dataset = open_labelled(repo_id=None, root=labelled, revision=None)
     fingerprints = dataset.source.fingerprints.episodes
-    still = [one for one in dataset.scores if one.segment.episode_index == 1]
+    still = [part for part in dataset.scores if part.segment.episode_index == 1]
     still = [
-        replace(one, control="static", log_prob_true=one.log_prob_true * 0 - 8) for one in still
+        replace(part, control="static", log_prob_true=part.log_prob_true * 0 - 8) for part in still
     ]
     video = video_prints(dataset.source, camera=CAMERA, episodes=[1])[1]
-    shard = Shard(tuple(one.segment for one in still), "static", fingerprints[1], video)
+    shard = Shard(tuple(part.segment for part in still), "static", fingerprints[1], video)
     dataset.store.write(shard, still)
     try:
         found = embedded(report("--videos", "none")[2])
     finally:
         shutil.rmtree(dataset.store.folder)
-    assert [one["static"] is None for one in found["episodes"]] == [False, True, True]
+    assert [episode["static"] is None for episode in found["episodes"]] == [False, True, True]
     [control] = found["controls"]
     assert (control["name"], control["episodes"]) == ("static", 1)
     assert "the first frame repeated neither rises nor falls" in control["sentence"]
@@ -198,7 +198,7 @@ def test_known_success_is_shown_with_its_origin(report: Report, tmp_path: Path) 
     table = tmp_path / "success.csv"
     table.write_text("episode_index,success\n1,true\n3,false\n")
     found = embedded(report("--videos", "none", "--success-file", str(table))[2])
-    assert [one["success"] for one in found["episodes"]] == [True, None, False]
+    assert [episode["success"] for episode in found["episodes"]] == [True, None, False]
     assert found["success_origin"] == f"--success-file {table}"
     assert found["success_auc"] in (0, 1)
 

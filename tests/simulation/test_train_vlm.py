@@ -87,27 +87,27 @@ def _config(tmp_path: Path, *, static: float = 0.0, wrong: float = 0.0) -> Train
 
 def test_examples_are_about_progress(tmp_path: Path) -> None:
     sample = _sample(12)
-    one = make_example(sample, _config(tmp_path), random.Random(0))
-    assert len(one.prefixes) == 8
-    assert one.prefixes[-1] == 12
+    example = make_example(sample, _config(tmp_path), random.Random(0))
+    assert len(example.prefixes) == 8
+    assert example.prefixes[-1] == 12
     np.testing.assert_allclose(
-        one.targets, np.clip(sample.progress[np.array(one.prefixes) - 1], 0.01, 0.99)
+        example.targets, np.clip(sample.progress[np.array(example.prefixes) - 1], 0.01, 0.99)
     )
-    assert one.clip.segment.instruction == "put the red cube on the green disc"
+    assert example.clip.segment.instruction == "put the red cube on the green disc"
 
 
 def test_static_examples_have_no_progress(tmp_path: Path) -> None:
-    one = make_example(_sample(12), _config(tmp_path, static=1.0), random.Random(0))
-    assert not one.clip.shown.any()
-    np.testing.assert_allclose(one.targets, 0.01)
+    example = make_example(_sample(12), _config(tmp_path, static=1.0), random.Random(0))
+    assert not example.clip.shown.any()
+    np.testing.assert_allclose(example.targets, 0.01)
 
 
 def test_another_task_is_never_done(tmp_path: Path) -> None:
     texts = set()
     for seed in range(20):
-        one = make_example(_sample(5), _config(tmp_path, wrong=1.0), random.Random(seed))
-        np.testing.assert_allclose(one.targets, 0.01)
-        texts.add(one.clip.segment.instruction)
+        example = make_example(_sample(5), _config(tmp_path, wrong=1.0), random.Random(seed))
+        np.testing.assert_allclose(example.targets, 0.01)
+        texts.add(example.clip.segment.instruction)
     assert instruction("red") not in texts
     assert instruction("blue") in texts
     assert texts & set(OTHER_TASKS)

@@ -197,7 +197,10 @@ def test_the_horizon_is_the_policys_chunk() -> None:
     assert chunk_frames(TDMPCConfig(device="cpu", horizon=5), config) == 5
 
     class NoChunk(ACTConfig):
-        type = "reflex"
+        @property
+        def type(self) -> str:
+            return "reflex"
+
         action_delta_indices: Any = None
 
     nothing = NoChunk(device="cpu")

@@ -68,7 +68,7 @@ def test_tasks_and_episodes_have_their_share_of_the_weight() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scheme", "cure"),
+    ("scheme", "fix"),
     [
         (Awr(), "lower `weighting.beta`"),
         (TopAwr(), "the paper's defaults do this: give a longer `weighting.span`"),
@@ -76,11 +76,11 @@ def test_tasks_and_episodes_have_their_share_of_the_weight() -> None:
         (Filter(quantile=0.5), "raise `weighting.threshold` or `weighting.quantile`"),
     ],
 )
-def test_equal_weights_are_plain_behavior_cloning(scheme: Scheme, cure: str) -> None:
+def test_equal_weights_are_plain_behavior_cloning(scheme: Scheme, fix: str) -> None:
     dataset = dataset_of([1.99, 2.0, 2.0, 1.98])
     (warning,) = summarize(*dataset, scheme=scheme).warnings
     assert "nearly equal (effective sample size >99.9% of the frames)" in warning
-    assert cure in warning
+    assert fix in warning
     assert summarize(*dataset, scheme=Uniform()).warnings == ()
 
 
