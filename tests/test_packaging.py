@@ -185,6 +185,7 @@ NAMES_FLAGS = {
     "lerobot_topreward/config.py",
     "lerobot_topreward/console.py",
     "lerobot_topreward/data/validate.py",  # LeRobot's converter
+    "lerobot_topreward/hub_errors.py",  # the same
     "policies/choice.py",  # lerobot-train's own flags, here and below
     "train/arguments.py",
     "train/command.py",
@@ -193,19 +194,13 @@ NAMES_FLAGS = {
 }
 # Still to be changed to `option`.
 FLAGS_LEFT = (
-    "curate",
     "data",
     "demo",
-    "evaluate",
-    "files",
-    "hub_errors",
     "judging",
     "label",
-    "publish",
     "report",
     "scoring",
     "simulation",
-    "storage",
     "train",
     "vlm",
 )

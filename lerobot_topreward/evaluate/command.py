@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from lerobot_topreward import __version__
-from lerobot_topreward.console import make_console
+from lerobot_topreward.console import make_console, spell_options
 from lerobot_topreward.data.success import read_success
 from lerobot_topreward.evaluate.config import EvaluateConfig
 from lerobot_topreward.evaluate.gvl import gvl_baseline
@@ -69,7 +70,7 @@ def evaluate(config: EvaluateConfig, *, console: Console) -> int:
     found = evaluate_dataset(config, console=progress)
     if config.json:
         text = json.dumps(to_json(found), indent=2, allow_nan=False)
-        console.print(text, soft_wrap=True)
+        console.print(Text(text), soft_wrap=True)  # as it is: a task's text may have backticks
     else:
         print_evaluation(found, console)
     return 1 if found.failed else 0
@@ -135,6 +136,9 @@ def evaluate_dataset(config: EvaluateConfig, *, console: Console | None = None) 
 def to_json(found: Evaluation) -> dict[str, Any]:
     """Put everything that was found as JSON can hold it; null where undefined."""
     dataset = found.dataset
+    success = plain(found.success)
+    if success is not None:
+        success["origin"] = spell_options(success["origin"])
     return {
         "version": __version__,
         "dataset": dataset.source.repo_id,
@@ -144,12 +148,15 @@ def to_json(found: Evaluation) -> dict[str, Any]:
             {"name": group.name, "episodes": group.episodes, **plain(group.means)}
             for group in found.groups
         ],
-        "success": plain(found.success),
-        "controls": [{**plain(control), "verdict": verdict(control)} for control in found.controls],
+        "success": success,
+        "controls": [
+            {**plain(control), "verdict": spell_options(verdict(control))}
+            for control in found.controls
+        ],
         "debias": plain(found.debias),
         "gvl": plain(found.gvl),
-        "controls_left_out": plain(found.left_out),
-        "failed": plain(found.failed),
+        "controls_left_out": {name: spell_options(why) for name, why in found.left_out.items()},
+        "failed": {str(episode): spell_options(why) for episode, why in found.failed.items()},
         "episodes": [
             {**plain(episode), "success": found.truth.get(episode.episode_index)}
             for episode in found.metrics
@@ -161,7 +168,7 @@ def print_evaluation(found: Evaluation, console: Console) -> None:
     """Print everything that was found as tables."""
     dataset = found.dataset
     total = dataset.source.meta.total_episodes
-    console.print(f"dataset  {dataset.source.repo_id}, {len(found.metrics)} of {total} labelled")
+    console.print(f"dataset  {dataset.source.repo_id}, {len(found.metrics)} of {total} labeled")
     console.print(f"labels   by {dataset.key.vlm} on {dataset.key.camera}, in {dataset.labels}")
     by_episode = dataset.provenance.get("normalize") == "episode"
     console.print(

@@ -36,7 +36,7 @@ class SuccessSummary:
     origin: str  # where success is said
     successes: int
     failures: int
-    unknown: int  # labelled episodes of which nothing is said
+    unknown: int  # labeled episodes of which nothing is said
     auc: Estimate  # of the success score, 0..1; nan without both outcomes
     voc_successes: Estimate  # -1..1
     voc_failures: Estimate  # -1..1
@@ -116,7 +116,7 @@ def summarize_debias(
     """Compare curves before and after their static curves are subtracted.
 
     Args:
-        real: every segment of the labelled episodes, control "none".
+        real: every segment of the labeled episodes, control "none".
         static: the same under the control "static", of some of them.
         success: what is known.
 
@@ -150,7 +150,7 @@ def summarize_gvl(found: GvlResult, real: Sequence[PrefixScores]) -> GvlSummary:
 
     Args:
         found: the answers, one per segment.
-        real: every segment of the labelled episodes, control "none".
+        real: every segment of the labeled episodes, control "none".
     """
     usable = [answer for answer in found.answers if answer.percentages is not None]
     curves = {scores.segment: scores.log_prob_true for scores in real}

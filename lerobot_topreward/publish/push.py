@@ -19,7 +19,6 @@ from lerobot_topreward.publish.refs import (
     check_access,
     ensure_version_tag,
     find_own_pull_request,
-    has_branch,
 )
 
 LABEL_TITLE = "Add TOPReward labels"
@@ -117,21 +116,20 @@ def push(
                 repo_type="dataset",
                 exist_ok=True,
             )
-        try:
-            result = _commit(api, folder, to, target, facts=facts, is_new=not target.has_branch)
-        except HfHubHTTPError as error:
-            if error.response.status_code != 412:
-                raise
-            # Somebody committed meanwhile: compare with what the branch holds now.
+        result = None
+        for is_new in (not target.has_branch, False):
             try:
-                result = _commit(api, folder, to, target, facts=facts, is_new=False)
-            except HfHubHTTPError as second:
-                if second.response.status_code != 412:
+                result = _commit(api, folder, to, target, facts=facts, is_new=is_new)
+                break
+            except HfHubHTTPError as error:
+                if error.response.status_code != 412:
                     raise
-                raise UserError(
-                    f"`{to.option}` {to.repo_id!r}: someone else keeps committing to "
-                    f"{target.revision!r}. Run again when they are done; nothing is sent twice"
-                ) from second
+                # Somebody committed meanwhile: compare with what the branch holds now.
+        if result is None:
+            raise UserError(
+                f"`{to.option}` {to.repo_id!r}: someone else keeps committing to "
+                f"{target.revision!r}. Run again when they are done; nothing is sent twice"
+            )
         if not target.is_source and not to.create_pr:
             ensure_version_tag(api, to.repo_id, commit=result.commit)
     return result
@@ -152,12 +150,13 @@ def _find_target(api: HfApi, to: Destination) -> _Target:
     is_source = is_source or (repo is not None and repo.id == to.source_repo_id)
     branch = to.branch or (DEFAULT_BRANCH if is_source and not to.create_pr else "main")
     own = find_own_pull_request(api, to.repo_id, title=to.title) if to.create_pr else None
+    branches = [] if repo is None else api.list_repo_refs(to.repo_id, repo_type="dataset").branches
     return _Target(
         branch=branch,
         revision=own or branch,
         is_source=is_source,
         has_repo=repo is not None,
-        has_branch=repo is not None and has_branch(api, to.repo_id, branch),
+        has_branch=any(ref.name == branch for ref in branches),
     )
 
 

@@ -27,27 +27,30 @@ import pyarrow.parquet as pq
 
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.files.atomic import replace_file, require_space
-from lerobot_topreward.records import FrameRewards
+from lerobot_topreward.records import COLUMNS, FEATURES, FrameRewards
 
 SIDECAR_NAME = "topreward_progress.parquet"
-SIDECAR_ROW_BYTES = 45  # before compression
 LABEL_AGAIN = "label again, which takes seconds where the raw scores are kept"
 _METADATA_KEY = b"lerobot_topreward"
 _FORMAT = 2
+_TYPES = {"bool": pa.bool_(), "float32": pa.float32()}
 _SCHEMA = pa.schema(
     [(name, pa.int64()) for name in ("index", "episode_index", "frame_index")]
+    + [("progress_sparse", pa.float32())]
     + [
-        (name, pa.float32())
-        for name in ("progress_sparse", "log_prob_true", "log_prob_false", "progress", "advantage")
+        (field, _TYPES[FEATURES[name]["dtype"]])
+        for name, field in COLUMNS.items()
+        if field != "labelled"
     ]
-    + [("scored", pa.bool_())]
 )
+COLUMNS_BYTES = sum(np.dtype(feature["dtype"]).itemsize for feature in FEATURES.values())
+ROW_BYTES = 27 + COLUMNS_BYTES  # of a frame, before compression
 
 
 def write_sidecar(
     path: Path, rewards: FrameRewards, *, fingerprint: str, provenance: Mapping[str, Any]
 ) -> None:
-    """Write the labelled frames, at once or not at all.
+    """Write the labeled frames, at once or not at all.
 
     Args:
         path: the file, replaced when it exists; its folder exists.
@@ -59,7 +62,7 @@ def write_sidecar(
         UserError: there is no room on the disk.
         ValueError: a value is NaN or infinite.
     """
-    needed = SIDECAR_ROW_BYTES * len(rewards.index)
+    needed = ROW_BYTES * len(rewards.index)
     with require_space(path.parent, needed=needed), replace_file(path) as draft:
         stage_sidecar(draft, rewards, fingerprint=fingerprint, provenance=provenance)
 
@@ -90,7 +93,7 @@ def check_finite(rewards: FrameRewards) -> None:
     Raises:
         ValueError: a value is NaN or infinite; says of which frame.
     """
-    for name in ("log_prob_true", "log_prob_false", "progress", "advantage"):
+    for name in COLUMNS.values():
         bad = np.flatnonzero(~np.isfinite(getattr(rewards, name)))
         if len(bad):
             raise ValueError(
@@ -101,7 +104,7 @@ def check_finite(rewards: FrameRewards) -> None:
 
 
 def read_sidecar(path: Path, *, fingerprint: str | None) -> tuple[FrameRewards, Mapping[str, Any]]:
-    """Read the labelled frames, those alone, and the provenance.
+    """Read the labeled frames, those alone, and the provenance.
 
     Args:
         path: the file.
