@@ -1,5 +1,6 @@
 """What a run says while it works: a bar on a terminal, plain lines elsewhere; and Ctrl-C."""
 
+import json
 import logging
 import math
 import os
@@ -77,6 +78,13 @@ class SafeConsole(Console):
 def make_console(*, stderr: bool = False) -> Console:
     """Make the console that everything is printed to; no markup, since a path may hold brackets."""
     return SafeConsole(stderr=stderr, highlight=False, soft_wrap=True, markup=False)
+
+
+def print_json(console: Console, value: Any) -> None:
+    """Print a value as JSON of which nothing is spelled anew, as whatever reads it expects."""
+    # JSON escapes every control character but DEL.
+    text = json.dumps(value, indent=2, allow_nan=False).replace("\x7f", "\\u007f")
+    console.print(Text(text), soft_wrap=True)
 
 
 def warn(text: str) -> None:

@@ -1,6 +1,7 @@
 """What the tool prints never drives the terminal, whatever a dataset or a file is named."""
 
 import io
+import json
 import logging
 import re
 
@@ -12,6 +13,7 @@ from rich.text import Text
 from lerobot_topreward.console import (
     SafeConsole,
     make_console,
+    print_json,
     quiet_libraries,
     spell_options,
 )
@@ -111,3 +113,11 @@ def test_options_are_spelled_as_on_the_command_line(
     assert spell_options(message) == printed
     make_console().print(message)
     assert capfd.readouterr().out == printed + "\n"
+
+
+@pytest.mark.parametrize("text", [*HOSTILE, "a\ttab", "use `max_stall=2`", "x" * 300], ids=ascii)
+def test_json_is_printed_as_it_is(capfd: pytest.CaptureFixture, text: str) -> None:
+    print_json(make_console(), {"task": text, text: [1.5, None]})
+    said = capfd.readouterr().out
+    assert RAW.search(said) is None
+    assert json.loads(said) == {"task": text, text: [1.5, None]}

@@ -184,8 +184,8 @@ NAMES_FLAGS = {
     "lerobot_topreward/cli.py",
     "lerobot_topreward/config.py",
     "lerobot_topreward/console.py",
-    "lerobot_topreward/data/validate.py",  # LeRobot's converter
-    "lerobot_topreward/hub_errors.py",  # the same
+    "lerobot_topreward/data/validate.py",  # LeRobot's converter, here and below
+    "lerobot_topreward/hub_errors.py",
     "policies/choice.py",  # lerobot-train's own flags, here and below
     "train/arguments.py",
     "train/command.py",
@@ -194,15 +194,10 @@ NAMES_FLAGS = {
 }
 # Still to be changed to `option`.
 FLAGS_LEFT = (
-    "data",
     "demo",
-    "judging",
-    "label",
     "report",
-    "scoring",
     "simulation",
     "train",
-    "vlm",
 )
 
 

@@ -85,13 +85,13 @@ def open_source(*, repo_id: str | None, root: Path | None, revision: str | None)
     if root is not None:
         if revision is not None:
             raise UserError(
-                f"--revision chooses among versions on the Hub, but --root {root} is read as it "
+                f"`revision` chooses among versions on the Hub, but `root={root}` is read as it "
                 "is; leave one of them out"
             )
         root = root.expanduser().absolute()
-        return load(root, repo_id or f"local/{root.name}", f"--root {root}")
+        return load(root, repo_id or f"local/{root.name}", f"`root={root}`")
     if repo_id is None:
-        raise UserError("which dataset? Give --repo-id OWNER/NAME or --root FOLDER")
+        raise UserError("which dataset? Give `repo_id=OWNER/NAME` or `root=FOLDER`")
     with translate_errors(repo_id=repo_id):
         validate_repo_id(repo_id)
     # LeRobot's own rule: what was recorded here comes before the Hub, old-style mirrors do not.
@@ -101,7 +101,7 @@ def open_source(*, repo_id: str | None, root: Path | None, revision: str | None)
         and (recorded / INFO_PATH).is_file()
         and not has_legacy_hub_download_metadata(recorded)
     ):
-        return load(recorded, repo_id, f"--repo-id {repo_id}: {recorded}")
+        return load(recorded, repo_id, f"`repo_id={repo_id}`: {recorded}")
     with translate_errors(repo_id=repo_id, revision=revision):
         if revision is None:
             try:
@@ -117,7 +117,7 @@ def open_source(*, repo_id: str | None, root: Path | None, revision: str | None)
             cache_dir=HF_LEROBOT_HUB_CACHE,
             allow_patterns="meta/",
         )
-    return load(Path(snapshot), repo_id, f"--repo-id {repo_id}")
+    return load(Path(snapshot), repo_id, f"`repo_id={repo_id}`")
 
 
 def source_of(meta: LeRobotDatasetMetadata) -> Source:
@@ -208,8 +208,8 @@ def segments(
     """
     if instruction is not None:
         if not instruction.strip():
-            raise UserError("--instruction must say what the robot does; it is blank")
-        require_text(instruction, what="--instruction", fix="Say it without")
+            raise UserError("`instruction` must say what the robot does; it is blank")
+        require_text(instruction, what="`instruction`", fix="Say it without")
     tasks = task_names(source.meta)
     found: dict[int, list[Segment] | EpisodeError] = {}
     lacking: list[int] = []
@@ -223,7 +223,7 @@ def segments(
             continue
         runs = [(start, n, tasks.get(task, "")) for start, n, task in find_runs(task_index)]
         for text in {text for _, _, text in runs}:
-            fix = "Rename it with lerobot-edit-dataset, or give --instruction TEXT"
+            fix = "Rename it with lerobot-edit-dataset, or give `instruction=TEXT`"
             require_text(text, what=f"the task of episode {episode}", fix=fix)
         found[episode] = [Segment(episode, start, n, text) for start, n, text in runs]
         if not all(text.strip() for _, _, text in runs):
@@ -232,7 +232,8 @@ def segments(
         more = f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
         raise UserError(
             f"every episode needs a task; the dataset has none for episode "
-            f"{', '.join(map(str, lacking[:5]))}{more}. Say what the robot does: --instruction TEXT"
+            f"{', '.join(map(str, lacking[:5]))}{more}. Say what the robot does: "
+            "`instruction=TEXT`"
         )
     return found
 

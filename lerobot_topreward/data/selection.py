@@ -1,4 +1,4 @@
-"""What ``--camera`` and ``--episodes`` mean."""
+"""What the options `camera` and `episodes` mean."""
 
 from difflib import get_close_matches
 
@@ -35,16 +35,16 @@ def resolve_camera(meta: LeRobotDatasetMetadata, camera: str | None) -> str:
                 return key
         close = get_close_matches(camera.rpartition(".")[2], names.values(), n=1)
         hint = f". Did you mean {close[0]}?" if close else ""
-        raise UserError(f"--camera {camera!r} is not in this dataset; it has: {listed}{hint}")
+        raise UserError(f"`camera={camera!r}` is not in this dataset; it has: {listed}{hint}")
     far = [key for key in keys if not any(word in names[key].lower() for word in _CLOSE_UP)]
     for candidates in (keys, far):
         if len(candidates) == 1:
             return candidates[0]
-    raise UserError(f"which camera shows the task best? Give --camera, one of: {listed}")
+    raise UserError(f"which camera shows the task best? Give `camera`, one of: {listed}")
 
 
 def parse_episodes(spec: str | None, *, total: int, max_episodes: int | None) -> list[int]:
-    """Read ``--episodes``.
+    """Read the option `episodes`.
 
     Args:
         spec: Indices and half-open ranges as in Python, ``0:10,15`` for 0..9 and 15; ``5:`` runs to
@@ -59,7 +59,7 @@ def parse_episodes(spec: str | None, *, total: int, max_episodes: int | None) ->
         UserError: Not in that form, out of range, named twice, or nothing left.
     """
     if max_episodes is not None and max_episodes < 1:
-        raise UserError(f"--max-episodes must be at least 1; got {max_episodes}")
+        raise UserError(f"`max_episodes` must be at least 1; got {max_episodes}")
     chosen: set[int] = set()
     for part in [":"] if spec is None else map(str.strip, spec.split(",")):
         first, colon, last = part.partition(":")
@@ -68,16 +68,16 @@ def parse_episodes(spec: str | None, *, total: int, max_episodes: int | None) ->
             stop = (int(last) if last else total) if colon else start + 1
         except ValueError:
             raise UserError(
-                f"--episodes must be indices and ranges such as 0:10,15; got {part!r} in {spec!r}"
+                f"`episodes` must be indices and ranges such as 0:10,15; got {part!r} in {spec!r}"
             ) from None
         if start < 0 or stop > total:
             raise UserError(
-                f"--episodes {part!r} is out of range: the dataset has episodes 0..{total - 1} "
+                f"`episodes={part!r}` is out of range: the dataset has episodes 0..{total - 1} "
                 f"(0:{total} is all of them)"
             )
         if start >= stop:
-            raise UserError(f"--episodes {part!r} is empty: the end of a range is not part of it")
+            raise UserError(f"`episodes={part!r}` is empty: the end of a range is not part of it")
         if twice := chosen & set(range(start, stop)):
-            raise UserError(f"--episodes {spec!r} names episode {min(twice)} twice")
+            raise UserError(f"`episodes={spec!r}` names episode {min(twice)} twice")
         chosen |= set(range(start, stop))
     return sorted(chosen)[:max_episodes]

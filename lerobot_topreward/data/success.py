@@ -63,7 +63,7 @@ def read_success(source: Source, success_file: Path | None) -> Success | None:
 
 
 def _read_file(path: Path, *, total: int) -> Success:
-    option = f"--success-file {path}"
+    option = f"`success_file={path}`"
     try:
         with path.expanduser().open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, skipinitialspace=True)
@@ -100,7 +100,7 @@ def _read_booleans(pairs: Iterable[tuple[int, Any]], *, origin: str) -> dict[int
         if word not in _WORDS:
             raise UserError(
                 f"{origin} must be true or false (or 1 and 0) for every episode; episode {episode} "
-                f"has {value!r}. Fix it, or say it in another file with --success-file"
+                f"has {value!r}. Fix it, or say it in another file with `success_file`"
             )
         found[episode] = _WORDS[word] or found.get(episode, False)
     return found

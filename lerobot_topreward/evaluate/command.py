@@ -1,15 +1,13 @@
 """The evaluate command: labels -> metrics, success, controls, baseline -> tables or JSON."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
-from rich.text import Text
 
 from lerobot_topreward import __version__
-from lerobot_topreward.console import make_console, spell_options
+from lerobot_topreward.console import make_console, print_json, spell_options
 from lerobot_topreward.data.success import read_success
 from lerobot_topreward.evaluate.config import EvaluateConfig
 from lerobot_topreward.evaluate.gvl import gvl_baseline
@@ -69,8 +67,7 @@ def evaluate(config: EvaluateConfig, *, console: Console) -> int:
     progress = make_console(stderr=True) if config.json else console  # is not part of the JSON
     found = evaluate_dataset(config, console=progress)
     if config.json:
-        text = json.dumps(to_json(found), indent=2, allow_nan=False)
-        console.print(Text(text), soft_wrap=True)  # as it is: a task's text may have backticks
+        print_json(console, to_json(found))
     else:
         print_evaluation(found, console)
     return 1 if found.failed else 0
@@ -136,9 +133,6 @@ def evaluate_dataset(config: EvaluateConfig, *, console: Console | None = None) 
 def to_json(found: Evaluation) -> dict[str, Any]:
     """Put everything that was found as JSON can hold it; null where undefined."""
     dataset = found.dataset
-    success = plain(found.success)
-    if success is not None:
-        success["origin"] = spell_options(success["origin"])
     return {
         "version": __version__,
         "dataset": dataset.source.repo_id,
@@ -148,7 +142,7 @@ def to_json(found: Evaluation) -> dict[str, Any]:
             {"name": group.name, "episodes": group.episodes, **plain(group.means)}
             for group in found.groups
         ],
-        "success": success,
+        "success": plain(found.success),
         "controls": [
             {**plain(control), "verdict": spell_options(verdict(control))}
             for control in found.controls

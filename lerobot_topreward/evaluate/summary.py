@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from lerobot_topreward.console import spell_options
 from lerobot_topreward.data.success import Success
 from lerobot_topreward.evaluate.gvl import GvlResult
 from lerobot_topreward.judging.controls import measure_episodes
@@ -99,7 +100,7 @@ def summarize_success(episodes: Sequence[EpisodeMetrics], success: Success) -> S
     scores = np.array([episode.success_score for episode in known])
     vocs = np.array([episode.voc for episode in known])
     return SuccessSummary(
-        origin=success.origin,
+        origin=spell_options(success.origin),
         successes=int(outcome.sum()),
         failures=int((~outcome).sum()),
         unknown=len(episodes) - len(known),

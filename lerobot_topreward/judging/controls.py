@@ -197,22 +197,22 @@ def verdict(summary: ControlSummary) -> str:
     if np.isnan(share) or not risen > 0:
         sentence = (
             "The curves of the real videos do not rise, so there is nothing to compare: this "
-            "reward shows no progress. Try another --camera, a larger --vlm or a clearer "
-            "--instruction."
+            "reward shows no progress. Try another `camera`, a larger `vlm` or a clearer "
+            "`instruction`."
         )
     elif summary.control == "static":
         shown = f"the first frame repeated {words}"
-        prob = " or --scale prob" if summary.scale == "log-prob" else ""
+        prob = " or `scale=prob`" if summary.scale == "log-prob" else ""
         if share < LITTLE:
             sentence = f"Time alone explains little of this curve: {shown}."
         elif explains_most:
             sentence = (
                 f"Time alone explains most of this curve: {shown}. Do not weight with it; try "
-                f"--debias static, a larger --vlm{prob}."
+                f"`debias=static`, a larger `vlm`{prob}."
             )
         else:
             sentence = (
-                f"Time alone explains a part of this curve: {shown}. --debias static takes that "
+                f"Time alone explains a part of this curve: {shown}. `debias=static` takes that "
                 "part away."
             )
     elif summary.control == "reversed":
@@ -230,7 +230,7 @@ def verdict(summary: ControlSummary) -> str:
         elif explains_most:
             sentence = (
                 f"{shown}: the order of the images hardly counts for this model. Do not weight "
-                "with it; try a larger --vlm."
+                "with it; try a larger `vlm`."
             )
         else:
             sentence = f"{shown}: the order of the images counts only in part."
@@ -243,8 +243,8 @@ def verdict(summary: ControlSummary) -> str:
             sentence = (
                 f"The model does not read the instruction: {shown}. Its reward says that something "
                 "is done, not that the task is. Where the two tasks look alike, ask a different "
-                "one with --swapped-instruction; else try a clearer --instruction or a larger "
-                "--vlm."
+                "one with `swapped_instruction`; else try a clearer `instruction` or a larger "
+                "`vlm`."
             )
         else:
             sentence = f"The model reads the instruction only in part: {shown}."

@@ -33,7 +33,7 @@ def read_decisions(path: Path) -> Decisions:
     Raises:
         UserError: it cannot be read, or is not such a file.
     """
-    option = f"--decisions {path}"
+    option = f"`decisions={path}`"
     try:
         content = read_json_object(path.expanduser(), advice=_ADVICE)
     except UserError as error:
@@ -60,7 +60,7 @@ def check_decisions(decisions: Decisions, dataset: LabelledDataset) -> None:
     Raises:
         UserError: says which.
     """
-    option = f"--decisions {decisions.path}"
+    option = f"`decisions={decisions.path}`"
     if decisions.fingerprint != dataset.source.fingerprints.dataset:
         raise UserError(
             f"{option} must be about this dataset ({dataset.source.repo_id}, fingerprint "

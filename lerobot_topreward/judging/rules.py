@@ -46,7 +46,7 @@ class Rule:
         Raises:
             UserError: names the option and the range.
         """
-        option = f"--{name.replace('_', '-')}"
+        option = f"`{name}`"
         if not self.low <= limit <= self.high:
             if math.isinf(self.low):
                 bounds = f"at most {self.high:g}"

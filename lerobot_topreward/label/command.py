@@ -13,6 +13,7 @@ from rich.console import Console
 
 from lerobot_topreward import __version__
 from lerobot_topreward.config import as_json
+from lerobot_topreward.console import spell_options
 from lerobot_topreward.data.dataset import Source, fetch_videos, find_video, segments
 from lerobot_topreward.data.video_prints import video_prints
 from lerobot_topreward.errors import EpisodeError
@@ -109,7 +110,7 @@ def label_dataset(config: LabelConfig, *, console: Console | None = None) -> Lab
         record = _describe_run(config, source)
 
         def write_state(state: str, **more: Any) -> None:
-            failures = {str(episode): reason for episode, reason in failed.items()}
+            failures = {str(episode): spell_options(reason) for episode, reason in failed.items()}
             run = {**record, "state": state, "shown": sorted(shown), "failed": failures}
             write_run(store.folder, key, {**run, "labelled": None, "seconds": None, **more})
 
@@ -209,7 +210,7 @@ def _report_sizes(
             warned = True
             console.print(
                 f"small images: {len(clip.shown)} of episode {clip.segment.episode_index} share one "
-                f"budget and are shown at {size}; --sample-fps or --max-images shows fewer, larger",
+                f"budget and are shown at {size}; `sample_fps` or `max_images` shows fewer, larger",
                 style="yellow",
             )
 
@@ -244,7 +245,7 @@ def leave_out_undebiased(
     if lacking:
         console.print(
             f"left without rewards: {len(lacking)} of the episodes that earlier runs scored, which "
-            "have no static control; run again without --episodes to score it"
+            "have no static control; run again without `episodes` to score it"
         )
     return [score for score in scores if score.segment.episode_index not in lacking]
 

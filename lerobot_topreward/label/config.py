@@ -48,19 +48,19 @@ class LabelConfig:
         for name in ("horizon", "chunk_tokens", "max_episodes"):
             value = getattr(self, name)
             if value is not None and not value > 0:
-                raise UserError(f"--{name.replace('_', '-')} must be > 0; got {value}")
+                raise UserError(f"`{name}` must be > 0; got {value}")
         if self.debias == "static" and self.scale == "prob":
             raise UserError(
-                "--debias static subtracts log-probs, which --scale prob does not use; leave out "
+                "`debias=static` subtracts log-probs, which `scale=prob` does not use; leave out "
                 "one of them"
             )
         if self.in_place and (self.root is None or self.output is not None):
             raise UserError(
-                "--in-place writes into the local --root, without --output; give --root"
+                "`in_place` writes into the local `root`, without `output`; give `root`"
             )
         if self.push.push_to_hub and self.write != "both":
             raise UserError(
-                f"--push-to-hub uploads columns and sidecar; leave out --write {self.write}"
+                f"`push_to_hub` uploads columns and sidecar; leave out `write={self.write}`"
             )
         self.push.check(repo_id=self.repo_id)
 

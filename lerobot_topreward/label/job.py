@@ -49,7 +49,7 @@ def open_job(config: LabelConfig) -> Job:
         output = config.output.expanduser().absolute()
         if output.exists() and output.samefile(source.root):
             raise UserError(
-                f"--output {config.output} is the dataset itself; use --in-place to label it there"
+                f"`output={config.output}` is the dataset itself; use `in_place` to label it there"
             )
     horizon = max(1, round(config.horizon * float(source.meta.fps)))
     return Job(source, camera, cut, output, horizon)
@@ -62,7 +62,7 @@ def _refuse_edited_copy(source: Source) -> None:
     if made_for not in (None, source.fingerprints.dataset) and name not in (None, source.repo_id):
         raise UserError(
             f"{explain_edit(source, sidecar)}. To score this folder anew all the same, name an "
-            "--output"
+            "`output`"
         )
 
 

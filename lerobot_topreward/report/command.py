@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lerobot_topreward import __version__
+from lerobot_topreward.console import spell_options
 from lerobot_topreward.data.dataset import fetch_videos
 from lerobot_topreward.data.selection import resolve_camera
 from lerobot_topreward.data.success import Success, read_success
@@ -157,7 +158,7 @@ def _make_page(
         rules=rules,
         rule_texts=[RULES[name].describe(limit) for name, limit in rules.items()],
         metrics=page_metrics(findings),
-        success_origin=None if known is None else known.origin,
+        success_origin=None if known is None else spell_options(known.origin),
         success_auc=roc_auc(
             np.array([found.success_score for found in judged]),
             np.array([findings.success[found.episode_index] for found in judged], dtype=bool),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int64
 
+from lerobot_topreward.console import spell_options
 from lerobot_topreward.judging.controls import compare_controls, verdict
 from lerobot_topreward.judging.episode_metrics import METRICS, Metric
 from lerobot_topreward.judging.metrics import mean_defined, voc
@@ -150,7 +151,11 @@ def controls(findings: Findings) -> list[ControlContent]:
             summary = compare_controls(
                 findings.scores, scores, scale=findings.scale, success=findings.success
             )
-            contents.append(ControlContent(name, verdict(summary), summary.share, summary.episodes))
+            contents.append(
+                ControlContent(
+                    name, spell_options(verdict(summary)), summary.share, summary.episodes
+                )
+            )
     return contents
 
 

@@ -32,7 +32,7 @@ from lerobot_topreward.vlm.prompts import require_text
 
 ONE_INSTRUCTION = (
     "every episode has the same instruction, so there is no other one to ask; give another task's "
-    "with --swapped-instruction TEXT"
+    "with `swapped_instruction=TEXT`"
 )
 
 
@@ -158,9 +158,9 @@ def choose_swapped(dataset: LabelledDataset, *, given: str | None) -> dict[str, 
 
     own = list(dict.fromkeys(scores.segment.instruction for scores in dataset.scores))
     if given is not None and not simplify(given):
-        raise UserError("--swapped-instruction must be another task's instruction; it is blank")
+        raise UserError("`swapped_instruction` must be another task's instruction; it is blank")
     if given is not None:
-        require_text(given, what="--swapped-instruction", fix="Say it without")
+        require_text(given, what="`swapped_instruction`", fix="Say it without")
     swapped = {}
     for text in own:
         pool = own if given is None else [given]
@@ -174,7 +174,7 @@ def choose_swapped(dataset: LabelledDataset, *, given: str | None) -> dict[str, 
             swapped[text] = ranks[min(ranks)]
     if given is not None and not swapped:
         raise UserError(
-            f"--swapped-instruction '{given}' is what every episode was asked about already; give "
+            f"`swapped_instruction='{given}'` is what every episode was asked about already; give "
             "another task's"
         )
     return swapped

@@ -127,7 +127,7 @@ def identify_same(
     if given.vlm == default.vlm and vlm != BUILTIN and "/" not in vlm and not Path(vlm).is_dir():
         raise UserError(
             f"these labels were made with a checkpoint in a folder named '{vlm}', which is not "
-            f"here; say where it lies: --vlm FOLDER"
+            f"here; say where it lies: `vlm=FOLDER`"
         )
     config = replace(given, **options)
     identity = identify(config)
@@ -143,11 +143,11 @@ def identify_same(
             )
         if item.name == "vlm_revision":
             raise UserError(
-                f"{rule}; --vlm holds {value}, another checkpoint of this name: give that of the "
+                f"{rule}; `vlm` holds {value}, another checkpoint of this name: give that of the "
                 "labels"
             )
-        option = f"--{item.name.replace('_', '-')}"
         raise UserError(
-            f"{rule}; {option} {value} would not compare with them: give {option} {made_with}"
+            f"{rule}; `{item.name}={value}` would not compare with them: give "
+            f"`{item.name}={made_with}`"
         )
     return config, identity

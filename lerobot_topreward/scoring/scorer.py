@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from difflib import get_close_matches
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from lerobot_topreward.records import Clip, LogProbs, PrefixScores
 CONTROLS = ("static", "reversed", "swapped")  # what a reward is compared with
 
 
+@runtime_checkable
 class Scorer(Protocol):
     """Anything that can say how likely a growing video completes an instruction."""
 
@@ -34,6 +35,7 @@ class Scorer(Protocol):
         ...
 
 
+@runtime_checkable
 class SizedScorer(Scorer, Protocol):
     """A scorer that can say how large it shows a clip."""
 
@@ -124,5 +126,5 @@ def check_controls(controls: Sequence[str]) -> None:
             close = get_close_matches(control, CONTROLS, n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
             raise UserError(
-                f"--controls '{control}' is not known; it takes: {', '.join(CONTROLS)}{hint}"
+                f"`controls='{control}'` is not known; it takes: {', '.join(CONTROLS)}{hint}"
             )

@@ -39,7 +39,7 @@ class TextGenerator:
                 raise
         images = sum(not isinstance(part, str) for part in parts)
         raise EpisodeError(
-            f"out of memory with {images} images; try fewer frames, or a smaller --vlm"
+            f"out of memory with {images} images; try fewer frames, or a smaller `vlm`"
         )
 
     def _generate(self, parts: Sequence[Part], max_new_tokens: int) -> str:

@@ -47,7 +47,7 @@ class VlmIdentity:
 
 
 def resolve_device(device: str) -> "torch.device":
-    """Turn ``--device`` into a device that is there.
+    """Turn the option `device` into a device that is there.
 
     Raises:
         UserError: it is not there, or is no device.
@@ -62,15 +62,15 @@ def resolve_device(device: str) -> "torch.device":
         found = torch.device(device)
     except RuntimeError:
         raise UserError(
-            f"--device '{device}' is no device; it takes: auto, cuda, mps, cpu"
+            f"`device='{device}'` is no device; it takes: auto, cuda, mps, cpu"
         ) from None
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
         raise UserError(
-            f"--device {device}: PyTorch {torch.__version__} sees {torch.cuda.device_count()} CUDA "
-            "GPUs here; use --device cpu, or check the driver with nvidia-smi"
+            f"`device={device}`: PyTorch {torch.__version__} sees {torch.cuda.device_count()} CUDA "
+            "GPUs here; use `device=cpu`, or check the driver with nvidia-smi"
         )
     if found.type == "mps" and not torch.backends.mps.is_available():
-        raise UserError("--device mps: there is no Apple GPU here; use --device cpu")
+        raise UserError("`device=mps`: there is no Apple GPU here; use `device=cpu`")
     return found
 
 
@@ -104,12 +104,12 @@ def _folder(vlm: str) -> Path | None:
     if vlm == BUILTIN:
         return Path(str(files("lerobot_topreward.demo"))) / "assets" / "vlm"
     if vlm.startswith("builtin:"):
-        raise UserError(f"--vlm '{vlm}' is not known; the built-in one is {BUILTIN}")
+        raise UserError(f"`vlm='{vlm}'` is not known; the built-in one is {BUILTIN}")
     path = Path(vlm).expanduser()
     if path.is_dir():
         return path
     if vlm.count("/") != 1 or vlm.startswith((".", "/", "~")):
-        raise UserError(f"--vlm '{vlm}' is neither a folder here nor a Hub id like owner/name")
+        raise UserError(f"`vlm='{vlm}'` is neither a folder here nor a Hub id like owner/name")
     return None
 
 
@@ -118,11 +118,11 @@ def _check_architecture(vlm: str, config: Path) -> None:
         model_type = json.loads(config.read_text()).get("model_type")
     except (OSError, ValueError):
         raise UserError(
-            f"--vlm '{vlm}' has no readable config.json; give a checkpoint's folder"
+            f"`vlm='{vlm}'` has no readable config.json; give a checkpoint's folder"
         ) from None
     if model_type not in ARCHITECTURES:
         raise UserError(
-            f"--vlm '{vlm}' is a '{model_type}' model; scoring needs {' or '.join(ARCHITECTURES)}, "
+            f"`vlm='{vlm}'` is a '{model_type}' model; scoring needs {' or '.join(ARCHITECTURES)}, "
             "such as Qwen/Qwen3-VL-8B-Instruct"
         )
 
@@ -133,13 +133,13 @@ def _digest(vlm: str, folder: Path) -> str:
     names = [p for p in sorted(folder.iterdir()) if p.suffix in (".json", ".jinja", ".safetensors")]
     if not any(p.suffix == ".safetensors" for p in names):
         raise UserError(
-            f"--vlm '{vlm}' has no .safetensors files; convert its weights first "
+            f"`vlm='{vlm}'` has no .safetensors files; convert its weights first "
             "(pickled weights are never loaded)"
         )
     for path in names:
         if not path.is_file():
             raise UserError(
-                f"--vlm '{vlm}': {path} must be a regular file; give a whole checkpoint"
+                f"`vlm='{vlm}'`: {path} must be a regular file; give a whole checkpoint"
             )
         size = path.stat().st_size
         digest.update(f"{path.name}:{size};".encode())

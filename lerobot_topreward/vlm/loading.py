@@ -89,14 +89,14 @@ def check_processor(name: str, processor: Any) -> tuple[str, tuple[int, int]]:
     for answer, tokens in zip(ANSWERS, ids, strict=True):
         if len(tokens) != 1:
             raise UserError(
-                f"--vlm '{name}': the answer '{answer}' is {len(tokens)} tokens in its tokenizer and "
+                f"`vlm='{name}'`: the answer '{answer}' is {len(tokens)} tokens in its tokenizer and "
                 "must be one; use a checkpoint with Qwen's own tokenizer"
             )
     turn = {"role": "user", "content": [{"type": "video"}, {"type": "text", "text": PROMPT_PREFIX}]}
     text = processor.apply_chat_template([turn], tokenize=False, add_generation_prompt=False)
     text = str(text).split(tokenizer.eos_token)[0]
     if text.count(_PLACEHOLDER) != 1 or not text.endswith(PROMPT_PREFIX):
-        raise UserError(f"--vlm '{name}': its chat template does not place a video before the text")
+        raise UserError(f"`vlm='{name}'`: its chat template does not place a video before the text")
     return text.split(_PLACEHOLDER)[0], (ids[0][0], ids[1][0])
 
 
@@ -107,7 +107,7 @@ def _quantization(identity: VlmIdentity) -> transformers.BitsAndBytesConfig | No
         import bitsandbytes  # noqa: F401  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise UserError(
-            f"--quantize {identity.quantize} needs bitsandbytes; "
+            f"`quantize={identity.quantize}` needs bitsandbytes; "
             "install it with: pip install 'lerobot-topreward[quant]'"
         ) from None
     return transformers.BitsAndBytesConfig(

@@ -61,10 +61,10 @@ def require_memory(identity: VlmIdentity, *, needed: int, available: int) -> Non
         return
     scale = _ITEM_SIZE[identity.dtype] / 2
     fitting = [name for name, size in _PUBLISHED.items() if size * scale * 1.2 <= available]
-    fix = f"--vlm {fitting[0]} would fit" if fitting else "no published Qwen3-VL would fit"
+    fix = f"`vlm={fitting[0]}` would fit" if fitting else "no published Qwen3-VL would fit"
     if identity.quantize is None:
-        fix += ", or try --quantize 4bit"
+        fix += ", or try `quantize=4bit`"
     raise UserError(
-        f"--vlm '{identity.name}' needs {needed / 1e9:.1f} GB for its weights in "
+        f"`vlm='{identity.name}'` needs {needed / 1e9:.1f} GB for its weights in "
         f"{identity.quantize or identity.dtype} and {available / 1e9:.1f} GB are free; {fix}"
     )

@@ -107,7 +107,7 @@ class OnePassScorer:
                     self.chunk_tokens = initial  # the next episode may be a short one
                     raise EpisodeError(
                         f"out of memory with {len(clip.shown)} images even in chunks of "
-                        f"{SMALLEST_CHUNK} tokens; try --max-pixels, --sample-fps or a smaller --vlm"
+                        f"{SMALLEST_CHUNK} tokens; try `max_pixels`, `sample_fps` or a smaller `vlm`"
                     )
 
     def _score(self, clip: Clip, prefixes: Sequence[int], instructions: Sequence[str]) -> LogProbs:
@@ -131,7 +131,7 @@ class OnePassScorer:
             rows.append(self._answer(video, pack(branches), doubled, cache))
         answers = torch.cat(rows).transpose(0, 1).cpu().numpy()
         if not np.isfinite(answers).all():
-            raise EpisodeError("the model's log-probabilities are not finite; try --dtype float32")
+            raise EpisodeError("the model's log-probabilities are not finite; try `dtype=float32`")
         return LogProbs(true=answers[..., 0], false=answers[..., 1])
 
     def _prepare(self, clip: Clip) -> _Video:

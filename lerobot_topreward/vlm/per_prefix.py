@@ -42,11 +42,11 @@ class PerPrefixScorer:
                     if not is_out_of_memory(error):
                         raise
                     raise EpisodeError(
-                        f"out of memory with {shown} images; try --engine one-pass, --max-pixels, "
-                        "--sample-fps or a smaller --vlm"
+                        f"out of memory with {shown} images; try `engine=one-pass`, `max_pixels`, "
+                        "`sample_fps` or a smaller `vlm`"
                     ) from None
         if not np.isfinite(answers).all():
-            raise EpisodeError("the model's log-probabilities are not finite; try --dtype float32")
+            raise EpisodeError("the model's log-probabilities are not finite; try `dtype=float32`")
         return LogProbs(true=answers[0], false=answers[1])
 
     def _one(self, video: torch.Tensor, clip: Clip, shown: int, instruction: str) -> np.ndarray:

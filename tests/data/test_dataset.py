@@ -79,12 +79,12 @@ def test_a_name_may_go_with_a_folder(recorded):
 @pytest.mark.parametrize(
     ("repo_id", "root", "revision", "message"),
     [
-        (None, None, None, "Give --repo-id OWNER/NAME or --root FOLDER"),
-        (None, Path("here"), "main", "--revision .* leave one of them out"),
-        (None, Path("nowhere"), None, "--root .*nowhere must hold a LeRobot dataset; there is no"),
-        ("a/b/c", None, None, "--repo-id must look like owner/name"),
-        ("nobody/nothing", None, None, "--repo-id .*HF_HUB_OFFLINE"),
-        ("nobody/nothing", None, "main", "--repo-id .*HF_HUB_OFFLINE"),
+        (None, None, None, "Give `repo_id=OWNER/NAME` or `root=FOLDER`"),
+        (None, Path("here"), "main", "`revision` .* leave one of them out"),
+        (None, Path("nowhere"), None, "`root=.*nowhere` must hold a LeRobot dataset; there is no"),
+        ("a/b/c", None, None, "`repo_id` must look like owner/name"),
+        ("nobody/nothing", None, None, "`repo_id` .*HF_HUB_OFFLINE"),
+        ("nobody/nothing", None, "main", "`repo_id` .*HF_HUB_OFFLINE"),
     ],
 )
 def test_nothing_to_open(repo_id, root, revision, message):
@@ -186,7 +186,7 @@ def test_an_instruction_replaces_all_tasks(recorded):
     source = opened(recorded)
     found = segments(source, [1], instruction="tidy up")
     assert found == {1: [Segment(1, 0, 4, "tidy up")]}
-    with pytest.raises(UserError, match=r"--instruction .* blank"):
+    with pytest.raises(UserError, match=r"`instruction` .* blank"):
         segments(source, [1], instruction=" ")
 
 
@@ -194,7 +194,7 @@ def test_an_episode_without_a_task(dataset):
     tasks = pd.read_parquet(dataset / "meta/tasks.parquet")
     tasks.rename(index={"close the drawer": " "}).to_parquet(dataset / "meta/tasks.parquet")
     source = opened(dataset)
-    with pytest.raises(UserError, match=r"none for episode 1\. .* --instruction TEXT"):
+    with pytest.raises(UserError, match=r"none for episode 1\. .* `instruction=TEXT`"):
         segments(source, [0, 1, 2], instruction=None)
     assert list(segments(source, [0, 2], instruction=None)) == [0, 2]
     edit_data(dataset, "task_index", [7] * 18)

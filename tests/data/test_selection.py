@@ -34,11 +34,11 @@ def test_camera_is_found(names, asked, key):
         (
             ["observation.images.front", "observation.images.wrist"],
             "observation.images.top",
-            "--camera 'observation.images.top' is not in this dataset; it has: front, wrist$",
+            "`camera='observation.images.top'` is not in this dataset; it has: front, wrist$",
         ),
         (["a.front", "a.wrist"], "a.frnt", r"front, wrist\. Did you mean front\?"),
-        (["a.front", "a.top"], None, "Give --camera, one of: front, top"),
-        (["a.wrist", "a.gripper"], None, "Give --camera, one of: wrist, gripper"),
+        (["a.front", "a.top"], None, "Give `camera`, one of: front, top"),
+        (["a.wrist", "a.gripper"], None, "Give `camera`, one of: wrist, gripper"),
         (["a.front", "b.front"], "front", "it has: a.front, b.front"),
         ([], None, "no video"),
         (["a.front"], "depth", "it has: front"),
@@ -69,7 +69,7 @@ def test_episodes_are_chosen(spec, limit, expected):
 @pytest.mark.parametrize(
     ("spec", "limit", "message"),
     [
-        ("6", None, r"'6' is out of range: the dataset has episodes 0\.\.5"),
+        ("6", None, r"'6'` is out of range: the dataset has episodes 0\.\.5"),
         ("0:7", None, "out of range"),
         ("-1", None, "out of range"),
         ("a:b", None, "indices and ranges such as 0:10,15; got 'a:b'"),
@@ -77,9 +77,9 @@ def test_episodes_are_chosen(spec, limit, expected):
         ("0,,1", None, "got ''"),
         ("", None, "got ''"),
         ("0:3,2", None, "names episode 2 twice"),
-        ("3:3", None, "'3:3' is empty"),
-        ("4:2", None, "'4:2' is empty"),
-        (None, 0, "--max-episodes must be at least 1; got 0"),
+        ("3:3", None, "'3:3'` is empty"),
+        ("4:2", None, "'4:2'` is empty"),
+        (None, 0, "`max_episodes` must be at least 1; got 0"),
     ],
 )
 def test_episodes_are_refused(spec, limit, message):

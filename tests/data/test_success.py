@@ -66,7 +66,7 @@ def test_a_column_of_the_episodes(record_dataset: RecordDataset) -> None:
 def test_a_column_that_is_not_boolean_is_refused(record_dataset: RecordDataset) -> None:
     root = record_dataset(lengths=(2, 2), cameras=())
     source = _with_episodes(root, ["true", "maybe"])
-    with pytest.raises(UserError, match=r"episode 1 has 'maybe'.*--success-file"):
+    with pytest.raises(UserError, match=r"episode 1 has 'maybe'.*`success_file`"):
         read_success(source, None)
 
 
@@ -104,5 +104,5 @@ def test_a_file_that_cannot_be_used(
 
 def test_a_file_that_is_not_there(record_dataset: RecordDataset, tmp_path: Path) -> None:
     root = record_dataset(lengths=(2, 2), cameras=())
-    with pytest.raises(UserError, match=r"--success-file .*none.csv cannot be read"):
+    with pytest.raises(UserError, match=r"`success_file=.*none.csv` cannot be read"):
         read_success(open_source(repo_id=None, root=root, revision=None), tmp_path / "none.csv")

@@ -99,7 +99,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     try:
         return {"result": globals()[f"run_{request['call']}"](**request["options"])}
     except UserError as error:
-        return {"error": spell_options(str(error))}
+        return {"error": spell_options(str(error))}  # as it is printed
 
 
 if __name__ == "__main__":

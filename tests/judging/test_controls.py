@@ -106,8 +106,8 @@ def test_static_videos() -> None:
     most = say("static", RISING)
     assert "Time alone explains most" in most
     assert "rises by 100% of" in most
-    assert "--debias static" in most
-    assert "--scale prob" in most
+    assert "`debias=static`" in most
+    assert "`scale=prob`" in most
     assert say("static", FLAT) == (
         "Time alone explains little of this curve: the first frame repeated neither rises nor falls."
     )
@@ -121,7 +121,7 @@ def test_static_videos() -> None:
 
 def test_scale_prob_is_no_cure_of_itself() -> None:
     summary = compare_controls(several(RISING), several(RISING, control="static"), scale="prob")
-    assert "--scale prob" not in verdict(summary)
+    assert "`scale=prob`" not in verdict(summary)
 
 
 def test_reversed_videos() -> None:

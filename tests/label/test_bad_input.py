@@ -164,7 +164,7 @@ def test_memory_is_counted_in_the_dtype_asked_for() -> None:
     assert needed_bytes(packed, stored=stored, stored_dtype="bfloat16") < stored / 2
     require_memory(big, needed=stored, available=24_000_000_000)
     with pytest.raises(
-        UserError, match=r"needs 17.5 GB .* 12.0 GB are free; --vlm Qwen/Qwen3-VL-4B"
+        UserError, match=r"needs 17.5 GB .* 12.0 GB are free; `vlm=Qwen/Qwen3-VL-4B"
     ):
         require_memory(big, needed=stored, available=12_000_000_000)
 

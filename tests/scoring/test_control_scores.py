@@ -174,12 +174,12 @@ def test_one_instruction_alone_cannot_be_swapped(
     output = label(recorded, tiny_vlm, tmp_path / "one", "--instruction", "tidy up")
     dataset = reopen(output)
     found = score(dataset, tiny_vlm, controls=["swapped", "static"], episodes=[3])
-    assert "--swapped-instruction TEXT" in found.reasons["swapped"]
+    assert "`swapped_instruction=TEXT`" in found.reasons["swapped"]
     assert found.controls.keys() == {"static"}
     given = score(dataset, tiny_vlm, controls=["swapped"], episodes=[3], swapped="fold the towel")
     assert given.reasons == {}
     assert len(given.controls["swapped"]) == 1
-    with pytest.raises(UserError, match=r"'Tidy  up\.' is what every episode was asked"):
+    with pytest.raises(UserError, match=r"'Tidy  up\.'` is what every episode was asked"):
         score(dataset, tiny_vlm, controls=["swapped"], swapped="Tidy  up.")
 
 

@@ -25,13 +25,13 @@ RecordDataset = Callable[..., Path]
 def test_what_differs_from_the_labels_is_said(
     dataset: LabelledDataset, tiny_vlm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(UserError, match=r"made with dtype=float32; --dtype bfloat16 would not"):
+    with pytest.raises(UserError, match=r"made with dtype=float32; `dtype=bfloat16` would not"):
         score(dataset, tiny_vlm, dtype="bfloat16")
-    with pytest.raises(UserError, match=r"made with quantize=None; --quantize 4bit would not"):
+    with pytest.raises(UserError, match=r"made with quantize=None; `quantize=4bit` would not"):
         score(dataset, tiny_vlm, quantize="4bit")
-    with pytest.raises(UserError, match=r"folder named 'tiny'.*--vlm FOLDER"):
+    with pytest.raises(UserError, match=r"folder named 'tiny'.*`vlm=FOLDER`"):
         score(dataset, None)
-    with pytest.raises(UserError, match=r"made with vlm=tiny; --vlm builtin:so101-demo would not"):
+    with pytest.raises(UserError, match=r"made with vlm=tiny; `vlm=builtin:so101-demo` would not"):
         score(dataset, Path("builtin:so101-demo"))
     other = Path(shutil.copytree(tiny_vlm, tmp_path / "tiny"))
     settings = json.loads((other / "generation_config.json").read_text())

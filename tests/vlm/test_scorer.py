@@ -185,7 +185,7 @@ def test_running_out_of_memory_for_good_fails_the_episode(plain_folder: Path) ->
     vlm = load_vlm(VlmConfig(vlm=str(plain_folder), device="cpu"))
     scorer = OnePassScorer(vlm)
     roomy = scorer.chunk_tokens
-    with full_beyond(vlm, tokens=10), pytest.raises(EpisodeError, match=r"out of memory.*--max-p"):
+    with full_beyond(vlm, tokens=10), pytest.raises(EpisodeError, match=r"out of memory.*`max_p"):
         scorer.score(make_clip(images=4), [4], INSTRUCTIONS[:1])
     assert scorer.chunk_tokens == roomy
 
