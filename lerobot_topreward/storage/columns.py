@@ -47,8 +47,12 @@ from lerobot_topreward.files.transaction import (
     staging_folder,
 )
 from lerobot_topreward.records import COLUMNS, FEATURES, FrameRewards
-from lerobot_topreward.storage.output import check_output, hash_file, visible_files
-from lerobot_topreward.storage.run_record import describe_lineage
+from lerobot_topreward.storage.output import (
+    check_output,
+    describe_lineage,
+    hash_file,
+    visible_files,
+)
 from lerobot_topreward.storage.sidecar import (
     COLUMNS_BYTES,
     ROW_BYTES,
