@@ -58,7 +58,7 @@ from lerobot_topreward.storage.sidecar import (
     ROW_BYTES,
     SIDECAR_NAME,
     check_finite,
-    stage_sidecar,
+    write_sidecar,
 )
 
 DESCRIBED = "topreward.log_prob"  # the feature whose info says how all of them were made
@@ -145,7 +145,7 @@ def write_columns(
         with require_space(output, needed=needed, ops=ops):
             _stage_rewritten(source_root, staging, plan, rewards, provenance)
             if sidecar:
-                stage_sidecar(
+                write_sidecar(
                     staging / SIDECAR_NAME, rewards, fingerprint=fingerprint, provenance=provenance
                 )
             for path, link in plan.copied.items():

@@ -26,7 +26,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.files.atomic import replace_file, require_space
 from lerobot_topreward.records import COLUMNS, FEATURES, FrameRewards
 
 SIDECAR_NAME = "topreward_progress.parquet"
@@ -50,27 +49,13 @@ ROW_BYTES = 27 + COLUMNS_BYTES  # of a frame, before compression
 def write_sidecar(
     path: Path, rewards: FrameRewards, *, fingerprint: str, provenance: Mapping[str, Any]
 ) -> None:
-    """Write the labeled frames, at once or not at all.
+    """Write the labeled frames, to a draft that takes its place later.
 
     Args:
-        path: the file, replaced when it exists; its folder exists.
+        path: the file; its folder exists.
         rewards: all frames of the dataset.
         fingerprint: the dataset's.
         provenance: how the rewards were made, as JSON can hold it.
-
-    Raises:
-        UserError: there is no room on the disk.
-        ValueError: a value is NaN or infinite.
-    """
-    needed = ROW_BYTES * len(rewards.index)
-    with require_space(path.parent, needed=needed), replace_file(path) as draft:
-        stage_sidecar(draft, rewards, fingerprint=fingerprint, provenance=provenance)
-
-
-def stage_sidecar(
-    path: Path, rewards: FrameRewards, *, fingerprint: str, provenance: Mapping[str, Any]
-) -> None:
-    """Write a sidecar to a draft that takes its place later; see `write_sidecar`.
 
     Raises:
         OSError: it cannot be written.
