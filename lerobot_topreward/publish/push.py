@@ -189,12 +189,15 @@ def _commit(
     head = _find_head(api, to, target)
     if not is_new:  # there is nothing to lose on a branch that was made for this
         _check_replaceable(api, to, target, head, ours=folder)
+    # What the branch holds, and in the source's own repository what the labeled commit holds: videos
+    # that were never fetched are copied from there.
     remote = list_files(api, to.repo_id, head)
     start = to.source_revision or head
     origin = {}
     if target.is_source:
         origin = remote if start == head else list_files(api, to.repo_id, start)
 
+    # The section about labels is put into the branch's card, else into the folder's.
     card = folder / CARD
     if CARD in remote:
         card = Path(api.hf_hub_download(to.repo_id, CARD, repo_type="dataset", revision=head))
@@ -207,6 +210,8 @@ def _commit(
     text = merge_card(before, section, info=info, repo_id=to.repo_id)
 
     changes = find_changes(folder, info=info, card=text, remote=remote, origin=origin, start=start)
+    # One commit on top of the one that was compared with: the Hub refuses it with 412 where somebody
+    # was quicker. A pull request is opened by the first commit; later ones go to its branch.
     commit, revision = head, target.revision
     if changes:
         try:

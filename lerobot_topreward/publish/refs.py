@@ -77,6 +77,8 @@ def _find(value: Any, *keys: str) -> Any:
 
 def _may_create(user: Any, owner: str) -> bool:
     """Whether `whoami` leaves it possible that its token creates repositories of an owner."""
+    # The owner is the user, or an organization in which the user does more than read. A fine-grained
+    # token also has to list the owner with the right to write; others may do what their user may.
     listed = _find(user, "orgs")
     orgs = listed if isinstance(listed, list) else []
     writable = {_find(org, "name") for org in orgs if _find(org, "roleInOrg") != "read"}

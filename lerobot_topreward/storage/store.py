@@ -163,6 +163,7 @@ class Store:
         except (OSError, pa.ArrowException, ValueError):
             self.damaged.add(shard.episode)
             return None
+        # Another episode's shard is no damage: this one's number was given to another.
         header = _header_of(table.schema)
         if header and not shard.matches(header):
             return None
