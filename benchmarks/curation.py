@@ -20,6 +20,7 @@ import tyro
 from jaxtyping import Bool
 from rich.console import Console
 
+from lerobot_topreward.console import make_console
 from lerobot_topreward.curate.config import CurateConfig
 from lerobot_topreward.curate.plan import make_plan
 from lerobot_topreward.curate.table import describe_rules
@@ -101,7 +102,7 @@ def main() -> int:
         folder = recorded(config)
         plan = make_plan(CurateConfig(root=labelled(folder)))
     except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
+        make_console(stderr=True).print(f"error: {error}", style="red")
         return 2
     truth = pd.read_parquet(folder / TRUTH_FILE).drop_duplicates("episode_index")
     kinds = truth["kind"].to_numpy()
