@@ -114,12 +114,13 @@ def _check_some_kept(plan: Plan) -> None:
     total = len(plan.verdicts)
     if not any(plan.drops.values()):
         raise UserError(
-            f"`decisions` drops all {total} episodes; keep at least one of them. Nothing was written"
+            f"`decisions` drops all {total} episodes; keep at least one of them. Nothing was "
+            "written"
         )
     strictest = max(plan.drops, key=lambda name: len(plan.drops[name]))
     raise UserError(
-        f"every episode would be dropped: `{strictest}={plan.rules.named[strictest]:g}` alone drops "
-        f"{len(plan.drops[strictest])} of {total}. Choose a looser limit; nothing was written"
+        f"every episode would be dropped: `{strictest}={plan.rules.named[strictest]:g}` alone "
+        f"drops {len(plan.drops[strictest])} of {total}. Choose a looser limit; nothing was written"
     )
 
 

@@ -94,7 +94,7 @@ def find_difference(
 
 
 def _compare(source: Source, ours: Lineage, *, for_labels: bool) -> str | None:
-    # First what the small files say; the recordings, for which `data/` has to be fetched, come last.
+    # First what small files say; the recordings, for which `data/` has to be fetched, come last.
     theirs = _describe(source)
     if theirs.features != ours.features:
         changed = theirs.features.items() ^ ours.features.items()

@@ -180,7 +180,7 @@ def _find_target(api: HfApi, to: Destination) -> _Target:
 
 
 def _check_access(api: HfApi, to: Destination, *, may_create: bool) -> DatasetInfo | None:
-    """See that the token may push, as far as the Hub tells; None where the repository is missing."""
+    """See that the token may push, as far as the Hub tells; None if the repository is missing."""
     if to.repo_id.count("/") != 1 or not all(to.repo_id.split("/")):
         raise UserError(f"`{to.option}` must look like owner/name; got {to.repo_id!r}")
     if not (api.token or get_token()):
@@ -199,8 +199,8 @@ def _check_access(api: HfApi, to: Destination, *, may_create: bool) -> DatasetIn
     except RepositoryNotFoundError as error:
         if not may_create:
             raise UserError(
-                f"`{to.option}` must name a dataset that is on the Hub already, to add a branch or pull "
-                f"request to it; got {to.repo_id!r}, which is not, or is hidden from your token.\n"
+                f"`{to.option}` must name a dataset that is on the Hub already, to add a branch or "
+                f"pull request to it; got {to.repo_id!r}, which is not, or is hidden from your token.\n"
                 "Check the name and the token (hf auth login), or name a new repository with "
                 "`hub_repo_id` and without `create_pr`"
             ) from error
@@ -233,8 +233,8 @@ def _find(value: Any, *keys: str) -> Any:
 
 def _may_create(user: Any, owner: str) -> bool:
     """Whether `whoami` leaves it possible that its token creates repositories of an owner."""
-    # The owner is the user, or an organization in which the user does more than read. A fine-grained
-    # token also has to list the owner with the right to write; others may do what their user may.
+    # The owner is the user, or an organization in which the user does more than read. A token with
+    # scopes also has to list the owner with the right to write; others may do what their user may.
     listed = _find(user, "orgs")
     orgs = listed if isinstance(listed, list) else []
     writable = {_find(org, "name") for org in orgs if _find(org, "roleInOrg") != "read"}
@@ -279,8 +279,8 @@ def _commit(
     head = _find_head(api, to, target)
     if not is_new:  # there is nothing to lose on a branch that was made for this
         _check_replaceable(api, to, target, head, ours=folder)
-    # What the branch holds, and in the source's own repository what the labeled commit holds: videos
-    # that were never fetched are copied from there.
+    # What the branch holds, and in the source's own repository what the labeled commit holds:
+    # videos that were never fetched are copied from there.
     remote = list_files(api, to.repo_id, head)
     start = to.source_revision or head
     origin = {}
@@ -300,8 +300,8 @@ def _commit(
     text = merge_card(before, section, info=info, repo_id=to.repo_id)
 
     changes = find_changes(folder, info=info, card=text, remote=remote, origin=origin, start=start)
-    # One commit on top of the one that was compared with: the Hub refuses it with 412 where somebody
-    # was quicker. A pull request is opened by the first commit; later ones go to its branch.
+    # One commit on top of the one that was compared with: the Hub answers 412 where somebody was
+    # quicker. A pull request is opened by the first commit; later ones go to its branch.
     commit, revision = head, target.revision
     if changes:
         try:

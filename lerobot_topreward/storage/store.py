@@ -2,7 +2,7 @@
 
 ::
 
-    <output>/topreward/<key>/run.json                       how a run went, and whose scores these are
+    <output>/topreward/<key>/run.json                       how a run went, whose scores these are
     <output>/topreward/<key>/episode_000123.parquet         control "none"
     <output>/topreward/<key>/episode_000123.static.parquet  control "static", and so on
 
