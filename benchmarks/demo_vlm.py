@@ -111,7 +111,7 @@ def main() -> int:
         clips, truth = clips_and_truth(config)
         scorer = OnePassScorer(load_vlm(VlmConfig(vlm=config.vlm, device="cpu", dtype="float32")))
     except UserError as error:
-        make_console(stderr=True).print(f"error: {error}")
+        make_console(stderr=True).print(f"error: {error}", style="red")
         return 2
     scores = [score_clip(clip, scorer, ("none", "static"), config.prefixes) for clip in clips]
     real, static = zip(*scores, strict=True)

@@ -193,14 +193,7 @@ NAMES_FLAGS = {
     "train/trainer_config.py",
 }
 # Still to be changed to `option`.
-FLAGS_LEFT = (
-    "curate",
-    "evaluate",
-    "files",
-    "publish",
-    "report",
-    "storage",
-)
+FLAGS_LEFT = ("report",)
 
 
 def test_only_the_command_line_names_flags() -> None:
