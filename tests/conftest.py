@@ -25,7 +25,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # For the modules beside this one: there is no package of tests.
 sys.path.append(str(Path(__file__).parent))
 # Annotations of these packages are checked while the tests run: shapes, dtypes and plain types.
-CHECKED = ("judging", "records", "report", "rewards")
+CHECKED = (
+    "data",
+    "judging",
+    "label",
+    "records",
+    "report",
+    "rewards",
+    "scoring",
+    "vlm",
+)
 install_import_hook([f"lerobot_topreward.{name}" for name in CHECKED], "typecheck.check")
 
 RecordDataset = Callable[..., Path]
