@@ -185,14 +185,9 @@ NAMES_FLAGS = {
 }
 # Still to be changed to `option`.
 FLAGS_LEFT = (
-    "curate",
     "demo",
-    "evaluate",
-    "files",
-    "publish",
     "report",
     "simulation",
-    "storage",
     "train",
 )
 

@@ -2,19 +2,28 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rich.console import Console
 
 from lerobot_topreward.curate.config import CurateConfig
-from lerobot_topreward.curate.output import prepare_output
 from lerobot_topreward.curate.plan import Plan, make_plan
-from lerobot_topreward.curate.publish import check_push_curated, push_curated
-from lerobot_topreward.curate.record import curation_record
-from lerobot_topreward.curate.table import print_plan
-from lerobot_topreward.curate.write import require_videos, write_curated
+from lerobot_topreward.curate.table import describe_rules, print_plan
+from lerobot_topreward.curate.write import (
+    curated_provenance,
+    curation_record,
+    prepare_output,
+    require_videos,
+    write_curated,
+)
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.files.atomic import open_draft
 from lerobot_topreward.judging.rules import CustomRule
+from lerobot_topreward.publish.card import CardFacts, Curation
+from lerobot_topreward.publish.lineage import lineage_of
+from lerobot_topreward.publish.push import CURATED_TITLE, Destination, check_push, push
+
+_BRANCH = "curated"  # of the dataset that was curated
 
 
 def curate(config: CurateConfig, *, console: Console) -> int:
@@ -55,19 +64,19 @@ def curate_dataset(
     if output is not None and plan.dataset.source.revision is None:  # else they are yet to come
         require_videos(plan)
     if config.dry_run:
-        console.print("nothing was written, as --dry-run asks")
+        console.print("nothing was written, as `dry_run` asks")
         return plan
-    if config.push.push_to_hub:
-        check_push_curated(config, plan)
+    destination = _choose_destination(config, plan)
+    if destination is not None:
+        _check_push(plan, destination)
 
     if config.episodes_file is not None:
         path = config.episodes_file.expanduser().absolute()
-        drafting = open_draft(path, option="--episodes-file", make_folder=True)
+        drafting = open_draft(path, option="episodes_file", make_folder=True)
         with drafting as draft, draft.writing():
             draft.path.write_text(json.dumps(plan.kept) + "\n", encoding="utf-8")
-        console.print(
-            f'{len(plan.kept)} episodes are listed in {path}; --dataset.episodes="$(cat {path})"'
-        )
+        listed = f"{len(plan.kept)} episodes are listed in {path}"
+        console.print(f'{listed}; `dataset.episodes="$(cat {path})"`')
     if output is not None:
         # Which version made the dataset that is there does not matter.
         wanted = {k: value for k, value in curation_record(plan).items() if k != "version"}
@@ -76,12 +85,12 @@ def curate_dataset(
         else:
             write_curated(plan, output.resolve())
             console.print(f"{len(plan.kept)} episodes are now a dataset in {output}")
-        if config.push.push_to_hub:
-            pushed = push_curated(config, plan, output)
+        if destination is not None:
+            pushed = push(output, destination, facts=_card_facts(plan))
             state = "unchanged" if pushed.unchanged else f"{pushed.uploaded} files"
             console.print(f"pushed to {pushed.url} ({state})")
     if output is None and config.episodes_file is None:
-        console.print("nothing was written; --output or --episodes-file does that")
+        console.print("nothing was written; `output` or `episodes_file` does that")
     return plan
 
 
@@ -91,11 +100,60 @@ def _check_some_kept(plan: Plan) -> None:
     total = len(plan.verdicts)
     if not any(plan.drops.values()):
         raise UserError(
-            f"--decisions drops all {total} episodes; keep at least one of them. Nothing was written"
+            f"`decisions` drops all {total} episodes; keep at least one of them. Nothing was written"
         )
     strictest = max(plan.drops, key=lambda name: len(plan.drops[name]))
-    option = f"--{strictest.replace('_', '-')} {plan.rules.named[strictest]:g}"
     raise UserError(
-        f"every episode would be dropped: {option} alone drops {len(plan.drops[strictest])} of "
-        f"{total}. Choose a looser limit; nothing was written"
+        f"every episode would be dropped: `{strictest}={plan.rules.named[strictest]:g}` alone drops "
+        f"{len(plan.drops[strictest])} of {total}. Choose a looser limit; nothing was written"
+    )
+
+
+def _choose_destination(config: CurateConfig, plan: Plan) -> Destination | None:
+    """Where the new dataset goes on the Hub; None if it does not."""
+    if not config.push.push_to_hub:
+        return None
+    source, provenance = plan.dataset.source, plan.dataset.provenance
+    # A labeled copy in a local folder belongs to the dataset that it was made of.
+    local = source.revision is None
+    source_repo_id = provenance.get("dataset", source.repo_id) if local else source.repo_id
+    repo_id = config.repo_id if config.push.hub_repo_id is None else config.push.hub_repo_id
+    assert repo_id is not None  # CurateConfig sees to it
+    to_source = repo_id == source_repo_id and not config.push.create_pr
+    return Destination(
+        repo_id=repo_id,
+        source_repo_id=source_repo_id,
+        source_revision=provenance.get("revision") if local else source.revision,
+        branch=config.push.branch or (_BRANCH if to_source else None),
+        private=config.push.private,
+        create_pr=config.push.create_pr,
+        title=CURATED_TITLE,
+        option="repo_id" if config.push.hub_repo_id is None else "hub_repo_id",
+    )
+
+
+def _check_push(plan: Plan, destination: Destination) -> None:
+    """Find out what a push would be refused for, before anything is written."""
+    source = plan.dataset.source
+    ours = replace(lineage_of(source), made_from=source.fingerprints.dataset)
+    # What is not made yet has no fingerprints. Dropping whole episodes keeps the others' recordings.
+    if plan.dropped or plan.spans:
+        ours = replace(ours, fingerprint=None)
+    if plan.spans:
+        ours = replace(ours, recordings=None)
+    check_push(destination, ours=ours)
+
+
+def _card_facts(plan: Plan) -> CardFacts:
+    return CardFacts(
+        curated_provenance(plan),
+        fps=plan.dataset.fps,
+        curation=Curation(
+            episodes=len(plan.verdicts),
+            rules="; ".join(describe_rules(plan)),
+            dropped=[
+                (verdict.episode_index, "; ".join(verdict.reasons)) for verdict in plan.dropped
+            ],
+            trimmed=len(plan.spans),
+        ),
     )

@@ -39,12 +39,14 @@ class CurateConfig:
     def __post_init__(self) -> None:
         """Check what can be known to be wrong before anything is opened."""
         if self.auto and self.rules.min_success is not None:
-            raise UserError("--auto chooses --min-success; leave one of them out")
+            raise UserError("`auto` chooses `min_success`; leave one of them out")
         if self.success_file is not None and not self.auto:
-            raise UserError("--success-file is what --auto learns from; add --auto")
-        for option, wanted in (("--trim", self.trim), ("--push-to-hub", self.push.push_to_hub)):
+            raise UserError("`success_file` is what `auto` learns from; add `auto`")
+        for option, wanted in (("trim", self.trim), ("push_to_hub", self.push.push_to_hub)):
             if wanted and self.output is None:
-                raise UserError(f"{option} works on the new dataset; name its folder with --output")
+                raise UserError(
+                    f"`{option}` works on the new dataset; name its folder with `output`"
+                )
         if not self.trim_margin >= 0:
-            raise UserError(f"--trim-margin must be at least 0 s; got {self.trim_margin}")
+            raise UserError(f"`trim_margin` must be at least 0 s; got {self.trim_margin}")
         self.push.check(repo_id=self.repo_id)

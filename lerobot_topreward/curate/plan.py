@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lerobot_topreward.curate.config import CurateConfig
-from lerobot_topreward.curate.idle import Span, moving_spans
+from lerobot_topreward.curate.trim import find_spans
 from lerobot_topreward.data.dataset import episode_rows
 from lerobot_topreward.data.success import read_success
 from lerobot_topreward.errors import UserError
@@ -32,7 +32,7 @@ CURATED = "curated"  # in the provenance of a sidecar: every curation so far, ol
 
 @dataclass(frozen=True, slots=True)
 class ChosenThreshold:
-    """A least success score that --auto chose."""
+    """A least success score that `auto` chose."""
 
     threshold: Threshold
     origin: str  # where success is known from
@@ -54,7 +54,7 @@ class Plan:
     chosen: ChosenThreshold | None
     repeated: bool  # the dataset was made by these very rules: every episode stays
     trim: Mapping[str, Any] | None  # how episodes are trimmed, as JSON
-    spans: Mapping[int, Span]  # of kept episodes that become shorter
+    spans: Mapping[int, range]  # frames that stay, of the kept episodes that become shorter
 
     @property
     def kept(self) -> list[int]:
@@ -77,7 +77,8 @@ class Plan:
 
     def seconds(self, episode: int) -> float:
         """How long an episode is before it is trimmed."""
-        return _count_frames(self.dataset, episode) / self.dataset.fps
+        rows = self.dataset.source.frames.rows(episode)
+        return (rows.stop - rows.start) / self.dataset.fps
 
 
 def make_plan(config: CurateConfig, custom: Sequence[CustomRule] = ()) -> Plan:
@@ -122,14 +123,13 @@ def make_plan(config: CurateConfig, custom: Sequence[CustomRule] = ()) -> Plan:
         judged = {
             verdict.episode_index: verdict
             for verdict in judge(metrics, rules, custom=custom, decisions=decisions)
-        } | _judge_unlabelled(dataset, unlabelled, decisions, choice=config.unlabelled)
+        } | _judge_unlabeled(dataset, unlabelled, decisions, choice=config.unlabelled)
         verdicts = [judged[episode] for episode in episodes]
 
-    spans: Mapping[int, Span] = {}
+    spans: Mapping[int, range] = {}
     if config.trim and not trimmed_before:
         kept = [verdict.episode_index for verdict in verdicts if verdict.keep]
-        found = moving_spans(dataset, kept, margin=round(config.trim_margin * dataset.fps))
-        spans = {e: span for e, span in found.items() if span.length < _count_frames(dataset, e)}
+        spans = find_spans(dataset, kept, margin=round(config.trim_margin * dataset.fps))
     return Plan(
         dataset=dataset,
         metrics=metrics,
@@ -176,8 +176,8 @@ def _choose_threshold(
     known = read_success(dataset.source, config.success_file)
     if known is None:
         raise UserError(
-            f"--auto learns from which episodes succeeded, and {dataset.source.repo_id} does not "
-            "say. Say it in a CSV episode_index,success with --success-file, or name a rule instead"
+            f"`auto` learns from which episodes succeeded, and {dataset.source.repo_id} does not "
+            "say. Say it in a CSV episode_index,success with `success_file`, or name a rule instead"
         )
     pairs = [
         (episode.success_score, known.by_episode[episode.episode_index])
@@ -189,14 +189,14 @@ def _choose_threshold(
     threshold = suggest_threshold(scores, success)
     if threshold is None:
         raise UserError(
-            f"--auto needs two successes and two failures to learn from; {known.origin} has "
+            f"`auto` needs two successes and two failures to learn from; {known.origin} has "
             f"{int(success.sum())} and {int((~success).sum())} among the labeled episodes. "
             "Name a rule instead"
         )
     return ChosenThreshold(threshold, known.origin, len(pairs))
 
 
-def _judge_unlabelled(
+def _judge_unlabeled(
     dataset: LabelledDataset,
     unlabelled: Sequence[int],
     decisions: Mapping[int, bool],
@@ -205,14 +205,14 @@ def _judge_unlabelled(
 ) -> dict[int, Verdict]:
     """Decide about the episodes that no rule can judge."""
     # LeRobot can neither keep nor read an episode without frames.
-    empty = {episode for episode in unlabelled if _count_frames(dataset, episode) == 0}
-    open_ones = [e for e in unlabelled if e not in decisions and e not in empty]
-    if open_ones and choice is None:
-        more = ", ..." if len(open_ones) > _LISTED else ""
+    empty = {*unlabelled} - {*dataset.source.frames.episode_index.tolist()}
+    undecided = [e for e in unlabelled if e not in decisions and e not in empty]
+    if undecided and choice is None:
+        more = ", ..." if len(undecided) > _LISTED else ""
         raise UserError(
-            f"{len(open_ones)} of {dataset.source.meta.total_episodes} episodes are not labeled, "
-            f"so no rule can judge them ({', '.join(map(str, open_ones[:_LISTED]))}{more}): "
-            "--unlabelled keep or --unlabelled drop says what becomes of them"
+            f"{len(undecided)} of {dataset.source.meta.total_episodes} episodes are not labeled, "
+            f"so no rule can judge them ({', '.join(map(str, undecided[:_LISTED]))}{more}): "
+            "`unlabelled=keep` or `unlabelled=drop` says what becomes of them"
         )
     verdicts = {}
     for episode in unlabelled:
@@ -224,8 +224,3 @@ def _judge_unlabelled(
             reasons = ("not labeled",) if choice == "drop" else ()
         verdicts[episode] = Verdict(episode, reasons)
     return verdicts
-
-
-def _count_frames(dataset: LabelledDataset, episode: int) -> int:
-    rows = dataset.source.frames.rows(episode)
-    return rows.stop - rows.start

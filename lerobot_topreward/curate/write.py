@@ -1,6 +1,18 @@
-"""The curated dataset: LeRobot's own deletion, and what it leaves behind carried over."""
+"""The curated dataset: its folder, what is in it, and ``curation.json``, which says why.
+
+The folder is made whole beside its place by LeRobot's own deletion, with what that leaves behind
+carried over, and then moved there. In ``curation.json``::
+
+    {"format": 1, "version": ..., "source": {dataset, revision, fingerprint}, "labels": provenance,
+     "rules": {...}, "threshold": nats or null, "trim": {...} or null, "kept": {old: new index},
+     "dropped": {episode: [reasons]}, "trimmed": {old index: [start, stop]}, "fingerprint": ...}
+"""
 
 import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +25,8 @@ from lerobot.datasets.dataset_tools import delete_episodes
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.datasets.utils import EPISODES_DIR
 
-from lerobot_topreward.curate.idle import Span
-from lerobot_topreward.curate.output import count_bytes, replace_folder
-from lerobot_topreward.curate.plan import Plan
-from lerobot_topreward.curate.record import curated_provenance, curation_record
+from lerobot_topreward import __version__
+from lerobot_topreward.curate.plan import CURATED, Plan
 from lerobot_topreward.curate.trim import rewrite_in_place, trim_dataset
 from lerobot_topreward.data.dataset import (
     Source,
@@ -27,11 +37,120 @@ from lerobot_topreward.data.dataset import (
 )
 from lerobot_topreward.data.frames import FrameTable
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.files.atomic import write_file
+from lerobot_topreward.files.atomic import output_lock, require_space, sync, write_file
 from lerobot_topreward.files.copying import DATASET_PARTS, copy_file, dataset_files
+from lerobot_topreward.files.jsonable import plain, read_json_object
 from lerobot_topreward.publish.changes import CARD, CURATION_FILE
 from lerobot_topreward.records import FrameRewards
+from lerobot_topreward.storage.output import check_apart, check_writable, foreign_files
+from lerobot_topreward.storage.reader import LabelledDataset
 from lerobot_topreward.storage.sidecar import SIDECAR_NAME, write_sidecar
+
+_FORMAT = 1
+_ADVICE = "Choose another `output`"
+_OURS = {*DATASET_PARTS, CARD, CURATION_FILE, SIDECAR_NAME}
+
+
+def prepare_output(output: Path, dataset: LabelledDataset) -> dict[str, Any] | None:
+    """Refuse a folder that cannot be written, or holds what is not ours.
+
+    What a run that was killed has left is put back or removed first; nothing else is changed.
+
+    Returns:
+        The record of an earlier curation of the same dataset that is there; None without one.
+
+    Raises:
+        UserError: says what is in the way.
+    """
+    name = f"`output={output}`"
+    for folder in (dataset.source.root, dataset.labels):
+        check_apart(output, folder.resolve(), name=name)
+    check_writable(output.parent, name=name)
+    _finish_interrupted(output)
+    if output.exists() and not output.is_dir():
+        raise UserError(f"{name} must be a folder; it is a file")
+    names = {entry.name for entry in output.iterdir()} if output.is_dir() else set()
+    if not names:
+        return None
+    record = _read_record(output / CURATION_FILE)
+    others = names - _OURS
+    if record is None or others:
+        advice = "curate did not write. Choose another folder"
+        raise foreign_files(others or names, name=name, advice=advice)
+    source, fingerprint = record["source"], dataset.source.fingerprints.dataset
+    if source["fingerprint"] != fingerprint:
+        raise UserError(
+            f"{name} is not empty: it holds what was kept of {source['dataset']} "
+            f"({source['fingerprint'][:12]}), not of {dataset.source.repo_id} "
+            f"({fingerprint[:12]}). Choose another folder"
+        )
+    return record
+
+
+def _read_record(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    record = read_json_object(path, advice=_ADVICE)
+    source = record.get("source")
+    if (
+        record.get("format") != _FORMAT
+        or not isinstance(source, dict)
+        or not all(isinstance(source.get(name), str) for name in ("dataset", "fingerprint"))
+    ):
+        raise UserError(f"{path} must be a record of curate's format {_FORMAT}. {_ADVICE}")
+    return record
+
+
+def _work_folder(output: Path) -> Path:
+    return output.with_name(f".{output.name}.curate")
+
+
+def _finish_interrupted(output: Path) -> None:
+    """Put back what a run was about to replace when it was killed, and remove what it had made."""
+    work = _work_folder(output)
+    if not os.path.lexists(work):
+        return
+    if work.is_symlink() or not work.is_dir():
+        raise UserError(f"{work} must be a folder that curate made; remove it and run again")
+    with output_lock(work):
+        old = work / "old"
+        if old.is_dir() and not old.is_symlink() and not os.path.lexists(output):
+            old.rename(output)
+            sync(output.parent)
+        shutil.rmtree(work, ignore_errors=True)
+
+
+@contextmanager
+def _replace_folder(output: Path, *, needed: int) -> Iterator[Path]:
+    """Give a path to make a folder of about so many bytes at, and move it into place when it is made.
+
+    A whole folder is replaced by two renames, for which no journal is needed: the old one is moved
+    away, then the new one takes its name. Whoever is killed between them leaves ``old`` in the work
+    folder and nothing in its place, and the next run puts it back.
+    """
+    work = _work_folder(output)
+    draft, old = work / "draft", work / "old"
+    with output_lock(work):
+        try:
+            with require_space(work, needed=needed):
+                yield draft
+            for folder, _, names in draft.walk():
+                for name in names:
+                    sync(folder / name)
+                sync(folder)
+            replaces = output.exists()
+            if replaces:
+                output.rename(old)
+            try:
+                draft.rename(output)
+            except BaseException:
+                if replaces:
+                    old.rename(output)
+                raise
+            sync(output.parent)
+        finally:
+            # The lock's file goes with it: nobody else can have opened it with success.
+            shutil.rmtree(work, ignore_errors=True)
 
 
 def write_curated(plan: Plan, output: Path) -> None:
@@ -39,19 +158,29 @@ def write_curated(plan: Plan, output: Path) -> None:
 
     Args:
         plan: what is kept, and which part of each episode.
-        output: from `prepare_output`; what an earlier curation left there is replaced.
+        output: after `prepare_output`; what an earlier curation left there is replaced.
 
     Raises:
-        UserError: it cannot be written, or LeRobot cannot cut its videos.
+        UserError: it cannot be written, another run makes it, or LeRobot cannot cut its videos.
     """
-    fetch_videos(plan.dataset.source)
+    source = plan.dataset.source
+    fetch_videos(source)
     require_videos(plan)
-    with replace_folder(output, needed=count_bytes(plan.dataset)) as folder:
-        _keep_episodes(plan, folder, name=f"local/{output.name}")
+    files = dataset_files(source.root, parts={*DATASET_PARTS, CARD})
+    needed = sum((source.root / path).stat().st_size for path in files)
+    with _replace_folder(output, needed=needed) as folder:
+        name = f"local/{output.name}"
+        if plan.dropped:
+            _delete_dropped(plan, folder, name=name)
+            files = [path for path in files if path == Path(CARD)]
+        else:
+            folder.mkdir()
+        for path in files:
+            copy_file(source.root / path, folder / path)
         if plan.spans:
             new = {old: index for index, old in enumerate(plan.kept)}
             trim_dataset(folder, {new[old]: span for old, span in plan.spans.items()})
-        made = open_source(repo_id=f"local/{output.name}", root=folder, revision=None)
+        made = open_source(repo_id=name, root=folder, revision=None)
         fingerprint = made.fingerprints.dataset
         write_sidecar(
             folder / SIDECAR_NAME,
@@ -69,32 +198,24 @@ def require_videos(plan: Plan) -> None:
     Raises:
         UserError: one is missing.
     """
-    require_files(
-        plan.dataset.source, plan.kept, advice="use --episodes-file, which needs no videos"
-    )
+    advice = "use `episodes_file`, which needs no videos"
+    require_files(plan.dataset.source, plan.kept, advice=advice)
 
 
-def _keep_episodes(plan: Plan, folder: Path, *, name: str) -> None:
+def _delete_dropped(plan: Plan, folder: Path, *, name: str) -> None:
     source = plan.dataset.source
-    if plan.dropped:
-        dropped = [verdict.episode_index for verdict in plan.dropped]
-        # Of the others LeRobot would miss the frames, if they have none.
-        whole = LeRobotDataset(source.repo_id, root=source.root, episodes=plan.kept)
-        whole.meta.episodes = _with_ends(whole.meta)
-        try:
-            delete_episodes(whole, dropped, output_dir=folder, repo_id=name)
-        except AssertionError as error:  # LeRobot's own check of the videos
-            raise UserError(
-                f"the videos of {source.repo_id} cannot be cut: {error}. Use --episodes-file, "
-                "which needs no new dataset"
-            ) from error
-        _carry_columns(source, folder, plan.kept)
-    else:
-        folder.mkdir()
-        for path in dataset_files(source.root, parts=DATASET_PARTS):
-            copy_file(source.root / path, folder / path)
-    if (source.root / CARD).is_file():
-        copy_file(source.root / CARD, folder / CARD)
+    # Of the others LeRobot would miss the frames, if they have none.
+    whole = LeRobotDataset(source.repo_id, root=source.root, episodes=plan.kept)
+    whole.meta.episodes = _with_ends(whole.meta)
+    dropped = [verdict.episode_index for verdict in plan.dropped]
+    try:
+        delete_episodes(whole, dropped, output_dir=folder, repo_id=name)
+    except AssertionError as error:  # LeRobot's own check of the videos
+        raise UserError(
+            f"the videos of {source.repo_id} cannot be cut: {error}. Use `episodes_file`, which "
+            "needs no new dataset"
+        ) from error
+    _carry_columns(source, folder, plan.kept)
 
 
 def _with_ends(meta: LeRobotDatasetMetadata) -> Dataset:
@@ -131,15 +252,49 @@ def _carry_columns(source: Source, folder: Path, kept: list[int]) -> None:
 
 def _select_rewards(plan: Plan, made: FrameTable) -> FrameRewards:
     """The labels of the frames that are left, in their new order."""
-    dataset = plan.dataset
+    frames = plan.dataset.source.frames
     rows = []
     for episode in plan.kept:
-        whole = dataset.source.frames.rows(episode)
-        span = plan.spans.get(episode, Span(0, whole.stop - whole.start))
-        rows.append(np.arange(whole.start + span.start, whole.start + span.stop))
+        whole = frames.index[frames.rows(episode)]
+        span = plan.spans.get(episode, range(len(whole)))
+        rows.append(whole[span.start : span.stop])
     return replace(
-        dataset.stored.take(np.concatenate(rows)),
+        plan.dataset.stored.take(np.concatenate(rows)),
         index=made.index,
         episode_index=made.episode_index,
         frame_index=made.frame_index,
     )
+
+
+def curation_record(plan: Plan) -> dict[str, Any]:
+    """Describe a curation in plain values; the same plan, the same record."""
+    return plain(
+        {
+            "format": _FORMAT,
+            "version": __version__,
+            "source": _describe_source(plan),
+            "labels": dict(plan.dataset.provenance),
+            "rules": plan.request,
+            "threshold": None if plan.chosen is None else plan.chosen.threshold.value,
+            "trim": plan.trim,
+            "kept": {old: new for new, old in enumerate(plan.kept)},
+            "dropped": {verdict.episode_index: verdict.reasons for verdict in plan.dropped},
+            "trimmed": {old: (span.start, span.stop) for old, span in sorted(plan.spans.items())},
+        }
+    )
+
+
+def curated_provenance(plan: Plan) -> dict[str, Any]:
+    """Where the labels come from, and every curation since, this one last."""
+    before = dict(plan.dataset.provenance)
+    how = {"rules": plan.request, "trim": plan.trim, "version": __version__}
+    labeled = set(plan.kept) - set(plan.unlabelled)
+    counts = {"episodes_labelled": len(labeled), "episodes_total": len(plan.kept)}
+    steps = [*before.get(CURATED, []), {**_describe_source(plan), **how}]
+    return plain({**before, **counts, CURATED: steps})
+
+
+def _describe_source(plan: Plan) -> dict[str, Any]:
+    source = plan.dataset.source
+    fingerprint = source.fingerprints.dataset
+    return {"dataset": source.repo_id, "revision": source.revision, "fingerprint": fingerprint}

@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int64, UInt8
@@ -74,6 +74,7 @@ _LINE = re.compile(
 Part = str | UInt8[np.ndarray, "height width 3"]
 
 
+@runtime_checkable
 class Generator(Protocol):
     """Anything that answers text and images with text."""
 

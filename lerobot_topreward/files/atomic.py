@@ -111,7 +111,7 @@ class Draft:
             yield self.path
         except OSError as error:
             what = error.strerror or error
-            raise UserError(f"{self.option} {self.target} cannot be written: {what}") from error
+            raise UserError(f"`{self.option}={self.target}` cannot be written: {what}") from error
 
 
 @contextmanager
@@ -170,11 +170,11 @@ def output_lock(output: Path) -> Iterator[None]:
     except Timeout:
         raise UserError(
             f"output folder {output} is in use by another run; wait for it to end, or choose "
-            "another --output"
+            "another `output`"
         ) from None
     except OSError as error:
         raise UserError(
-            f"output folder {output} must be writable; {error.strerror}. Choose another --output"
+            f"output folder {output} must be writable; {error.strerror}. Choose another `output`"
         ) from error
     try:
         yield

@@ -29,8 +29,15 @@ from lerobot_topreward.rewards import debias_static
 from lerobot_topreward.scoring.run import Outcome, load_scorer, score_shards
 from lerobot_topreward.scoring.scorer import SizedScorer
 from lerobot_topreward.storage.key import ScoreKey
-from lerobot_topreward.storage.run_record import describe_lineage, read_run, write_run
-from lerobot_topreward.storage.store import Shard, Store, list_shards, open_store
+from lerobot_topreward.storage.output import describe_lineage
+from lerobot_topreward.storage.store import (
+    Shard,
+    Store,
+    list_shards,
+    open_store,
+    read_run,
+    write_run,
+)
 from lerobot_topreward.vlm.identity import identify, resolve_device
 
 
@@ -160,7 +167,7 @@ def label_dataset(config: LabelConfig, *, console: Console | None = None) -> Lab
             seconds=round(result.seconds, 3),
         )
         if config.push.push_to_hub and provenance is not None:
-            facts = CardFacts.of(key, provenance, fps=fps, failed=len(failed))
+            facts = CardFacts(provenance, fps=fps, failed=len(failed))
             pushed = push(job.output, choose_destination(config, job), facts=facts)
             result = replace(result, pushed=pushed)
     return replace(result, seconds=time.monotonic() - began)

@@ -38,67 +38,25 @@ class Curation:
 
 @dataclass(frozen=True, slots=True)
 class CardFacts:
-    """How the labels of a dataset were made: everything that its card says about them."""
+    """How the labels of a dataset were made: what its card says about them."""
 
-    source_repo_id: str
-    source_revision: str | None  # commit on the Hub; None when it was a local folder
-    vlm: str
-    vlm_revision: str | None
-    prompt: str
-    camera: str
-    schedule: str  # which frames and prefixes, in words
-    normalize: str  # "episode" or "task"
-    scale: str  # "log-prob" or "prob"
-    horizon: int  # frames, >= 1
+    provenance: Mapping[str, Any]  # as the sidecar holds it
     fps: float  # Hz
-    version: str  # of this package
-    labelled: int  # episodes
-    failed: int  # episodes
-    total: int  # episodes
+    failed: int = 0  # episodes
     curation: Curation | None = None
-    debias: str = "none"  # or "static": the static control's curve was subtracted
-
-    @classmethod
-    def of(
-        cls, key: ScoreKey, provenance: Mapping[str, Any], *, fps: float, **others: Any
-    ) -> "CardFacts":
-        """Gather the facts from how scores and rewards were made, as the sidecar says it.
-
-        `others` are fields that the provenance does not have, or not as they are now.
-        """
-        facts = {
-            "source_repo_id": provenance.get("dataset"),
-            "source_revision": provenance.get("revision"),
-            "vlm": key.vlm,
-            "vlm_revision": key.vlm_revision,
-            "prompt": question("{instruction}"),
-            "camera": key.camera,
-            "schedule": key.schedule,
-            "normalize": provenance.get("normalize", "episode"),
-            "scale": provenance.get("scale"),
-            "debias": provenance.get("debias", "none"),
-            "horizon": provenance.get("horizon_frames"),
-            "fps": fps,
-            "version": __version__,
-            "labelled": provenance.get("episodes_labelled"),
-            "failed": 0,
-            "total": provenance.get("episodes_total"),
-        }
-        return cls(**facts | others)
 
     @property
-    def source(self) -> str:
-        """Name the dataset that was labeled, with its commit where it has one."""
-        commit = "" if self.source_revision is None else f"@{self.source_revision[:12]}"
-        return f"{self.source_repo_id}{commit}"
+    def key(self) -> ScoreKey:
+        """How the raw scores were made."""
+        return ScoreKey.from_json(self.provenance["scoring"])
 
-    @property
-    def summary(self) -> str:
-        """Describe the dataset in a line, for the commit."""
-        made = f"labeled by {self.vlm} with lerobot-topreward {self.version}"
+    def summarize(self, source: str) -> str:
+        """Describe the dataset that was made from `source` in a line, for the commit."""
+        labeled, total = (self.provenance[f"episodes_{what}"] for what in ("labelled", "total"))
+        made = f"labeled by {self.key.vlm} with lerobot-topreward {__version__}"
         if self.curation is None:
-            return f"{self.labelled} of {self.total} episodes of {self.source} {made}"
-        return f"{self.total} of {self.curation.episodes} episodes of {self.source}, {made}"
+            return f"{labeled} of {total} episodes of {source} {made}"
+        return f"{total} of {self.curation.episodes} episodes of {source}, {made}"
 
 
 _SECTION = """\
@@ -158,16 +116,17 @@ The prompt, after the video:
 {end}"""
 
 
-def card_section(facts: CardFacts, *, repo_id: str, branch: str) -> str:
+def card_section(facts: CardFacts, *, source: str, repo_id: str, branch: str) -> str:
     """Describe the labels in Markdown, between two markers that later runs look for.
 
-    `branch` of `repo_id` is where the labels are read.
+    `source` is the dataset that was labeled; `branch` of `repo_id` is where the labels are read.
     """
-    if facts.debias == "static":
+    key, made = facts.key, facts.provenance
+    if made.get("debias") == "static":
         what = "the same, less that of the first frame repeated as often (time alone),"
     else:
-        what = "the same" if facts.scale == "log-prob" else "the probability itself"
-    if facts.normalize == "task":
+        what = "the same" if made["scale"] == "log-prob" else "the probability itself"
+    if made["normalize"] == "task":
         scaled = "over all episodes of a task"
         caution = (
             "Progress is scaled over the episodes of a task: it depends on which were labeled."
@@ -178,32 +137,32 @@ def card_section(facts: CardFacts, *, repo_id: str, branch: str) -> str:
             "Progress is scaled within each episode, so an episode that failed reaches 1 too:\n"
             "  compare episodes by `topreward.log_prob`."
         )
-    on_hub = facts.vlm.count("/") == 1
+    on_hub = key.vlm.count("/") == 1
     return _SECTION.format(
         start=START,
         end=END,
-        labelled=facts.labelled,
-        total=facts.total,
+        labelled=made["episodes_labelled"],
+        total=made["episodes_total"],
         failed=f" ({facts.failed} failed)" if facts.failed else "",
-        curation="" if facts.curation is None else _curation(facts.curation, of=facts.source),
+        curation="" if facts.curation is None else _describe_curation(facts.curation, of=source),
         what=what,
         scaled=scaled,
-        horizon=facts.horizon,
-        seconds=facts.horizon / facts.fps,
+        horizon=made["horizon_frames"],
+        seconds=made["horizon_frames"] / facts.fps,
         repo_id=repo_id,
         branch=branch,
-        vlm=f"[{facts.vlm}](https://huggingface.co/{facts.vlm})" if on_hub else f"`{facts.vlm}`",
-        vlm_revision=facts.vlm_revision or "unknown",
-        camera=facts.camera,
-        schedule=facts.schedule,
-        source=facts.source,
-        version=facts.version,
-        prompt=facts.prompt,
+        vlm=f"[{key.vlm}](https://huggingface.co/{key.vlm})" if on_hub else f"`{key.vlm}`",
+        vlm_revision=key.vlm_revision,
+        camera=key.camera,
+        schedule=key.schedule,
+        source=source,
+        version=__version__,
+        prompt=question("{instruction}"),
         caution=caution,
     )
 
 
-def _curation(curation: Curation, *, of: str) -> str:
+def _describe_curation(curation: Curation, *, of: str) -> str:
     trimmed = f" The idle ends of {curation.trimmed} were cut." if curation.trimmed else ""
     rows = [f"| {episode} | {why.replace('|', '\\|')} |" for episode, why in curation.dropped]
     more = len(rows) - _LISTED

@@ -32,28 +32,26 @@ class PushConfig:
         if not self.push_to_hub:
             for name in ("hub_repo_id", "branch", "private", "create_pr"):
                 if getattr(self, name):
-                    option = name.replace("_", "-")
-                    raise UserError(f"--{option} is for --push-to-hub; add that, or leave it out")
+                    raise UserError(f"`{name}` is for `push_to_hub`; add that, or leave it out")
             return
         if repo_id is None and self.hub_repo_id is None:
-            raise UserError("--push-to-hub needs --hub-repo-id OWNER/NAME for a local --root")
+            raise UserError("`push_to_hub` needs `hub_repo_id=OWNER/NAME` for a local `root`")
         if self.hub_repo_id is not None:
             from huggingface_hub.errors import HFValidationError
             from huggingface_hub.utils import validate_repo_id
 
             try:
                 validate_repo_id(self.hub_repo_id)
-                is_valid = "/" in self.hub_repo_id
+                if "/" not in self.hub_repo_id:
+                    raise HFValidationError
             except HFValidationError:
-                is_valid = False
-            if not is_valid:
                 raise UserError(
-                    "--hub-repo-id must look like OWNER/NAME (letters, digits, '-', '_', '.'); got "
+                    "`hub_repo_id` must look like OWNER/NAME (letters, digits, '-', '_', '.'); got "
                     f"{self.hub_repo_id!r}"
-                )
+                ) from None
         if self.private and self.create_pr:
             raise UserError(
-                "--private is for a repository that is made, --create-pr for one that exists; "
+                "`private` is for a repository that is made, `create_pr` for one that exists; "
                 "leave out one of them"
             )
         check_branch(self.branch, create_pr=self.create_pr)
@@ -69,19 +67,27 @@ def check_branch(branch: str | None, *, create_pr: bool) -> None:
         return
     if create_pr and branch != "main":
         raise UserError(
-            f"--create-pr opens a pull request against main; got --branch {branch}. Drop one of them"
+            f"`create_pr` opens a pull request against main; got `branch={branch}`. Drop one of them"
         )
     if not branch or _NOT_A_BRANCH.search(branch):
         raise UserError(
-            f"--branch must be a name that git takes for a branch, such as 'topreward'; "
+            f"`branch` must be a name that git takes for a branch, such as 'topreward'; "
             f"got {branch!r}"
         )
+    if is_version(branch):
+        raise UserError(
+            f"`branch` must not look like a version; got {branch!r}, which LeRobot would take for "
+            "the dataset's format and read by default. Choose a name such as 'topreward'"
+        )
+
+
+def is_version(name: str) -> bool:
+    """Whether LeRobot would take a branch or tag for the version of a dataset's format.
+
+    https://github.com/huggingface/lerobot/blob/main/src/lerobot/datasets/utils.py get_safe_version
+    """
     try:
-        packaging.version.parse(branch)
+        packaging.version.parse(name)
     except packaging.version.InvalidVersion:
-        return
-    # https://github.com/huggingface/lerobot/blob/main/src/lerobot/datasets/utils.py get_safe_version
-    raise UserError(
-        f"--branch must not look like a version; got {branch!r}, which LeRobot would take for the "
-        "dataset's format and read by default. Choose a name such as 'topreward'"
-    )
+        return False
+    return True

@@ -19,7 +19,6 @@ from lerobot_topreward.publish.refs import (
     check_access,
     ensure_version_tag,
     find_own_pull_request,
-    has_branch,
 )
 
 LABEL_TITLE = "Add TOPReward labels"
@@ -43,6 +42,12 @@ class Destination:
     create_pr: bool = False  # open a pull request against main, or renew the one opened before
     title: str = LABEL_TITLE  # of the commit and the pull request
     option: str = "hub_repo_id"  # that named the repository, for messages
+
+    @property
+    def source(self) -> str:
+        """Name the dataset that was labeled, with its commit where it has one."""
+        commit = "" if self.source_revision is None else f"@{self.source_revision[:12]}"
+        return f"{self.source_repo_id}{commit}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,21 +116,20 @@ def push(
                 repo_type="dataset",
                 exist_ok=True,
             )
-        try:
-            result = _commit(api, folder, to, target, facts=facts, is_new=not target.has_branch)
-        except HfHubHTTPError as error:
-            if error.response.status_code != 412:
-                raise
-            # Somebody committed meanwhile: compare with what the branch holds now.
+        result = None
+        for is_new in (not target.has_branch, False):
             try:
-                result = _commit(api, folder, to, target, facts=facts, is_new=False)
-            except HfHubHTTPError as second:
-                if second.response.status_code != 412:
+                result = _commit(api, folder, to, target, facts=facts, is_new=is_new)
+                break
+            except HfHubHTTPError as error:
+                if error.response.status_code != 412:
                     raise
-                raise UserError(
-                    f"`{to.option}` {to.repo_id!r}: someone else keeps committing to "
-                    f"{target.revision!r}. Run again when they are done; nothing is sent twice"
-                ) from second
+                # Somebody committed meanwhile: compare with what the branch holds now.
+        if result is None:
+            raise UserError(
+                f"`{to.option}` {to.repo_id!r}: someone else keeps committing to "
+                f"{target.revision!r}. Run again when they are done; nothing is sent twice"
+            )
         if not target.is_source and not to.create_pr:
             ensure_version_tag(api, to.repo_id, commit=result.commit)
     return result
@@ -146,12 +150,13 @@ def _find_target(api: HfApi, to: Destination) -> _Target:
     is_source = is_source or (repo is not None and repo.id == to.source_repo_id)
     branch = to.branch or (DEFAULT_BRANCH if is_source and not to.create_pr else "main")
     own = find_own_pull_request(api, to.repo_id, title=to.title) if to.create_pr else None
+    branches = [] if repo is None else api.list_repo_refs(to.repo_id, repo_type="dataset").branches
     return _Target(
         branch=branch,
         revision=own or branch,
         is_source=is_source,
         has_repo=repo is not None,
-        has_branch=repo is not None and has_branch(api, to.repo_id, branch),
+        has_branch=any(ref.name == branch for ref in branches),
     )
 
 
@@ -174,7 +179,7 @@ def _check_replaceable(
     if why is not None:
         raise UserError(
             f"`{to.option}` {to.repo_id!r} must not hold another dataset on {target.revision!r}; "
-            f"{why}.\nName another repository, or a --branch of its own"
+            f"{why}.\nName another repository, or a `branch` of its own"
         )
 
 
@@ -185,7 +190,7 @@ def _commit(
     if not is_new:  # there is nothing to lose on a branch that was made for this
         _check_replaceable(api, to, target, head, ours=folder)
     remote = list_files(api, to.repo_id, head)
-    start = facts.source_revision or head
+    start = to.source_revision or head
     origin = {}
     if target.is_source:
         origin = remote if start == head else list_files(api, to.repo_id, start)
@@ -198,7 +203,7 @@ def _commit(
     except UnicodeDecodeError as error:
         raise UserError(f"{card} must be text in UTF-8; save it so and run again") from error
     info = load_info(folder)
-    section = card_section(facts, repo_id=to.repo_id, branch=target.branch)
+    section = card_section(facts, source=to.source, repo_id=to.repo_id, branch=target.branch)
     text = merge_card(before, section, info=info, repo_id=to.repo_id)
 
     changes = find_changes(folder, info=info, card=text, remote=remote, origin=origin, start=start)
@@ -209,7 +214,7 @@ def _commit(
                 to.repo_id,
                 changes,
                 commit_message=to.title,
-                commit_description=facts.summary,
+                commit_description=facts.summarize(to.source),
                 repo_type="dataset",
                 revision=target.revision,
                 parent_commit=head,

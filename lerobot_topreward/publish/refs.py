@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-import packaging.version
 from huggingface_hub import DatasetInfo, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 from lerobot.datasets.dataset_metadata import CODEBASE_VERSION
 
 from lerobot_topreward.errors import UserError
+from lerobot_topreward.publish.options import is_version
 
 DEFAULT_BRANCH = "topreward"
 
@@ -46,7 +46,7 @@ def check_access(
                 f"`{option}` must name a dataset that is on the Hub already, to add a branch or pull "
                 f"request to it; got {repo_id!r}, which is not, or is hidden from your token.\n"
                 "Check the name and the token (hf auth login), or name a new repository with "
-                "--hub-repo-id and without --create-pr"
+                "`hub_repo_id` and without `create_pr`"
             ) from error
         owner = repo_id.split("/")[0]
         if not _may_create(user, owner):
@@ -57,7 +57,7 @@ def check_access(
         return None
     if private and not repo.private:
         raise UserError(
-            f"--private makes a new repository private; {repo_id!r} exists and is public. "
+            f"`private` makes a new repository private; {repo_id!r} exists and is public. "
             "Drop the option, change the repository's settings, or name another repository"
         )
     if not create_pr:
@@ -92,12 +92,6 @@ def _may_create(user: Any, owner: str) -> bool:
     )
 
 
-def has_branch(api: HfApi, repo_id: str, branch: str) -> bool:
-    """Whether a dataset repository has a branch."""
-    refs = api.list_repo_refs(repo_id, repo_type="dataset")
-    return branch in {ref.name for ref in refs.branches}
-
-
 def find_own_pull_request(api: HfApi, repo_id: str, *, title: str) -> str | None:
     """Find the open pull request of that title by the token's owner, as ``refs/pr/N``."""
     opened = api.get_repo_discussions(
@@ -113,12 +107,7 @@ def find_own_pull_request(api: HfApi, repo_id: str, *, title: str) -> str | None
 def ensure_version_tag(api: HfApi, repo_id: str, *, commit: str) -> None:
     """Tag a commit with LeRobot's format, unless the repository has any version already."""
     refs = api.list_repo_refs(repo_id, repo_type="dataset")
-    for ref in [*refs.branches, *refs.tags]:
-        try:
-            packaging.version.parse(ref.name)
-        except packaging.version.InvalidVersion:
-            continue
-        return
-    api.create_tag(
-        repo_id, tag=CODEBASE_VERSION, revision=commit, repo_type="dataset", exist_ok=True
-    )
+    if not any(is_version(ref.name) for ref in [*refs.branches, *refs.tags]):
+        api.create_tag(
+            repo_id, tag=CODEBASE_VERSION, revision=commit, repo_type="dataset", exist_ok=True
+        )

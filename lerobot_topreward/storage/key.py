@@ -31,13 +31,13 @@ class ScoringConfig:
         for name in ("sample_fps", "max_pixels"):
             value = getattr(self, name)
             if value is not None and not value > 0:
-                raise UserError(f"--{name.replace('_', '-')} must be > 0; got {value}")
+                raise UserError(f"`{name}` must be > 0; got {value}")
         if self.max_images is not None and self.max_images < 2:
             raise UserError(
-                f"--max-images must be at least 2, the first and the last; got {self.max_images}"
+                f"`max_images` must be at least 2, the first and the last; got {self.max_images}"
             )
         if isinstance(self.prefixes, int) and self.prefixes < 1:
-            raise UserError(f"--prefixes must be 'every' or a number >= 1; got {self.prefixes}")
+            raise UserError(f"`prefixes` must be 'every' or a number >= 1; got {self.prefixes}")
 
     @property
     def prefix_count(self) -> int | None:

@@ -2,7 +2,7 @@
 
 ::
 
-    <output>/topreward/<key>/run.json                       see `run_record`
+    <output>/topreward/<key>/run.json                       how a run went, and whose scores these are
     <output>/topreward/<key>/episode_000123.parquet         control "none"
     <output>/topreward/<key>/episode_000123.static.parquet  control "static", and so on
 
@@ -35,7 +35,9 @@ from lerobot_topreward.files.atomic import (
     report_full_disk,
     sync,
     work_folder,
+    write_file,
 )
+from lerobot_topreward.files.jsonable import read_json_object
 from lerobot_topreward.records import PrefixScores, Segment
 from lerobot_topreward.storage.key import ScoreKey
 
@@ -259,6 +261,21 @@ def open_store(output: Path, key: ScoreKey, *, fps: float) -> Store:
         raise UserError(f"{folder} must be a folder, not a link; remove it and run again")
     folder.mkdir(parents=True, exist_ok=True)
     return Store(folder, key, fps)
+
+
+def read_run(path: Path) -> dict[str, Any]:
+    """Read a ``run.json``.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    return read_json_object(path, advice="Delete it and run the command again")
+
+
+def write_run(folder: Path, key: ScoreKey, run: Mapping[str, Any]) -> None:
+    """Write the ``run.json`` of a store's folder, whole or not at all."""
+    content = {**run, "scoring": key.to_json()}
+    write_file(folder / "run.json", json.dumps(content, indent=2, sort_keys=True))
 
 
 def _read_header(path: Path) -> dict[str, Any]:

@@ -74,23 +74,8 @@ def labelled(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
-FACTS = CardFacts(
-    source_repo_id="alice/source",
-    source_revision=None,
-    vlm="a/vlm",
-    vlm_revision=None,
-    prompt="p",
-    camera="c",
-    schedule="s",
-    normalize="episode",
-    scale="log-prob",
-    horizon=1,
-    fps=10,
-    version="0",
-    labelled=2,
-    failed=0,
-    total=2,
-)
+MADE = provenance(dataset="alice/source", revision=None, episodes_labelled=2, episodes_total=2)
+FACTS = CardFacts(MADE, fps=10)
 
 
 @pytest.mark.parametrize(

@@ -1,39 +1,39 @@
 import numpy as np
 import pytest
 
-from lerobot_topreward.curate.idle import Span, movement_thresholds, moving_span, widen
+from lerobot_topreward.curate.trim import movement_thresholds, moving_span, widen
 
 LIMIT = np.array([0.5])
 
 
 def signal(*values: float) -> np.ndarray:
-    return np.array(values)[:, None]
+    return np.array(values, dtype=float)[:, None]
 
 
 @pytest.mark.parametrize(
     ("values", "margin", "expected"),
     [
-        ((0, 0, 0, 1, 2, 3, 3, 3), 0, Span(3, 5)),
-        ((0, 0, 0, 1, 2, 3, 3, 3), 1, Span(2, 6)),
-        ((0, 0, 0, 1, 2, 3, 3, 3), 9, Span(0, 8)),
-        ((0, 1, 2, 3), 0, Span(1, 3)),
-        ((0, 0.1, -0.1, 0.2, 0), 0, Span(0, 5)),  # it only trembles: nothing is known
-        ((4,), 0, Span(0, 1)),
-        ((0, 0, 5, 5), 0, Span(1, 3)),  # a jump: the frames on both sides of it
-        ((0, 0.3, 0.6, 0.9), 0, Span(1, 3)),  # a slow drift
-        ((0, 0, 1, 0, 0), 0, Span(2, 3)),  # there and back
+        ((0, 0, 0, 1, 2, 3, 3, 3), 0, range(3, 5)),
+        ((0, 0, 0, 1, 2, 3, 3, 3), 1, range(2, 6)),
+        ((0, 0, 0, 1, 2, 3, 3, 3), 9, range(0, 8)),
+        ((0, 1, 2, 3), 0, range(1, 3)),
+        ((0, 0.1, -0.1, 0.2, 0), 0, range(0, 5)),  # it only trembles: nothing is known
+        ((4,), 0, range(0, 1)),
+        ((0, 0, 5, 5), 0, range(1, 3)),  # a jump: the frames on both sides of it
+        ((0, 0.3, 0.6, 0.9), 0, range(1, 3)),  # a slow drift
+        ((0, 0, 1, 0, 0), 0, range(2, 3)),  # there and back
     ],
 )
 def test_what_stands_still_at_the_ends_is_left_out(
-    values: tuple[float, ...], margin: int, expected: Span
+    values: tuple[float, ...], margin: int, expected: range
 ):
     assert moving_span(signal(*values), LIMIT, margin=margin) == expected
 
 
 def test_any_signal_that_moves_counts():
-    signals = np.array([[0, 0, 0, 1, 1, 1], [0, 5, 5, 5, 5, 0]]).T
-    assert moving_span(signals, np.array([0.5, 0.5]), margin=0) == Span(1, 5)
-    assert moving_span(signals, np.array([0.5, 9]), margin=0) == Span(2, 4)
+    signals = np.array([[0, 0, 0, 1, 1, 1], [0, 5, 5, 5, 5, 0]], dtype=float).T
+    assert moving_span(signals, np.array([0.5, 0.5]), margin=0) == range(1, 5)
+    assert moving_span(signals, np.array([0.5, 9.0]), margin=0) == range(2, 4)
 
 
 def test_a_movement_is_more_than_a_share_of_the_range_and_more_than_noise():
@@ -56,7 +56,7 @@ def test_a_change_from_one_episode_to_the_next_is_no_movement():
 
 def test_ends_move_outwards_to_scored_frames():
     scored = np.array([0, 5, 10, 15, 19])
-    assert widen(Span(7, 12), scored) == Span(5, 16)
-    assert widen(Span(5, 16), scored) == Span(5, 16)
-    assert widen(Span(0, 20), scored) == Span(0, 20)
-    assert widen(Span(2, 18), np.array([4, 9, 14])) == Span(0, 18)
+    assert widen(range(7, 12), scored) == range(5, 16)
+    assert widen(range(5, 16), scored) == range(5, 16)
+    assert widen(range(0, 20), scored) == range(0, 20)
+    assert widen(range(2, 18), np.array([4, 9, 14])) == range(0, 18)

@@ -158,13 +158,13 @@ def test_robust_z():
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [
-        ("min_final_progress", 1.5, "--min-final-progress must be in 0..1; got 1.5"),
-        ("min_success", 0.5, "--min-success must be at most 0; got 0.5"),
-        ("min_voc", -2, "--min-voc must be in -1..1; got -2"),
-        ("keep_top", 0, "--keep-top must be more than 0"),
-        ("max_stall", -1, "--max-stall must be at least 0; got -1"),
-        ("max_regress", math.nan, "--max-regress must be in 0..1; got nan"),
-        ("outliers", 0, "--outliers must be more than 0"),
+        ("min_final_progress", 1.5, "`min_final_progress` must be in 0..1; got 1.5"),
+        ("min_success", 0.5, "`min_success` must be at most 0; got 0.5"),
+        ("min_voc", -2, "`min_voc` must be in -1..1; got -2"),
+        ("keep_top", 0, "`keep_top` must be more than 0"),
+        ("max_stall", -1, "`max_stall` must be at least 0; got -1"),
+        ("max_regress", math.nan, "`max_regress` must be in 0..1; got nan"),
+        ("outliers", 0, "`outliers` must be more than 0"),
     ],
 )
 def test_a_limit_out_of_range_is_refused(option: str, value: Any, said: str):

@@ -10,7 +10,6 @@ import pytest
 from cups import contents, decisions, frame, labelled
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-from lerobot_topreward.curate.idle import Span
 from lerobot_topreward.curate.trim import trim_dataset
 
 RecordDataset = Callable[..., Path]
@@ -99,6 +98,6 @@ def test_an_outcome_is_never_trimmed(run: Run, holding: Path, tmp_path: Path):
 def test_time_is_exact_after_half_an_hour(record_dataset: RecordDataset):
     # From 2048 s on float32 knows time to 1.2e-4 s only; LeRobot tolerates 1e-4 s.
     root = record_dataset(lengths=(6400,), cameras=(), fps=3)
-    trim_dataset(root, {0: Span(6301, 6400)})
+    trim_dataset(root, {0: range(6301, 6400)})
     timestamp = pq.read_table(root / "data")["timestamp"].to_numpy()
     np.testing.assert_array_equal(timestamp, (np.arange(99) / 3).astype(np.float32))

@@ -194,7 +194,7 @@ def test_tables_of_the_demo(demo_dataset: Path, run: Run, tmp_path: Path) -> Non
     file.write_text("\n".join(["episode_index,success", *lines]))
     code, out, _ = run("evaluate", "--root", str(demo_dataset), "--success-file", str(file))
     assert code == 0
-    assert "8 of 40 labelled" in out
+    assert "8 of 40 labeled" in out
     assert "scaled per task" in out
     assert "the dataset's own columns are scaled per episode" in out
     assert "4 succeeded, 4 failed" in out
@@ -323,7 +323,7 @@ def test_mistakes(demo_dataset: Path, run: Run, arguments: list[str], message: s
 def test_an_unlabelled_dataset_is_refused(run: Run) -> None:
     code, _, err = run("evaluate", "--root", str(DATASET))
     assert code == 2
-    assert "is not labelled" in err
+    assert "is not labeled" in err
     assert "lerobot-topreward label --root" in err
 
 

@@ -27,7 +27,8 @@ WAITED_S: list[float] = []  # since the last request; nobody has waited so long
 
 
 def run_push(*, folder: str, facts: dict[str, Any], **options: Any) -> dict[str, Any]:
-    source = {name: facts[name] for name in ("source_repo_id", "source_revision")}
+    made = facts["provenance"]
+    source = {"source_repo_id": made["dataset"], "source_revision": made["revision"]}
     to = Destination(**source, **options)
     return asdict(push(Path(folder), to, facts=CardFacts(**facts)))
 

@@ -28,23 +28,7 @@ CHANGED = {
     "topreward_progress.parquet",
 }
 LFS = sorted(path for path in CHANGED if path.endswith(".parquet"))
-FACTS = CardFacts(
-    source_repo_id="alice/cubes",
-    source_revision=None,
-    vlm="Qwen/Qwen3-VL-8B-Instruct",
-    vlm_revision="d" * 40,
-    prompt="The above video shows",
-    camera="observation.images.front",
-    schedule="2 frames a second",
-    normalize="episode",
-    scale="log-prob",
-    horizon=10,
-    fps=10,
-    version="0.1.0",
-    labelled=2,
-    failed=0,
-    total=2,
-)
+PROVENANCE = provenance(dataset="alice/cubes", revision=None, episodes_labelled=2, episodes_total=2)
 
 
 def opened(root: Path) -> Source:
@@ -101,7 +85,8 @@ def labelled_by_us(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 @pytest.fixture
 def push(client: Client, labelled: Path) -> Client:
     def ask(*, repo_id: str = "alice/cubes", folder: Path = labelled, **options: Any) -> Any:
-        options["facts"] = asdict(FACTS) | options.pop("facts", {})
+        made = PROVENANCE | options.pop("provenance", {})
+        options["facts"] = asdict(CardFacts(made, fps=10))
         return client("push", repo_id=repo_id, folder=str(folder), **options)
 
     return ask

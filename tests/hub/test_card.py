@@ -3,26 +3,28 @@ import yaml
 from lerobot.datasets.utils import DatasetInfo
 
 from lerobot_topreward.publish.card import END, START, CardFacts, card_section, merge_card
+from lerobot_topreward.storage.key import ScoreKey
+from lerobot_topreward.vlm.prompts import question
 
-FACTS = CardFacts(
-    source_repo_id="alice/cubes",
-    source_revision="c" * 40,
+KEY = ScoreKey(
     vlm="Qwen/Qwen3-VL-8B-Instruct",
     vlm_revision="d" * 40,
-    prompt="The above video shows {instruction} ``` True",
+    dtype="bfloat16",
+    prompt="",
     camera="observation.images.front",
-    schedule="2 frames a second, 15 prefixes",
-    normalize="episode",
-    scale="log-prob",
-    horizon=15,
-    fps=10,
-    version="0.1.0",
-    labelled=3,
-    failed=1,
-    total=4,
 )
+PROVENANCE = {
+    "scoring": KEY.to_json(),
+    "normalize": "episode",
+    "scale": "log-prob",
+    "horizon_frames": 15,
+    "episodes_labelled": 3,
+    "episodes_total": 4,
+}
+FACTS = CardFacts(PROVENANCE, fps=10, failed=1)
+SOURCE = "alice/cubes@cccccccccccc"
 INFO = DatasetInfo(codebase_version="v3.0", fps=10, features={})
-SECTION = card_section(FACTS, repo_id="alice/cubes", branch="topreward")
+SECTION = card_section(FACTS, source=SOURCE, repo_id="alice/cubes", branch="topreward")
 
 
 def merge(existing: str | None, section: str = SECTION) -> str:
@@ -35,9 +37,11 @@ def front_matter(card: str) -> dict:
 
 def test_section_states_how_the_labels_were_made():
     for stated in (
-        "alice/cubes@cccccccccccc",
+        SOURCE,
         "d" * 40,
-        FACTS.prompt,
+        "observation.images.front",
+        KEY.schedule,
+        question("{instruction}"),
         "3 of 4 (1 failed)",
         "next 15 frames (1.5 s)",
         'revision="topreward"',

@@ -26,7 +26,7 @@ def test_labels_go_to_a_branch_of_the_source(
 ):
     repo = hub.add("alice/cubes", source, tag="v3.0")
     before = dict(repo.refs)
-    pushed = push(facts={"source_revision": repo.refs["refs/heads/main"]})
+    pushed = push(provenance={"revision": repo.refs["refs/heads/main"]})
 
     assert pushed["branch"] == "topreward"
     assert pushed["url"] == f"{hub.url}/datasets/alice/cubes/tree/topreward"
@@ -203,7 +203,7 @@ def test_branch_gets_the_videos_of_the_commit_that_was_labelled(
     video = "videos/observation.images.front/chunk-000/file-000.mp4"
     old = {**main.files, video: Blob(b"recorded before", lfs=True)}
     repo.commit("refs/heads/topreward", "Older labels", old, parent=main)
-    options = {"folder": folder, "facts": {"source_revision": main.sha}}
+    options = {"folder": folder, "provenance": {"revision": main.sha}}
     push(**options)
     assert changed_between(repo, "main", "topreward") == CHANGED
     assert sent_blobs(hub) == hashes(labelled, *LFS)

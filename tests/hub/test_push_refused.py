@@ -66,7 +66,7 @@ def test_incomplete_folder_is_refused(hub: Hub, push: Client, labelled: Path, tm
         ({"private": True}, "exists and is public"),
         ({"repo_id": "alice cubes"}, "must look like owner/name"),
         ({"repo_id": "alice/none", "create_pr": True}, "on the Hub already"),
-        ({"facts": {"source_repo_id": "a/local"}, "repo_id": "a/local"}, "on the Hub already"),
+        ({"provenance": {"dataset": "a/local"}, "repo_id": "a/local"}, "on the Hub already"),
     ],
 )
 def test_contradictory_options_change_nothing(
@@ -98,8 +98,7 @@ def test_another_dataset_of_equal_size_is_not_overwritten(
 ):
     if labelled_there:
         theirs = write_labels(others[other], tmp_path / "theirs")
-        facts = {"source_repo_id": "alice/theirs"}
-        push(repo_id="alice/other", folder=theirs, facts=facts)
+        push(repo_id="alice/other", folder=theirs, provenance={"dataset": "alice/theirs"})
     else:
         hub.add("alice/other", others[other])
         said = said if other != "recordings" else "not the one that you labeled"

@@ -13,6 +13,7 @@ from lerobot_topreward.demo.command import DATASET
 from lerobot_topreward.publish.card import CardFacts, card_section
 from lerobot_topreward.records import PrefixScores, Segment
 from lerobot_topreward.rewards import debias_static, label_rewards
+from lerobot_topreward.storage.key import ScoreKey
 from lerobot_topreward.storage.reader import LabelledDataset, open_labelled
 from lerobot_topreward.storage.sidecar import SIDECAR_NAME, read_sidecar
 from lerobot_topreward.vlm.identity import BUILTIN
@@ -169,27 +170,26 @@ def test_a_labelled_dataset_stays_debiased(recorded: Path, tiny_vlm: Path, tmp_p
 
 
 def test_the_card_says_so() -> None:
-    facts = CardFacts(
-        source_repo_id="me/robot",
-        source_revision=None,
-        vlm="tiny",
-        vlm_revision="0" * 40,
-        prompt="?",
-        camera="front",
-        schedule="2 per second",
-        normalize="episode",
-        scale="log-prob",
-        horizon=10,
-        fps=10,
-        version="1",
-        labelled=1,
-        failed=0,
-        total=1,
-    )
+    key = ScoreKey(vlm="t", vlm_revision="0", dtype="float32", prompt="?", camera="front")
+    made = {
+        "scoring": key.to_json(),
+        "normalize": "episode",
+        "scale": "log-prob",
+        "debias": "none",
+        "horizon_frames": 10,
+        "episodes_labelled": 1,
+        "episodes_total": 1,
+    }
+
+    def write_card(debias: str) -> str:
+        facts = CardFacts({**made, "debias": debias}, fps=10)
+        return card_section(facts, source="me/robot", repo_id="me/robot", branch="main")
+
     said = "less that of the first frame repeated as often (time alone), scaled to 0..1"
-    assert said not in card_section(facts, repo_id="me/robot", branch="main")
-    debiased = card_section(replace(facts, debias="static"), repo_id="me/robot", branch="main")
-    assert f"| `topreward.progress` | the same, {said}, within each episode |" in debiased
+    assert said not in write_card("none")
+    assert f"| `topreward.progress` | the same, {said}, within each episode |" in write_card(
+        "static"
+    )
 
 
 @pytest.mark.slow

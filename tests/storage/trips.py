@@ -12,8 +12,7 @@ from lerobot.datasets import dataset_tools as tools
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from lerobot_topreward.data.dataset import open_source
-from lerobot_topreward.records import PrefixScores
-from lerobot_topreward.storage.columns import COLUMNS
+from lerobot_topreward.records import COLUMNS, PrefixScores
 from lerobot_topreward.storage.reader import open_labelled
 
 RecordDataset = Callable[..., Path]
