@@ -25,9 +25,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # For the modules beside this one: there is no package of tests.
 sys.path.append(str(Path(__file__).parent))
 # Annotations of these packages are checked while the tests run: shapes, dtypes and plain types.
-CHECKED = """
-    curate data evaluate files judging label publish records report rewards scoring storage vlm
-""".split()
+CHECKED = (
+    "curate", "data", "evaluate", "files", "judging", "label", "publish", "records", "report",
+    "rewards", "scoring", "storage", "vlm",
+)  # fmt: skip
 install_import_hook([f"lerobot_topreward.{name}" for name in CHECKED], "typecheck.check")
 
 RecordDataset = Callable[..., Path]

@@ -95,8 +95,8 @@ def score_episode(
     camera = resolve_camera(source.meta, scoring.camera)
     fetch_videos(source, camera, [episode])
     parts = segments(source, [episode], instruction=scoring.instruction)[episode]
-    if isinstance(parts, EpisodeError):
-        raise parts
+    if not parts:
+        raise EpisodeError("it has no frames")
     scores: list[PrefixScores] = []
     for segment in parts:
         clip = read_clip(
