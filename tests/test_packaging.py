@@ -175,7 +175,7 @@ NAMES_FLAGS = {
     "lerobot_topreward/cli.py",
     "lerobot_topreward/config.py",
     "lerobot_topreward/console.py",
-    "lerobot_topreward/data/validate.py",  # LeRobot's converter, here and below
+    "lerobot_topreward/data/info.py",  # LeRobot's converter, here and below
     "lerobot_topreward/hub_errors.py",
     "policies/choice.py",  # lerobot-train's own flags, here and below
     "train/arguments.py",

@@ -7,28 +7,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import OfflineModeIsEnabled
-from huggingface_hub.utils import validate_repo_id
-from lerobot.datasets.dataset_metadata import CODEBASE_VERSION, LeRobotDatasetMetadata
-from lerobot.datasets.utils import (
-    DATA_DIR,
-    INFO_PATH,
-    get_safe_version,
-    has_legacy_hub_download_metadata,
-)
-from lerobot.utils.constants import HF_LEROBOT_HOME, HF_LEROBOT_HUB_CACHE
+from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
+from lerobot.datasets.utils import DATA_DIR
 
 from lerobot_topreward.data.fingerprints import Fingerprints, compute_fingerprints
 from lerobot_topreward.data.frames import FrameTable, find_runs, read_frames, task_names
-from lerobot_topreward.data.validate import find_file, load_metadata
+from lerobot_topreward.data.info import find_file
+from lerobot_topreward.data.locate import commit_of, fetch_files, locate_dataset
+from lerobot_topreward.data.validate import load_metadata
 from lerobot_topreward.errors import EpisodeError, UserError
-from lerobot_topreward.hub_errors import translate_errors
 from lerobot_topreward.records import Segment
 from lerobot_topreward.vlm.prompts import require_text
 
@@ -74,53 +65,13 @@ def open_source(*, repo_id: str | None, root: Path | None, revision: str | None)
     Raises:
         UserError: Nothing to open, not a (complete, non-empty) v3 dataset, or the Hub refuses.
     """
-
-    if root is not None:
-        if revision is not None:
-            raise UserError(
-                f"`revision` chooses among versions on the Hub, but `root={root}` is read as it "
-                "is; leave one of them out"
-            )
-        root = root.expanduser().absolute()
-        name = repo_id or f"local/{root.name}"
-        return source_of(load_metadata(root, repo_id=name, option=f"`root={root}`"))
-    if repo_id is None:
-        raise UserError("which dataset? Give `repo_id=OWNER/NAME` or `root=FOLDER`")
-    with translate_errors(repo_id=repo_id):
-        validate_repo_id(repo_id)
-    # LeRobot's own rule: what was recorded here comes before the Hub, old-style mirrors do not.
-    recorded = HF_LEROBOT_HOME / repo_id
-    if (
-        revision is None
-        and (recorded / INFO_PATH).is_file()
-        and not has_legacy_hub_download_metadata(recorded)
-    ):
-        option = f"`repo_id={repo_id}`: {recorded}"
-        return source_of(load_metadata(recorded, repo_id=repo_id, option=option))
-    with translate_errors(repo_id=repo_id, revision=revision):
-        if revision is None:
-            try:
-                revision = get_safe_version(repo_id, CODEBASE_VERSION)
-            except (OfflineModeIsEnabled, httpx.ConnectError, httpx.TimeoutException):
-                # Unlike LeRobot, open what is already in the cache: a run is often resumed on a
-                # machine without a network.
-                revision = CODEBASE_VERSION
-        snapshot = snapshot_download(
-            repo_id,
-            repo_type="dataset",
-            revision=revision,
-            cache_dir=HF_LEROBOT_HUB_CACHE,
-            allow_patterns="meta/",
-        )
-    option = f"`repo_id={repo_id}`"
-    return source_of(load_metadata(Path(snapshot), repo_id=repo_id, option=option))
+    place = locate_dataset(repo_id=repo_id, root=root, revision=revision)
+    return source_of(load_metadata(place.root, repo_id=place.repo_id, option=place.option))
 
 
 def source_of(meta: LeRobotDatasetMetadata) -> Source:
     """Describe a dataset that LeRobot has already opened."""
-    # The Hub's cache names its folders so; other folders are not Hub snapshots.
-    cached = f"datasets--{meta.repo_id.replace('/', '--')}/snapshots"
-    commit = meta.root.name if meta.root.parent.match(cached) else None
+    commit = commit_of(meta.root, meta.repo_id)
     return Source(meta=meta, root=meta.root, repo_id=meta.repo_id, revision=commit)
 
 
@@ -273,16 +224,4 @@ def _places(source: Source, rows: Any, camera: str | None) -> list[str]:
 
 
 def _fetch(source: Source, names: list[str]) -> None:
-    """Bring files of a Hub dataset to where its ``meta/`` lies; nothing if it is local."""
-    # A snapshot never changes: what is here needs no network, nor the Hub's permission.
-    absent = [name for name in names if not (source.root / name).is_file()]
-    if source.revision is None or not absent:
-        return
-    with translate_errors(repo_id=source.repo_id, revision=source.revision):
-        snapshot_download(
-            source.repo_id,
-            repo_type="dataset",
-            revision=source.revision,
-            cache_dir=source.root.parents[2],  # CACHE/datasets--OWNER--NAME/snapshots/COMMIT
-            allow_patterns=absent,
-        )
+    fetch_files(source.root, source.repo_id, source.revision, names)

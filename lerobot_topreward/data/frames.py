@@ -12,7 +12,7 @@ from jaxtyping import Float64, Int64
 from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot.datasets.utils import DATA_DIR, INFO_PATH
 
-from lerobot_topreward.data.validate import first_line
+from lerobot_topreward.data.info import first_line
 from lerobot_topreward.errors import UserError
 
 _SCHEMA = pa.schema(

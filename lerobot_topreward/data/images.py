@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow.dataset as pa_ds
 
-from lerobot_topreward.data.validate import find_file, first_line
+from lerobot_topreward.data.info import find_file, first_line
 from lerobot_topreward.errors import EpisodeError, UserError
 
 

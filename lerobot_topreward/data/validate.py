@@ -1,113 +1,22 @@
-"""Checks that a folder's ``meta/`` is that of a readable LeRobot v3.0 dataset.
+"""Loads a folder's ``meta/`` with LeRobot, once everything that LeRobot takes on trust is checked."""
 
-Nothing in it is trusted: every shape is checked here, once, so that the rest of the package can rely
-on it.
-"""
+from pathlib import Path
+from typing import Any
 
-import os
-import re
-import string
-from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
-
-import packaging.version
 import pyarrow as pa
-from lerobot.datasets.dataset_metadata import CODEBASE_VERSION, LeRobotDatasetMetadata
-from lerobot.datasets.utils import DEFAULT_TASKS_PATH, EPISODES_DIR, INFO_PATH, STATS_PATH
-from lerobot.utils.constants import HF_LEROBOT_HUB_CACHE
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
+from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
+from lerobot.datasets.utils import STATS_PATH
+
+from lerobot_topreward.data.info import (
+    AGAIN,
+    EPISODES_DIR,
+    INFO_PATH,
+    TASKS_PATH,
+    find_file,
+    first_line,
+    read_info,
 )
-
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.files.copying import check_file
-from lerobot_topreward.files.jsonable import read_json_object
-
-_MAX_FPS = 10_000
-_AGAIN = "copy or download the dataset again"
-_PATH = "a relative path without '..' whose placeholders are {chunk_index}, {file_index}"
-
-# An empty value, of whatever type, counts as none.
-_Details = Annotated[dict[str, Any] | None, BeforeValidator(lambda value: value or None)]
-Count = Annotated[int, Field(ge=0, lt=2**63, title="a whole number >= 0")]
-
-
-class _Feature(BaseModel):
-    model_config = ConfigDict(strict=True)
-
-    dtype: str
-    shape: list[Count]
-    info: _Details = None
-    video_info: _Details = None
-
-
-class _Info(BaseModel):
-    """What LeRobot takes on trust in ``meta/info.json``; titles are the rules in messages."""
-
-    model_config = ConfigDict(strict=True)
-
-    codebase_version: str = Field(title="a text")
-    fps: float = Field(
-        gt=0,
-        le=_MAX_FPS,
-        title=f"a number of frames per second, above 0 and at most {_MAX_FPS}",
-    )
-    total_episodes: Count = 0
-    total_frames: Count = 0
-    total_tasks: Count = 0
-    features: dict[str, _Feature] = Field(title="an object of objects, each with dtype and shape")
-    data_path: str = Field("", title=_PATH)
-    video_path: str | None = Field(None, title=f"{_PATH} and {{video_key}}")
-
-    @field_validator("data_path", "video_path")
-    @classmethod
-    def check_template(cls, value: str | None, info: Any) -> str | None:  # a ValidationInfo
-        """Refuse paths out of the dataset, and placeholders that read objects or fill memory."""
-        if value is None:
-            if any(item.dtype == "video" for item in info.data.get("features", {}).values()):
-                raise ValueError
-            return None
-        known = {"chunk_index", "file_index"}
-        if info.field_name == "video_path":
-            known.add("video_key")
-        for _, name, spec, conversion in string.Formatter().parse(value):
-            # Attributes, conversions and wide paddings are not those of a path.
-            plain = conversion is None and re.fullmatch(r"(0?\d{1,2}d?)?", spec or "")
-            if name is not None and (name not in known or not plain):
-                raise ValueError
-        path = PurePosixPath(value)
-        if path.is_absolute() or ".." in path.parts or "\0" in value:
-            raise ValueError
-        return value
-
-
-def find_file(root: Path, name: str | Path) -> Path | None:
-    """Locate a file of a dataset, which must lie within its folder once links are followed.
-
-    A snapshot in the Hub's cache consists of links to ``blobs/`` beside it, which are allowed.
-
-    Returns:
-        The path, unresolved; None when nothing is there.
-
-    Raises:
-        UserError: It leads out of the folder or nowhere, or is no regular file.
-    """
-    path = root / name
-    if not os.path.lexists(path):
-        return None
-    check_file(path, root.resolve())
-    return path
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of another library's message, cut to a length that can be read."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0] if len(lines[0]) <= 200 else f"{lines[0][:200]}..."
 
 
 def load_metadata(root: Path, *, repo_id: str, option: str) -> LeRobotDatasetMetadata:
@@ -121,27 +30,13 @@ def load_metadata(root: Path, *, repo_id: str, option: str) -> LeRobotDatasetMet
     Raises:
         UserError: Not a dataset, not format v3, empty, incomplete or unreadable.
     """
-    if find_file(root, INFO_PATH) is None:
-        raise UserError(f"{option} must hold a LeRobot dataset; there is no {root / INFO_PATH}")
-    content = read_json_object(root / INFO_PATH, advice=_AGAIN.capitalize())
-    _check_version(content, root=root, repo_id=repo_id, option=option)
-    try:
-        info = _Info.model_validate(content)
-    except ValidationError as error:
-        key = str(error.errors()[0]["loc"][0])
-        got = f"{content[key]!r:.60}" if key in content else "nothing"
-        raise UserError(
-            f"{option}: {INFO_PATH}: {key} must be {_Info.model_fields[key].title}; got {got}. "
-            f"{_AGAIN.capitalize()}"
-        ) from None
-    if not info.total_episodes or not info.total_frames:
-        raise UserError(f"{option} must hold at least one recorded episode; it is empty")
+    info = read_info(root, repo_id=repo_id, option=option)
     # LeRobot answers a missing file by asking the Hub, even about a folder: look first.
     tables = [find_file(root, path) for path in (root / EPISODES_DIR).glob("*/*.parquet")]
     if not any(tables):
         raise UserError(f"{option} is incomplete: {root / EPISODES_DIR} is missing")
-    if info.total_tasks and find_file(root, DEFAULT_TASKS_PATH) is None:
-        raise UserError(f"{option} is incomplete: {root / DEFAULT_TASKS_PATH} is missing")
+    if info.total_tasks and find_file(root, TASKS_PATH) is None:
+        raise UserError(f"{option} is incomplete: {root / TASKS_PATH} is missing")
     find_file(root, STATS_PATH)
     try:
         meta = LeRobotDatasetMetadata(repo_id, root=root)
@@ -153,27 +48,10 @@ def load_metadata(root: Path, *, repo_id: str, option: str) -> LeRobotDatasetMet
         numbers = meta.tasks.get("task_index")
         if numbers is None or numbers.dtype.kind not in "iu" or not numbers.is_unique:
             raise UserError(
-                f"{option}: {DEFAULT_TASKS_PATH} must have a column task_index of whole numbers, "
-                f"each once; {_AGAIN}"
+                f"{option}: {TASKS_PATH} must have a column task_index of whole numbers, "
+                f"each once; {AGAIN}"
             )
     return meta
-
-
-def _check_version(info: dict[str, Any], *, root: Path, repo_id: str, option: str) -> None:
-    version = str(info.get("codebase_version"))[:40]
-    rule = f"{option} must be a dataset of LeRobot's format v3; it is {version}"
-    try:
-        major = packaging.version.parse(version).major
-    except packaging.version.InvalidVersion as error:
-        raise UserError(f"{rule}, which {root / INFO_PATH} should not say") from error
-    if major > packaging.version.parse(CODEBASE_VERSION).major:
-        raise UserError(f"{rule}. Upgrade lerobot")
-    if major < packaging.version.parse(CODEBASE_VERSION).major:
-        # https://github.com/huggingface/lerobot/blob/main/src/lerobot/scripts/convert_dataset_v21_to_v30.py
-        command = f"python -m lerobot.scripts.convert_dataset_v21_to_v30 --repo-id={repo_id}"
-        if HF_LEROBOT_HUB_CACHE not in root.parents:
-            command += f" --root={root} --push-to-hub=false"
-        raise UserError(f"{rule}. Convert it: {command}")
 
 
 def _check_episodes(meta: LeRobotDatasetMetadata, *, option: str) -> None:
@@ -181,7 +59,7 @@ def _check_episodes(meta: LeRobotDatasetMetadata, *, option: str) -> None:
     if listed != meta.total_episodes:
         raise UserError(
             f"{option}: {INFO_PATH} promises {meta.total_episodes} episodes and {EPISODES_DIR} "
-            f"lists {listed}; {_AGAIN}"
+            f"lists {listed}; {AGAIN}"
         )
     assert meta.episodes is not None
     table: Any = meta.episodes.with_format("arrow")[:]  # a pyarrow.Table
@@ -190,19 +68,19 @@ def _check_episodes(meta: LeRobotDatasetMetadata, *, option: str) -> None:
     whole += [f"{place}/{kind}_index" for place in places for kind in ("chunk", "file")]
     for name in (*whole, *(f"videos/{key}/from_timestamp" for key in meta.video_keys)):
         if name not in table.column_names:
-            raise UserError(f"{option}: {EPISODES_DIR} must have a column {name}; {_AGAIN}")
+            raise UserError(f"{option}: {EPISODES_DIR} must have a column {name}; {AGAIN}")
         kind = table[name].type
         if name in whole and (not pa.types.is_integer(kind) or table[name].null_count):
             raise UserError(
-                f"{option}: column {name} of {EPISODES_DIR} must hold whole numbers; {_AGAIN}"
+                f"{option}: column {name} of {EPISODES_DIR} must hold whole numbers; {AGAIN}"
             )
         # Of times, the cells are checked with their episode.
         if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
             raise UserError(
                 f"{option}: column {name} of {EPISODES_DIR} must hold seconds; it holds {kind}. "
-                f"{_AGAIN.capitalize()}"
+                f"{AGAIN.capitalize()}"
             )
     if table["episode_index"].to_pylist() != list(range(listed)):
         raise UserError(
-            f"{option}: {EPISODES_DIR} must list the episodes 0, 1, 2, ... in this order; {_AGAIN}"
+            f"{option}: {EPISODES_DIR} must list the episodes 0, 1, 2, ... in this order; {AGAIN}"
         )

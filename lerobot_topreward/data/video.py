@@ -19,8 +19,8 @@ from PIL import Image
 
 from lerobot_topreward.data.dataset import Source, find_video
 from lerobot_topreward.data.images import image_bytes, read_image_cells
+from lerobot_topreward.data.info import first_line
 from lerobot_topreward.data.schedule import sample_frames
-from lerobot_topreward.data.validate import first_line
 from lerobot_topreward.errors import EpisodeError
 from lerobot_topreward.records import Clip, Segment
 
