@@ -20,6 +20,7 @@ import tyro
 from jaxtyping import Bool
 from rich.console import Console
 
+from lerobot_topreward.console import make_console
 from lerobot_topreward.curate.config import CurateConfig
 from lerobot_topreward.curate.plan import make_plan
 from lerobot_topreward.curate.table import describe_rules
@@ -101,12 +102,12 @@ def main() -> int:
         folder = recorded(config)
         plan = make_plan(CurateConfig(root=labelled(folder)))
     except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
+        make_console(stderr=True).print(f"error: {error}", style="red")
         return 2
     truth = pd.read_parquet(folder / TRUTH_FILE).drop_duplicates("episode_index")
     kinds = truth["kind"].to_numpy()
     bad = ~truth["success"].to_numpy(dtype=bool)
-    lengths = np.array([one.frames for one in plan.metrics])
+    lengths = np.array([episode.frames for episode in plan.metrics])
     seeds = f"{_FIRST_SEED} to {_FIRST_SEED + config.episodes - 1}"
     print(f"\n{len(bad)} episodes (seeds {seeds}), {int(bad.sum())} of them bad:")
     print(f"all but the kinds {', '.join(SUCCEEDING)}. Dropped of each kind:\n")
@@ -121,7 +122,7 @@ def main() -> int:
         kinds=kinds,
         bad=bad,
     )
-    finals = np.array([one.final_progress for one in plan.metrics])
+    finals = np.array([episode.final_progress for episode in plan.metrics])
     print(
         f"\nfinal progress: bad at most {finals[bad].max():.2f}, good at least {finals[~bad].min():.2f}"
     )

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 import tyro
 
+from lerobot_topreward.console import make_console
 from lerobot_topreward.data.dataset import episode_rows, open_source
 from lerobot_topreward.data.video import read_clip
 from lerobot_topreward.demo.evaluation import evaluate
@@ -106,7 +107,7 @@ def main() -> int:
         clips, truth = clips_and_truth(config)
         scorer = OnePassScorer(load_vlm(VlmConfig(vlm=config.vlm, device="cpu", dtype="float32")))
     except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
+        make_console(stderr=True).print(f"error: {error}", style="red")
         return 2
     scores = [score_clip(clip, scorer, ("none", "static"), config.prefixes) for clip in clips]
     real, static = zip(*scores, strict=True)

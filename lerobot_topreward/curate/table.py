@@ -113,8 +113,8 @@ def _print_rules(plan: Plan, console: Console) -> None:
         saved = sum(keep and episode in broken for episode, keep in plan.decisions.items())
         dropped = sum(not keep for keep in plan.decisions.values())
         console.print(
-            f"manual decisions about {len(plan.decisions)}: drops {dropped}, and keeps {saved} that a "
-            "rule drops"
+            f"manual decisions about {len(plan.decisions)}: drops {dropped}, and keeps {saved} "
+            "that a rule drops"
         )
 
 

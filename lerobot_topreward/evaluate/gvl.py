@@ -262,7 +262,9 @@ def gvl_baseline(
             )
             with closing(run) as answered, report_full_disk(places[-1]):
                 for episode, answers in answered:
-                    _write_answers(places[-1], shards[episode], answers)
+                    stored = {**shards[episode].header(), "answers": answers}
+                    text = json.dumps(stored, indent=1, ensure_ascii=False)
+                    write_file(places[-1] / f"episode_{episode:06d}.json", text)
         if outcome.interrupted:
             raise KeyboardInterrupt
     found |= {shard.episode: _read_answers(places, shard) for shard in todo}
@@ -290,11 +292,6 @@ def _ask(clip: Clip, generator: Generator, *, frames: int, seed: int) -> dict[st
         tokens = TOKENS_PER_FRAME * len(shown)
         text = generator.generate(make_prompt(clip, question), max_new_tokens=tokens)
     return {"first": question.first, "shown": shown, "text": text}
-
-
-def _write_answers(place: Path, shard: Shard, answers: Sequence[Mapping[str, Any]]) -> None:
-    text = json.dumps({**shard.header(), "answers": answers}, indent=1, ensure_ascii=False)
-    write_file(place / f"episode_{shard.episode:06d}.json", text)
 
 
 def _read_answers(places: Sequence[Path], shard: Shard) -> list[GvlAnswer] | None:

@@ -67,7 +67,7 @@ class GvlSummary:
 
 
 def summarize(episodes: Sequence[EpisodeMetrics]) -> list[GroupSummary]:
-    """Average by task, the tasks in alphabetical order, and last over all, at least one, episodes."""
+    """Average by task, in alphabetical order, and last over all episodes, which are at least one."""
     return [
         GroupSummary(
             name,

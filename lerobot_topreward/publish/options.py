@@ -67,7 +67,8 @@ def check_branch(branch: str | None, *, create_pr: bool) -> None:
         return
     if create_pr and branch != "main":
         raise UserError(
-            f"`create_pr` opens a pull request against main; got `branch={branch}`. Drop one of them"
+            f"`create_pr` opens a pull request against main; got `branch={branch}`. Drop one of "
+            "them"
         )
     if not branch or _NOT_A_BRANCH.search(branch):
         raise UserError(

@@ -201,6 +201,8 @@ def _is_current(path: Path, source_root: Path, output: Path, *, link: bool) -> b
     """Tell whether an earlier output already holds a file: shared, an untouched copy, or edited."""
     if (output / path).is_symlink() or not (output / path).is_file():
         return False
+    # A file of the dataset is current if it is the source's own or a copy that kept its time; any
+    # other file, such as a card, if it is not older: somebody may have edited it in the output.
     ours, theirs = (output / path).stat(), (source_root / path).stat()
     if os.path.samestat(ours, theirs):
         return link

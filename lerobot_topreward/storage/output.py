@@ -40,8 +40,8 @@ def check_output(
         output: where the labeled dataset goes; the same folder to label it in place.
         fingerprint: the dataset's.
         dataset: its name.
-        recordings: fingerprints of its recordings: labels of one of them are this dataset's, however
-            it has grown, been corrected or renamed since.
+        recordings: fingerprints of its recordings: labels of one of them are this dataset's,
+            however it has grown, been corrected or renamed since.
         overwrite: discard what somebody has changed in the output since it was written.
 
     Raises:
@@ -137,7 +137,7 @@ def foreign_files(names: Collection[str], *, name: str, advice: str) -> UserErro
 
 
 def visible_files(output: Path) -> list[Path]:
-    """List the files of a labeled dataset that a later run replaces or removes, none of them hidden."""
+    """List the files of a labeled dataset that a later run replaces or removes; none is hidden."""
     files = dataset_files(output, parts=DATASET_PARTS)
     return [path for path in files if not path.name.startswith(".")]
 

@@ -132,9 +132,11 @@ def open_labelled(
     source, sidecar = _find_labels(source, labels)
     fingerprint = source.fingerprints.dataset
     name = source.repo_id
+    # The sidecar comes first, as it knows whose it is. Where the dataset was edited after labeling
+    # it no longer fits, while the columns went along with every edit.
     if sidecar is not None and labels is None and has_columns(source):
         made_for = fingerprint_of(sidecar)
-        if made_for not in (None, fingerprint):  # the columns went along with every edit
+        if made_for not in (None, fingerprint):
             warn(explain_columns(source, sidecar))
             name, sidecar = dataset_of(sidecar) or name, None
     if sidecar is not None:

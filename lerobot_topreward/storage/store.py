@@ -2,7 +2,7 @@
 
 ::
 
-    <output>/topreward/<key>/run.json                       how a run went, and whose scores these are
+    <output>/topreward/<key>/run.json                       how a run went, whose scores these are
     <output>/topreward/<key>/episode_000123.parquet         control "none"
     <output>/topreward/<key>/episode_000123.static.parquet  control "static", and so on
 
@@ -53,6 +53,7 @@ SCHEMA = pa.schema(
         ("control", pa.string()),
     ]
 )
+_VALUES = ("prefix_length", "frame_index", "log_prob_true", "log_prob_false")  # of PrefixScores
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,26 +164,19 @@ class Store:
         except (OSError, pa.ArrowException, ValueError):
             self.damaged.add(shard.episode)
             return None
+        # Another episode's shard is no damage: this one's number was given to another.
         header = _header_of(table.schema)
         if header and not shard.matches(header):
             return None
         if not header or not table.schema.equals(SCHEMA) or not self._is_whole(table, shard):
             self.damaged.add(shard.episode)
             return None
-        columns = {name: table[name].to_numpy() for name in SCHEMA.names if name != "control"}
+        columns = {name: table[name].to_numpy() for name in ("segment_start", *_VALUES)}
         found = []
         for segment in shard.segments:
             rows = columns["segment_start"] == segment.start
-            found.append(
-                PrefixScores(
-                    segment=segment,
-                    control=shard.control,
-                    prefix_length=columns["prefix_length"][rows],
-                    frame_index=columns["frame_index"][rows],
-                    log_prob_true=columns["log_prob_true"][rows],
-                    log_prob_false=columns["log_prob_false"][rows],
-                )
-            )
+            values = {name: columns[name][rows] for name in _VALUES}
+            found.append(PrefixScores(segment, shard.control, **values))
         return found
 
     def _is_whole(self, table: pa.Table, shard: Shard) -> bool:
@@ -311,11 +305,8 @@ def _table(scores: PrefixScores, *, fps: float) -> pa.Table:
     columns = {
         "episode_index": np.full(rows, scores.segment.episode_index),
         "segment_start": np.full(rows, scores.segment.start),
-        "prefix_length": scores.prefix_length,
-        "frame_index": scores.frame_index,
         "timestamp": scores.frame_index / fps,
-        "log_prob_true": scores.log_prob_true,
-        "log_prob_false": scores.log_prob_false,
         "control": [scores.control] * rows,
+        **{name: getattr(scores, name) for name in _VALUES},
     }
     return pa.table(columns, schema=SCHEMA)

@@ -244,7 +244,7 @@ def test_a_stock_policy_takes_a_batch(labelled: Path) -> None:
     features: dict[str, PolicyFeature] = dataset_to_policy_features(dataset.meta.features)
     assert not [name for name in features if name.startswith("topreward")]
     config = ACTConfig(
-        input_features={name: one for name, one in features.items() if name != "action"},
+        input_features={name: feature for name, feature in features.items() if name != "action"},
         output_features={"action": features["action"]},
         device="cpu",
         chunk_size=2,

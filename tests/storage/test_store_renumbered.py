@@ -62,7 +62,11 @@ def test_a_run_that_died_in_between_loses_nothing(store: Store) -> None:
     for episode in range(3):  # copied to numbers that nobody has, and then no more
         store.path(episode, "none").rename(store.path(7 + episode, "none"))
     store.renumber(FINGERPRINTS, {})
-    assert [read(store, e, one) for e, one in enumerate(FINGERPRINTS)] == [-97, -98, -99]
+    assert [read(store, e, fingerprint) for e, fingerprint in enumerate(FINGERPRINTS)] == [
+        -97,
+        -98,
+        -99,
+    ]
 
 
 def test_another_video_is_not_taken_for_it(store: Store) -> None:
