@@ -175,7 +175,7 @@ def label_dataset(config: LabelConfig, *, console: Console | None = None) -> Lab
 
 def _find_unusable(job: Job, todo: Sequence[Shard]) -> dict[int, str]:
     """Find the episodes that have no frames or no video, before a VLM is loaded."""
-    found = {i: str(why) for i, why in job.segments.items() if isinstance(why, EpisodeError)}
+    found = {episode: "it has no frames" for episode, cut in job.segments.items() if not cut}
     if job.camera in job.source.meta.video_keys:
         for episode in dict.fromkeys(shard.episode for shard in todo):
             try:

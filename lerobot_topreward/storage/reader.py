@@ -20,7 +20,7 @@ from lerobot_topreward.console import warn
 from lerobot_topreward.data.dataset import Source, open_source, segments
 from lerobot_topreward.data.schedule import images_shown, sample_frames
 from lerobot_topreward.data.video_prints import video_prints
-from lerobot_topreward.errors import EpisodeError, UserError
+from lerobot_topreward.errors import UserError
 from lerobot_topreward.files.atomic import WORK_FOLDER
 from lerobot_topreward.records import FrameRewards, PrefixScores, Segment
 from lerobot_topreward.rewards import Debias, Normalize, Scale, label_rewards
@@ -228,8 +228,6 @@ def _scores(source: Source, stored: FrameRewards, key: ScoreKey) -> tuple[Prefix
     episodes = np.unique(stored.episode_index[stored.labelled]).tolist()
     found: list[PrefixScores] = []
     for episode, parts in segments(source, episodes, instruction=key.instruction).items():
-        if isinstance(parts, EpisodeError):
-            continue
         rewards = stored.episode(episode)
         scores: list[PrefixScores] = []
         for segment in parts:

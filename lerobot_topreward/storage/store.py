@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lerobot_topreward.data.schedule import images_shown, prefix_lengths, sample_frames
-from lerobot_topreward.errors import EpisodeError, UserError
+from lerobot_topreward.errors import UserError
 from lerobot_topreward.files.atomic import (
     remove,
     replace_file,
@@ -87,7 +87,7 @@ class Shard:
 
 
 def list_shards(
-    episodes: Mapping[int, Sequence[Segment] | EpisodeError],
+    episodes: Mapping[int, Sequence[Segment]],
     controls: Sequence[str],
     *,
     fingerprints: Sequence[str],
@@ -106,7 +106,7 @@ def list_shards(
     """
     shards = []
     for episode, segments in episodes.items():
-        if isinstance(segments, EpisodeError):
+        if not segments:
             continue
         for control in dict.fromkeys(controls):
             questions = None

@@ -4,12 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from provenance import score_key
 
 from lerobot_topreward.records import PrefixScores, Segment
-from lerobot_topreward.storage.key import ScoreKey
 from lerobot_topreward.storage.store import Shard, Store
 
-KEY = ScoreKey(vlm="tiny", vlm_revision="1", dtype="float32", prompt="done?", camera="front")
 FINGERPRINTS = ("a" * 64, "b" * 64, "c" * 64)
 
 
@@ -38,7 +37,7 @@ def read(store: Store, episode: int, fingerprint: str, control: str = "none") ->
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    store = Store(tmp_path / "key", KEY, fps=10)
+    store = Store(tmp_path / "key", score_key(), fps=10)
     for episode, fingerprint in enumerate(FINGERPRINTS):
         write(store, episode, fingerprint=fingerprint)
     return store
