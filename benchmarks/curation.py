@@ -102,12 +102,12 @@ def main() -> int:
         folder = recorded(config)
         plan = make_plan(CurateConfig(root=label(folder)))
     except UserError as error:
-        make_console(stderr=True).print(f"error: {error}")
+        make_console(stderr=True).print(f"error: {error}", style="red")
         return 2
     truth = pd.read_parquet(folder / TRUTH_FILE).drop_duplicates("episode_index")
     kinds = truth["kind"].to_numpy()
     bad = ~truth["success"].to_numpy(dtype=bool)
-    lengths = np.array([metrics.frames for metrics in plan.metrics])
+    lengths = np.array([episode.frames for episode in plan.metrics])
     seeds = f"{_FIRST_SEED} to {_FIRST_SEED + config.episodes - 1}"
     print(f"\n{len(bad)} episodes (seeds {seeds}), {int(bad.sum())} of them bad:")
     print(f"all but the kinds {', '.join(SUCCEEDING)}. Dropped of each kind:\n")
@@ -122,7 +122,7 @@ def main() -> int:
         kinds=kinds,
         bad=bad,
     )
-    finals = np.array([metrics.final_progress for metrics in plan.metrics])
+    finals = np.array([episode.final_progress for episode in plan.metrics])
     print(
         f"\nfinal progress: bad at most {finals[bad].max():.2f}, good at least {finals[~bad].min():.2f}"
     )

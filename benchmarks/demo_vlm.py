@@ -20,9 +20,9 @@ import tyro
 
 from lerobot_topreward.console import make_console
 from lerobot_topreward.data.dataset import episode_rows, open_source
-from lerobot_topreward.data.video import read_clips
+from lerobot_topreward.data.video import read_clip
 from lerobot_topreward.demo.evaluation import evaluate
-from lerobot_topreward.errors import EpisodeError, UserError
+from lerobot_topreward.errors import UserError
 from lerobot_topreward.judging.metrics import rise, success_score, voc
 from lerobot_topreward.records import Clip, Segment
 from lerobot_topreward.scoring.scorer import score_clip
@@ -95,12 +95,8 @@ def _dataset_clips(root: Path) -> Iterator[Clip]:
     segments = [
         Segment(i, 0, int(rows[i]["length"]), str(rows[i]["tasks"][0])) for i in range(len(rows))
     ]
-    for _, clip in read_clips(
-        source, camera=CAMERA, segments=segments, sample_fps=2.0, final_frame=True
-    ):
-        if isinstance(clip, EpisodeError):
-            raise clip
-        yield clip
+    for segment in segments:
+        yield read_clip(source, camera=CAMERA, segment=segment, sample_fps=2.0, final_frame=True)
 
 
 def main() -> int:
@@ -111,7 +107,7 @@ def main() -> int:
         clips, truth = clips_and_truth(config)
         scorer = OnePassScorer(load_vlm(VlmConfig(vlm=config.vlm, device="cpu", dtype="float32")))
     except UserError as error:
-        make_console(stderr=True).print(f"error: {error}")
+        make_console(stderr=True).print(f"error: {error}", style="red")
         return 2
     scores = [score_clip(clip, scorer, ("none", "static"), config.prefixes) for clip in clips]
     real, static = zip(*scores, strict=True)

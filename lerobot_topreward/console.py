@@ -201,9 +201,9 @@ def stop_on_signal(console: Console) -> Iterator[StopRequest]:
             signal.signal(number, handler)
 
 
-def text_table(title: str) -> Table:
-    """A table in the style of all of them."""
-    return Table(
+def text_table(title: str, *numbers: str) -> Table:
+    """A table in the style of all of them; its first columns are numbers, under these headings."""
+    table = Table(
         box=box.SIMPLE_HEAD,
         title=title,
         title_style="bold",
@@ -211,6 +211,9 @@ def text_table(title: str) -> Table:
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
+    for heading in numbers:
+        table.add_column(heading, justify="right", no_wrap=True, min_width=max(5, len(heading)))
+    return table
 
 
 def number(value: float, decimals: int = 2) -> str:

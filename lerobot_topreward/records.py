@@ -5,6 +5,7 @@ dataset -> Segment -> Clip -> LogProbs -> PrefixScores -> FrameRewards -> column
 """
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt8
@@ -70,6 +71,20 @@ class FrameRewards:
     scored: Bool[np.ndarray, " frames"]  # last frames of scored prefixes: their scores are raw
     absent: frozenset[str] = frozenset()  # fields that were not stored, so zeros everywhere
 
+    @classmethod
+    def zeros(
+        cls,
+        index: Int64[np.ndarray, " frames"],
+        episode_index: Int64[np.ndarray, " frames"],
+        frame_index: Int64[np.ndarray, " frames"],
+    ) -> "FrameRewards":
+        """Make the labels of frames that have none yet, to be filled in."""
+        zeros = {
+            field: np.zeros(len(index), dtype=FEATURES[name]["dtype"])
+            for name, field in COLUMNS.items()
+        }
+        return cls(index, episode_index, frame_index, **zeros)
+
     def take(self, rows: slice | Int64[np.ndarray, " rows"]) -> "FrameRewards":
         """Take the labels of some frames."""
         names = [item.name for item in fields(self) if item.name != "absent"]
@@ -79,6 +94,26 @@ class FrameRewards:
         """Take the labels of one episode."""
         first, last = np.searchsorted(self.episode_index, [episode, episode + 1])
         return self.take(slice(first, last))
+
+
+# Where a dataset keeps them: the name of a column, and the field of `FrameRewards` that it holds.
+# The sidecar has the same values, under the names of the fields.
+COLUMNS = {
+    "topreward.log_prob": "log_prob_true",
+    "topreward.log_prob_false": "log_prob_false",
+    "topreward.progress": "progress",
+    "topreward.advantage": "advantage",
+    "topreward.labelled": "labelled",
+    "topreward.scored": "scored",
+}
+FEATURES: dict[str, dict[str, Any]] = {  # as LeRobot describes them in meta/info.json
+    name: {
+        "dtype": "bool" if field in ("labelled", "scored") else "float32",
+        "shape": [1],
+        "names": None,
+    }
+    for name, field in COLUMNS.items()
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -196,19 +196,9 @@ def label_rewards(
             scaled = [normalize_episode(values[i]) for i in members]
         progress.update(zip(members, scaled, strict=True))
 
-    frames = len(episode_index)
-    position = np.arange(frames)
-    rewards = FrameRewards(
-        index=position,
-        episode_index=episode_index,
-        frame_index=position - np.searchsorted(episode_index, episode_index),
-        labelled=np.zeros(frames, dtype=bool),
-        log_prob_true=np.zeros(frames, dtype=np.float32),
-        log_prob_false=np.zeros(frames, dtype=np.float32),
-        progress=np.zeros(frames, dtype=np.float32),
-        advantage=np.zeros(frames, dtype=np.float32),
-        scored=np.zeros(frames, dtype=bool),
-    )
+    position = np.arange(len(episode_index))
+    frame_index = position - np.searchsorted(episode_index, episode_index)
+    rewards = FrameRewards.zeros(position, episode_index, frame_index)
     episodes: dict[int, list[int]] = defaultdict(list)
     for i in sorted(range(len(scores)), key=lambda i: scores[i].segment.start):
         episodes[scores[i].segment.episode_index].append(i)

@@ -25,7 +25,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # For the modules beside this one: there is no package of tests.
 sys.path.append(str(Path(__file__).parent))
 # Annotations of these packages are checked while the tests run: shapes, dtypes and plain types.
-CHECKED = ("demo", "judging", "policies", "records", "report", "rewards", "simulation", "train")
+CHECKED = (
+    *("curate", "data", "demo", "evaluate", "files", "judging", "label", "policies", "publish"),
+    *("records", "report", "rewards", "scoring", "simulation", "storage", "train", "vlm"),
+)
 install_import_hook([f"lerobot_topreward.{name}" for name in CHECKED], "typecheck.check")
 
 RecordDataset = Callable[..., Path]

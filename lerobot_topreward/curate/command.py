@@ -68,7 +68,14 @@ def curate_dataset(
         return plan
     destination = _choose_destination(config, plan)
     if destination is not None:
-        _check_push(plan, destination)
+        source = plan.dataset.source
+        ours = replace(lineage_of(source), made_from=source.fingerprints.dataset)
+        # What is not made yet has no fingerprints, but whole episodes keep their recordings.
+        if plan.dropped or plan.spans:
+            ours = replace(ours, fingerprint=None)
+        if plan.spans:
+            ours = replace(ours, recordings=None)
+        check_push(destination, ours=ours)
 
     if config.episodes_file is not None:
         path = config.episodes_file.expanduser().absolute()
@@ -86,7 +93,14 @@ def curate_dataset(
             write_curated(plan, output.resolve())
             console.print(f"{len(plan.kept)} episodes are now a dataset in {output}")
         if destination is not None:
-            pushed = push(output, destination, facts=_card_facts(plan))
+            curation = Curation(
+                episodes=len(plan.verdicts),
+                rules="; ".join(describe_rules(plan)),
+                dropped=[(gone.episode_index, "; ".join(gone.reasons)) for gone in plan.dropped],
+                trimmed=len(plan.spans),
+            )
+            facts = CardFacts(curated_provenance(plan), fps=plan.dataset.fps, curation=curation)
+            pushed = push(output, destination, facts=facts)
             state = "unchanged" if pushed.unchanged else f"{pushed.uploaded} files"
             console.print(f"pushed to {pushed.url} ({state})")
     if output is None and config.episodes_file is None:
@@ -100,12 +114,13 @@ def _check_some_kept(plan: Plan) -> None:
     total = len(plan.verdicts)
     if not any(plan.drops.values()):
         raise UserError(
-            f"`decisions` drops all {total} episodes; keep at least one of them. Nothing was written"
+            f"`decisions` drops all {total} episodes; keep at least one of them. Nothing was "
+            "written"
         )
     strictest = max(plan.drops, key=lambda name: len(plan.drops[name]))
     raise UserError(
-        f"every episode would be dropped: `{strictest}={plan.rules.named[strictest]:g}` alone drops "
-        f"{len(plan.drops[strictest])} of {total}. Choose a looser limit; nothing was written"
+        f"every episode would be dropped: `{strictest}={plan.rules.named[strictest]:g}` alone "
+        f"drops {len(plan.drops[strictest])} of {total}. Choose a looser limit; nothing was written"
     )
 
 
@@ -129,31 +144,4 @@ def _choose_destination(config: CurateConfig, plan: Plan) -> Destination | None:
         create_pr=config.push.create_pr,
         title=CURATED_TITLE,
         option="repo_id" if config.push.hub_repo_id is None else "hub_repo_id",
-    )
-
-
-def _check_push(plan: Plan, destination: Destination) -> None:
-    """Find out what a push would be refused for, before anything is written."""
-    source = plan.dataset.source
-    ours = replace(lineage_of(source), made_from=source.fingerprints.dataset)
-    # What is not made yet has no fingerprints. Dropping whole episodes keeps the others' recordings.
-    if plan.dropped or plan.spans:
-        ours = replace(ours, fingerprint=None)
-    if plan.spans:
-        ours = replace(ours, recordings=None)
-    check_push(destination, ours=ours)
-
-
-def _card_facts(plan: Plan) -> CardFacts:
-    return CardFacts(
-        curated_provenance(plan),
-        fps=plan.dataset.fps,
-        curation=Curation(
-            episodes=len(plan.verdicts),
-            rules="; ".join(describe_rules(plan)),
-            dropped=[
-                (verdict.episode_index, "; ".join(verdict.reasons)) for verdict in plan.dropped
-            ],
-            trimmed=len(plan.spans),
-        ),
     )

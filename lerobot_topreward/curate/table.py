@@ -8,7 +8,6 @@ from rich.console import Console
 from lerobot_topreward.console import number, shorten, text_table
 from lerobot_topreward.curate.plan import Plan
 from lerobot_topreward.judging.rules import RULES, by_task
-from lerobot_topreward.records import Verdict
 
 WORST = 20  # episodes listed
 _OTHER_COLUMNS = 28  # characters beside a task
@@ -83,40 +82,28 @@ def find_warnings(plan: Plan) -> Iterator[str]:
 
 def _print_dropped(plan: Plan, console: Console) -> None:
     metrics = {judged.episode_index: judged for judged in plan.metrics}
-
-    def score(verdict: Verdict) -> float:
-        judged = metrics.get(verdict.episode_index)
-        return np.inf if judged is None else judged.success_score
-
-    worst = sorted(plan.dropped, key=score)
+    scores = {episode: judged.success_score for episode, judged in metrics.items()}
+    worst = sorted(plan.dropped, key=lambda verdict: scores.get(verdict.episode_index, np.inf))
     title = f"{len(worst)} episodes go"
     if len(worst) > WORST:
         title = f"{title}, of which these {WORST} have the lowest success scores"
-    table = text_table(title)
-    for heading in ("episode", "long s", "success", "final"):
-        table.add_column(heading, justify="right", no_wrap=True, min_width=max(5, len(heading)))
+    table = text_table(title, "episode", "long s", "success", "final")
     table.add_column("why")
     for verdict in worst[:WORST]:
-        judged = metrics.get(verdict.episode_index)
-        table.add_row(
-            str(verdict.episode_index),
-            number(plan.seconds(verdict.episode_index), 1),
-            "-" if judged is None else number(judged.success_score),
-            "-" if judged is None else number(judged.final_progress),
-            "; ".join(verdict.reasons),
-        )
+        episode, why = verdict.episode_index, "; ".join(verdict.reasons)
+        judged = metrics.get(episode)
+        ends = (np.nan, np.nan) if judged is None else (judged.success_score, judged.final_progress)
+        table.add_row(str(episode), number(plan.seconds(episode), 1), *map(number, ends), why)
     console.print(table, soft_wrap=False)
 
 
 def _print_rules(plan: Plan, console: Console) -> None:
-    table = text_table("by rule, before manual decisions")
-    for heading in ("drops", "it alone"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    table = text_table("by rule, before manual decisions", "drops", "it alone")
     table.add_column("rule")
+    undefined = sum(bool(np.isnan(judged.voc)) for judged in plan.metrics)
     for name, drops in plan.drops.items():
         others = {e for other, found in plan.drops.items() if other != name for e in found}
         words = RULES[name].describe(plan.rules.named[name])
-        undefined = sum(bool(np.isnan(judged.voc)) for judged in plan.metrics)
         if name == "min_voc" and undefined:
             words = f"{words}; undefined, so it passes, in {undefined}"
         table.add_row(str(len(drops)), str(len(drops.keys() - others)), words)
@@ -126,15 +113,13 @@ def _print_rules(plan: Plan, console: Console) -> None:
         saved = sum(keep and episode in broken for episode, keep in plan.decisions.items())
         dropped = sum(not keep for keep in plan.decisions.values())
         console.print(
-            f"manual decisions about {len(plan.decisions)}: drops {dropped}, and keeps {saved} that a "
-            "rule drops"
+            f"manual decisions about {len(plan.decisions)}: drops {dropped}, and keeps {saved} "
+            "that a rule drops"
         )
 
 
 def _print_remaining(plan: Plan, console: Console) -> None:
-    table = text_table("what remains")
-    for heading in ("episodes", "minutes"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    table = text_table("what remains", "episodes", "minutes")
     table.add_column("task", no_wrap=True)
     kept, tasks = set(plan.kept), plan.tasks
     names = list(dict.fromkeys(tasks))

@@ -111,6 +111,8 @@ def moving_span(
     Where nothing ever moves, all frames stay: what that means is not known.
     """
     frames = len(signals)
+    #     signal 0 0 0 1 2 3 3 3   frames 0..7
+    #     first to differ from frame 0: 3; last to differ from frame 7: 4; so frames 3 and 4 stay
     after_start = np.flatnonzero((np.abs(signals - signals[0]) > thresholds).any(axis=1))
     before_end = np.flatnonzero((np.abs(signals - signals[-1]) > thresholds).any(axis=1))
     if len(after_start) == 0 or len(before_end) == 0:

@@ -122,7 +122,7 @@ def _finish_interrupted(output: Path) -> None:
 
 @contextmanager
 def _replace_folder(output: Path, *, needed: int) -> Iterator[Path]:
-    """Give a path to make a folder of about so many bytes at, and move it into place when it is made.
+    """Give a path to make a folder of about so many bytes at; move it into place when it is made.
 
     A whole folder is replaced by two renames, for which no journal is needed: the old one is moved
     away, then the new one takes its name. Whoever is killed between them leaves ``old`` in the work

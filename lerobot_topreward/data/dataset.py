@@ -50,11 +50,7 @@ class Source:
 
     @cached_property
     def fingerprints(self) -> Fingerprints:
-        """Hashes of what was recorded, computed once.
-
-        Raises:
-            UserError: ``data/`` cannot be read.
-        """
+        """Hashes of what was recorded, computed once."""
         return compute_fingerprints(self.meta, self.frames, data_files(self))
 
 
@@ -69,7 +65,6 @@ def open_source(*, repo_id: str | None, root: Path | None, revision: str | None)
     Raises:
         UserError: Nothing to open, not a (complete, non-empty) v3 dataset, or the Hub refuses.
     """
-
     place = locate_dataset(repo_id=repo_id, root=root, revision=revision)
     return source_of(load_metadata(place.root, repo_id=place.repo_id, option=place.option))
 
@@ -144,16 +139,11 @@ def find_video(source: Source, camera: str, episode: int) -> tuple[Path, float, 
 
 def segments(
     source: Source, episodes: Sequence[int], *, instruction: str | None
-) -> dict[int, list[Segment] | EpisodeError]:
+) -> dict[int, list[Segment]]:
     """Cut episodes into runs of frames that follow one instruction.
 
-    Args:
-        source: The dataset.
-        episodes: Which episodes.
-        instruction: Used for every whole episode in place of the dataset's own tasks.
-
-    Returns:
-        The segments of each episode in order, or why it has none.
+    An instruction that is given stands for every whole episode, in place of the dataset's own
+    tasks. An episode without frames has no segments.
 
     Raises:
         UserError: An episode has no task, the instruction is blank, or one holds control tokens.
@@ -163,24 +153,17 @@ def segments(
             raise UserError("`instruction` must say what the robot does; it is blank")
         require_text(instruction, what="`instruction`", fix="Say it without")
     tasks = task_names(source.meta)
-    found: dict[int, list[Segment] | EpisodeError] = {}
-    lacking: list[int] = []
+    found: dict[int, list[Segment]] = {}
     for episode in episodes:
         task_index = source.frames.task_index[source.frames.rows(episode)]
-        if len(task_index) == 0:
-            found[episode] = EpisodeError("it has no frames")
-            continue
-        if instruction is not None:
-            found[episode] = [Segment(episode, 0, len(task_index), instruction)]
-            continue
         runs = [(start, n, tasks.get(task, "")) for start, n, task in find_runs(task_index)]
-        for text in {text for _, _, text in runs}:
+        if instruction is not None:
+            runs = [(0, len(task_index), instruction)] if len(task_index) else []
+        found[episode] = [Segment(episode, start, n, text) for start, n, text in runs]
+        for text in () if instruction is not None else {text for _, _, text in runs}:
             fix = "Rename it with lerobot-edit-dataset, or give `instruction=TEXT`"
             require_text(text, what=f"the task of episode {episode}", fix=fix)
-        found[episode] = [Segment(episode, start, n, text) for start, n, text in runs]
-        if not all(text.strip() for _, _, text in runs):
-            lacking.append(episode)
-    if lacking:
+    if lacking := [i for i, cut in found.items() if not all(s.instruction.strip() for s in cut)]:
         more = f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
         raise UserError(
             f"every episode needs a task; the dataset has none for episode "
@@ -193,11 +176,7 @@ def segments(
 def fetch_videos(
     source: Source, camera: str | None = None, episodes: Collection[int] | None = None
 ) -> None:
-    """Fetch the video files of one camera, or of all, that hold these episodes, or all.
-
-    Raises:
-        UserError: The Hub refuses or is out of reach.
-    """
+    """Fetch the video files of one camera, or of all, that hold these episodes, or all."""
     cameras = [key for key in source.meta.video_keys if camera in (key, None)]
     _fetch(source, [name for key in cameras for name in _files(source, key, episodes)])
 
@@ -220,9 +199,8 @@ def require_files(source: Source, episodes: Collection[int] | None, *, advice: s
 
 
 def episode_rows(meta: LeRobotDatasetMetadata) -> Dataset:
-    """Give the table of episodes, which LeRobot leaves out only when there are none."""
-    if meta.episodes is None:
-        raise ValueError(f"{meta.repo_id} has no episodes")
+    """Give the table of episodes."""
+    assert meta.episodes is not None  # LeRobot leaves it out only when there are none
     return meta.episodes
 
 

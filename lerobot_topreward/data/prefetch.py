@@ -5,14 +5,19 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 
+from lerobot_topreward.errors import EpisodeError
+
 
 def work_ahead[A, T](
-    work: Callable[[A], T], todo: Iterable[A], *, ahead: int
-) -> Generator[tuple[A, T]]:
+    work: Callable[[A], T], todo: Iterable[A], *, ahead: int = 2
+) -> Generator[tuple[A, T | EpisodeError]]:
     """Do the work of the next few items, each in its own thread, while the caller uses this one.
 
     No more results than these and the caller's own are in memory, and no thread outlives the
     generator, also when the caller stops early or is interrupted.
+
+    Yields:
+        Each item with its result, or with the `EpisodeError` that it ended in.
     """
     rest = iter(todo)
     waiting: deque[tuple[A, Future[T]]] = deque()
@@ -21,7 +26,8 @@ def work_ahead[A, T](
         waiting.extend((item, pool.submit(work, item)) for item in islice(rest, ahead))
         while waiting:
             item, future = waiting.popleft()
-            result = future.result()
+            error = future.exception()
+            result = error if isinstance(error, EpisodeError) else future.result()
             waiting.extend((after, pool.submit(work, after)) for after in islice(rest, 1))
             yield item, result
     finally:

@@ -13,10 +13,8 @@ _CLOSE_UP = ("wrist", "gripper", "hand")
 def resolve_camera(meta: LeRobotDatasetMetadata, camera: str | None) -> str:
     """Find the feature key of the camera to score.
 
-    Args:
-        meta: The dataset's metadata.
-        camera: A feature key or its last part; None picks the only camera, or else the only one
-            that is not named after a wrist, gripper or hand.
+    It is a feature key or its last part; None picks the only camera, or else the only one that is
+    not named after a wrist, gripper or hand.
 
     Raises:
         UserError: No such camera, no camera at all, or none that stands out.
@@ -25,9 +23,10 @@ def resolve_camera(meta: LeRobotDatasetMetadata, camera: str | None) -> str:
     if not keys:
         raise UserError("the dataset must have a color camera; it has none, so there is no video")
     lasts = [key.rpartition(".")[2] for key in keys]
-    names = {
-        key: last if lasts.count(last) == 1 else key for key, last in zip(keys, lasts, strict=True)
-    }
+    unique = [
+        last if lasts.count(last) == 1 else key for key, last in zip(keys, lasts, strict=True)
+    ]
+    names = dict(zip(keys, unique, strict=True))
     listed = ", ".join(names.values())
     if camera is not None:
         for key, name in names.items():
@@ -46,14 +45,8 @@ def resolve_camera(meta: LeRobotDatasetMetadata, camera: str | None) -> str:
 def parse_episodes(spec: str | None, *, total: int, max_episodes: int | None) -> list[int]:
     """Read the option `episodes`.
 
-    Args:
-        spec: Indices and half-open ranges as in Python, ``0:10,15`` for 0..9 and 15; ``5:`` runs to
-            the end; None for all.
-        total: Episodes in the dataset.
-        max_episodes: Keep only the first so many of them.
-
-    Returns:
-        Episode indices, ascending.
+    It holds indices and half-open ranges as in Python, ``0:10,15`` for 0..9 and 15; ``5:`` runs to
+    the end. None means all. Only the first `max_episodes` of them are kept.
 
     Raises:
         UserError: Not in that form, out of range, named twice, or nothing left.

@@ -13,8 +13,6 @@ from lerobot_topreward.data.dataset import Source, episode_rows, read_columns
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.files.jsonable import read_index
 
-_SUCCESS_COLUMN = "success"  # of meta/episodes
-_NEXT_SUCCESS = "next.success"
 _WORDS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
 
 
@@ -33,11 +31,11 @@ def read_success(source: Source, success_file: Path | None) -> Success | None:
     frame of the episode), ``next.reward`` where it is 0 or 1 on every frame (1 on any frame).
 
     Args:
-        source: the dataset, its ``data/`` at hand.
+        source: the dataset.
         success_file: CSV with a header and the columns ``episode_index`` and ``success``.
 
     Returns:
-        What is known, perhaps not of all episodes; None where nothing is known.
+        What is known, perhaps not of all episodes; None where nothing is.
 
     Raises:
         UserError: the file cannot be used, or holds neither true nor false.
@@ -45,11 +43,11 @@ def read_success(source: Source, success_file: Path | None) -> Success | None:
     if success_file is not None:
         return _read_file(success_file, total=source.meta.total_episodes)
     rows = episode_rows(source.meta)
-    if _SUCCESS_COLUMN in rows.column_names:
+    if "success" in rows.column_names:
         origin = "the column success of meta/episodes"
-        pairs = zip(rows["episode_index"], rows[_SUCCESS_COLUMN], strict=True)
+        pairs = zip(rows["episode_index"], rows["success"], strict=True)
         return Success(origin, _read_booleans(pairs, origin=origin))
-    for column in (_NEXT_SUCCESS, REWARD):
+    for column in ("next.success", REWARD):
         if column not in source.meta.features:
             continue
         table = read_columns(source, ["episode_index", column])
@@ -67,8 +65,7 @@ def _read_file(path: Path, *, total: int) -> Success:
     try:
         with path.expanduser().open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, skipinitialspace=True)
-            header = reader.fieldnames or []
-            rows = list(reader)
+            header, rows = reader.fieldnames or [], list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{option} cannot be read: {error}") from None
     if not {"episode_index", "success"} <= set(header):

@@ -2,7 +2,7 @@
 
 import io
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from PIL import Image
 from lerobot_topreward.data.dataset import Source, find_video
 from lerobot_topreward.data.images import image_bytes, read_image_cells
 from lerobot_topreward.data.info import first_line
-from lerobot_topreward.data.prefetch import work_ahead
 from lerobot_topreward.data.schedule import sample_frames
 from lerobot_topreward.errors import EpisodeError
 from lerobot_topreward.records import Clip, Segment
@@ -38,15 +37,7 @@ def read_clip(
     final_frame: bool,
     max_images: int | None = None,
 ) -> Clip:
-    """Read the sampled frames of a segment.
-
-    Args:
-        source: The dataset, its videos at hand.
-        camera: Feature key of a color camera.
-        segment: Which frames of which episode.
-        sample_fps: Frames shown per second, Hz.
-        final_frame: Also show the segment's last frame.
-        max_images: At most so many, see `sample_frames`.
+    """Read the frames of a segment that `sample_frames` chooses, the videos being here.
 
     Raises:
         EpisodeError: A file is missing or damaged, or lacks a frame that the dataset promises.
@@ -66,48 +57,6 @@ def read_clip(
         shown=np.arange(len(indices), dtype=np.int64),
         frame_indices=indices,
     )
-
-
-def read_clips(
-    source: Source,
-    *,
-    camera: str,
-    segments: Sequence[Segment],
-    sample_fps: float,
-    final_frame: bool,
-    max_images: int | None = None,
-    ahead: int = 2,
-) -> Generator[tuple[Segment, Clip | EpisodeError]]:
-    """Read clips in order, decoding the next ones while the caller works on this one.
-
-    Args:
-        source: The dataset, its videos at hand.
-        camera: Feature key of a color camera.
-        segments: Which segments.
-        sample_fps: Frames shown per second, Hz.
-        final_frame: Also show each segment's last frame.
-        max_images: At most so many of each, see `sample_frames`.
-        ahead: How many clips to decode ahead, >= 1, each in its own thread; no more than these
-            and the caller's own are in memory.
-
-    Yields:
-        Each segment with its clip, or with the reason why it has none.
-    """
-
-    def read(segment: Segment) -> Clip | EpisodeError:
-        try:
-            return read_clip(
-                source,
-                camera=camera,
-                segment=segment,
-                sample_fps=sample_fps,
-                final_frame=final_frame,
-                max_images=max_images,
-            )
-        except EpisodeError as error:
-            return error
-
-    yield from work_ahead(read, segments, ahead=ahead)
 
 
 def _read_video(

@@ -1,1 +1,1 @@
-"""The evaluate command: how far the rewards of a labelled dataset can be believed."""
+"""The evaluate command: how far the rewards of a labeled dataset can be believed."""

@@ -162,7 +162,7 @@ def print_evaluation(found: Evaluation, console: Console) -> None:
     """Print everything that was found as tables."""
     dataset = found.dataset
     total = dataset.source.meta.total_episodes
-    console.print(f"dataset  {dataset.source.repo_id}, {len(found.metrics)} of {total} labelled")
+    console.print(f"dataset  {dataset.source.repo_id}, {len(found.metrics)} of {total} labeled")
     console.print(f"labels   by {dataset.key.vlm} on {dataset.key.camera}, in {dataset.labels}")
     by_episode = dataset.provenance.get("normalize") == "episode"
     console.print(

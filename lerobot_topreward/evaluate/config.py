@@ -11,13 +11,13 @@ from lerobot_topreward.vlm.identity import VlmConfig
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
-    """Say how far the rewards of a labelled dataset can be believed, and which episodes look bad.
+    """Say how far the rewards of a labeled dataset can be believed, and which episodes look bad.
 
     Needs no VLM, except for --controls and --baseline that were not scored before.
     """
 
-    repo_id: str | None = None  # labelled dataset on the Hub, or under $HF_LEROBOT_HOME
-    root: Path | None = None  # labelled dataset, or its source, in a local folder
+    repo_id: str | None = None  # labeled dataset on the Hub, or under $HF_LEROBOT_HOME
+    root: Path | None = None  # labeled dataset, or its source, in a local folder
     revision: str | None = None  # branch, tag or commit on the Hub
     labels: Path | None = None  # folder that label wrote, where it is neither of the above
     success_file: Path | None = None  # CSV episode_index,success; else what the dataset itself says

@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int64, UInt8
@@ -74,6 +74,7 @@ _LINE = re.compile(
 Part = str | UInt8[np.ndarray, "height width 3"]
 
 
+@runtime_checkable
 class Generator(Protocol):
     """Anything that answers text and images with text."""
 
@@ -261,7 +262,9 @@ def gvl_baseline(
             )
             with closing(run) as answered, report_full_disk(places[-1]):
                 for episode, answers in answered:
-                    _write_answers(places[-1], shards[episode], answers)
+                    stored = {**shards[episode].header(), "answers": answers}
+                    text = json.dumps(stored, indent=1, ensure_ascii=False)
+                    write_file(places[-1] / f"episode_{episode:06d}.json", text)
         if outcome.interrupted:
             raise KeyboardInterrupt
     found |= {shard.episode: _read_answers(places, shard) for shard in todo}
@@ -289,11 +292,6 @@ def _ask(clip: Clip, generator: Generator, *, frames: int, seed: int) -> dict[st
         tokens = TOKENS_PER_FRAME * len(shown)
         text = generator.generate(make_prompt(clip, question), max_new_tokens=tokens)
     return {"first": question.first, "shown": shown, "text": text}
-
-
-def _write_answers(place: Path, shard: Shard, answers: Sequence[Mapping[str, Any]]) -> None:
-    text = json.dumps({**shard.header(), "answers": answers}, indent=1, ensure_ascii=False)
-    write_file(place / f"episode_{shard.episode:06d}.json", text)
 
 
 def _read_answers(places: Sequence[Path], shard: Shard) -> list[GvlAnswer] | None:

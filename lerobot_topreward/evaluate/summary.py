@@ -1,6 +1,5 @@
 """What the metrics of many episodes come to: per task, for the dataset, and against the truth."""
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from lerobot_topreward.judging.controls import measure_episodes
 from lerobot_topreward.judging.episode_metrics import METRICS
 from lerobot_topreward.judging.intervals import Estimate, auc_estimate, mean_estimate
 from lerobot_topreward.judging.metrics import voc
+from lerobot_topreward.judging.rules import by_task
 from lerobot_topreward.judging.thresholds import Threshold, suggest_threshold
 from lerobot_topreward.records import EpisodeMetrics, PrefixScores
 from lerobot_topreward.rewards import debias_static
@@ -37,7 +37,7 @@ class SuccessSummary:
     origin: str  # where success is said
     successes: int
     failures: int
-    unknown: int  # labelled episodes of which nothing is said
+    unknown: int  # labeled episodes of which nothing is said
     auc: Estimate  # of the success score, 0..1; nan without both outcomes
     voc_successes: Estimate  # -1..1
     voc_failures: Estimate  # -1..1
@@ -67,14 +67,7 @@ class GvlSummary:
 
 
 def summarize(episodes: Sequence[EpisodeMetrics]) -> list[GroupSummary]:
-    """Average by task, the tasks in alphabetical order, and last over the whole dataset.
-
-    Args:
-        episodes: at least one episode.
-    """
-    tasks: dict[str, list[EpisodeMetrics]] = defaultdict(list)
-    for episode in episodes:
-        tasks[episode.task].append(episode)
+    """Average by task, in alphabetical order, and last over all episodes, which are at least one."""
     return [
         GroupSummary(
             name,
@@ -84,17 +77,12 @@ def summarize(episodes: Sequence[EpisodeMetrics]) -> list[GroupSummary]:
                 for metric in METRICS
             },
         )
-        for name, members in [*sorted(tasks.items()), (EVERYTHING, episodes)]
+        for name, members in [*sorted(by_task(episodes).items()), (EVERYTHING, episodes)]
     ]
 
 
 def summarize_success(episodes: Sequence[EpisodeMetrics], success: Success) -> SuccessSummary:
-    """Compare success scores with what is known of success.
-
-    Args:
-        episodes: at least one episode.
-        success: what is known; other episodes' truth is left alone.
-    """
+    """Compare the success scores of episodes with what is known of their success."""
     known = [episode for episode in episodes if episode.episode_index in success.by_episode]
     outcome = np.array([success.by_episode[episode.episode_index] for episode in known], dtype=bool)
     scores = np.array([episode.success_score for episode in known])
@@ -116,13 +104,7 @@ def summarize_debias(
 ) -> DebiasSummary | None:
     """Compare curves before and after their static curves are subtracted.
 
-    Args:
-        real: every segment of the labelled episodes, control "none".
-        static: the same under the control "static", of some of them.
-        success: what is known.
-
-    Returns:
-        None where no episode has its static control.
+    `real` are of every segment, `static` of some; None where no episode has its static control.
     """
     segments = {scores.segment for scores in static}
     shared = [scores for scores in real if scores.segment in segments]
@@ -147,12 +129,7 @@ def _judge_curves(
 
 
 def summarize_gvl(found: GvlResult, real: Sequence[PrefixScores]) -> GvlSummary:
-    """Compare GVL's order with the reward's.
-
-    Args:
-        found: the answers, one per segment.
-        real: every segment of the labelled episodes, control "none".
-    """
+    """Compare GVL's order with that of the rewards, whose scores `real` are of every segment."""
     usable = [answer for answer in found.answers if answer.percentages is not None]
     curves = {scores.segment: scores.log_prob_true for scores in real}
     return GvlSummary(

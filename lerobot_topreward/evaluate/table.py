@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
-from rich.table import Table
 
 from lerobot_topreward.console import number, shorten, text_table
 from lerobot_topreward.evaluate.summary import (
@@ -50,7 +49,8 @@ def print_groups(groups: Sequence[GroupSummary], console: Console) -> None:
     table.show_header = False
     console.print(table)
     if len(groups) > 2:
-        table = _make_table("by task", ["Episodes", *_headings(_BY_TASK)])
+        table = text_table("by task", "Episodes", *_headings(_BY_TASK))
+        table.add_column("Task", no_wrap=True)
         for group in groups[:-1]:
             means = {key: estimate.value for key, estimate in group.means.items()}
             task = shorten(group.name, console.width - _OTHER_COLUMNS)
@@ -65,9 +65,9 @@ def print_worst(
     worst = sorted(metrics, key=lambda episode: episode.success_score)[:WORST]
     title = "episodes" if len(worst) == len(metrics) else f"the {len(worst)} worst episodes"
     known = ["OK"] if success else []
-    table = _make_table(
-        f"{title}, by success score", ["Episode", *_headings(_BY_EPISODE), "Length, s", *known]
-    )
+    headings = ("Episode", *_headings(_BY_EPISODE), "Length, s", *known)
+    table = text_table(f"{title}, by success score", *headings)
+    table.add_column("Task", no_wrap=True)
     for episode in worst:
         outcome = {None: "?", True: "yes", False: "no"}[success.get(episode.episode_index)]
         table.add_row(
@@ -78,14 +78,6 @@ def print_worst(
             shorten(episode.task, console.width - _OTHER_COLUMNS),
         )
     console.print(table)
-
-
-def _make_table(title: str, headings: Sequence[str]) -> Table:
-    table = text_table(title)
-    for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True, min_width=max(5, len(heading)))
-    table.add_column("Task", no_wrap=True)
-    return table
 
 
 def _headings(keys: Sequence[str]) -> list[str]:

@@ -29,8 +29,15 @@ from lerobot_topreward.rewards import debias_static
 from lerobot_topreward.scoring.run import Outcome, load_scorer, score_shards
 from lerobot_topreward.scoring.scorer import SizedScorer
 from lerobot_topreward.storage.key import ScoreKey
-from lerobot_topreward.storage.run_record import describe_lineage, read_run, write_run
-from lerobot_topreward.storage.store import Shard, Store, list_shards, open_store
+from lerobot_topreward.storage.output import describe_lineage
+from lerobot_topreward.storage.store import (
+    Shard,
+    Store,
+    list_shards,
+    open_store,
+    read_run,
+    write_run,
+)
 from lerobot_topreward.vlm.identity import identify, resolve_device
 
 
@@ -168,7 +175,7 @@ def label_dataset(config: LabelConfig, *, console: Console | None = None) -> Lab
 
 def _find_unusable(job: Job, todo: Sequence[Shard]) -> dict[int, str]:
     """Find the episodes that have no frames or no video, before a VLM is loaded."""
-    found = {i: str(why) for i, why in job.segments.items() if isinstance(why, EpisodeError)}
+    found = {episode: "it has no frames" for episode, cut in job.segments.items() if not cut}
     if job.camera in job.source.meta.video_keys:
         for episode in dict.fromkeys(shard.episode for shard in todo):
             try:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lerobot_topreward.data.dataset import Source, open_source, segments
 from lerobot_topreward.data.selection import parse_episodes, resolve_camera
-from lerobot_topreward.errors import EpisodeError, UserError
+from lerobot_topreward.errors import UserError
 from lerobot_topreward.files.atomic import WORK_FOLDER, output_lock
 from lerobot_topreward.files.transaction import finish_interrupted
 from lerobot_topreward.label.config import LabelConfig
@@ -24,7 +24,7 @@ class Job:
 
     source: Source
     camera: str  # feature key
-    segments: Mapping[int, list[Segment] | EpisodeError]  # of the episodes asked for
+    segments: Mapping[int, list[Segment]]  # of the episodes asked for
     output: Path
     horizon: int  # the advantage's span, in frames of the dataset, at least one
 

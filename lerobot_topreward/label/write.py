@@ -7,6 +7,7 @@ from rich.console import Console
 
 from lerobot_topreward import __version__
 from lerobot_topreward.data.dataset import fetch_videos
+from lerobot_topreward.files.atomic import replace_file, require_space
 from lerobot_topreward.label.config import LabelConfig
 from lerobot_topreward.label.job import Job
 from lerobot_topreward.publish.push import Destination
@@ -14,7 +15,7 @@ from lerobot_topreward.records import PrefixScores
 from lerobot_topreward.rewards import label_rewards
 from lerobot_topreward.storage.columns import write_columns
 from lerobot_topreward.storage.key import ScoreKey
-from lerobot_topreward.storage.sidecar import SIDECAR_NAME, write_sidecar
+from lerobot_topreward.storage.sidecar import ROW_BYTES, SIDECAR_NAME, write_sidecar
 
 
 def write_rewards(
@@ -60,7 +61,9 @@ def write_rewards(
     fingerprint = source.fingerprints.dataset
     if config.write == "sidecar":
         path = job.output / SIDECAR_NAME
-        write_sidecar(path, rewards, fingerprint=fingerprint, provenance=provenance)
+        needed = ROW_BYTES * len(rewards.index)
+        with require_space(job.output, needed=needed), replace_file(path) as draft:
+            write_sidecar(draft, rewards, fingerprint=fingerprint, provenance=provenance)
         return provenance
     # What is pushed to the source itself needs no videos: they are on the Hub already.
     to_source = (

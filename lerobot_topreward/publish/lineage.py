@@ -94,6 +94,7 @@ def find_difference(
 
 
 def _compare(source: Source, ours: Lineage, *, for_labels: bool) -> str | None:
+    # First what small files say; the recordings, for which `data/` has to be fetched, come last.
     theirs = _describe(source)
     if theirs.features != ours.features:
         changed = theirs.features.items() ^ ours.features.items()
@@ -102,10 +103,12 @@ def _compare(source: Source, ours: Lineage, *, for_labels: bool) -> str | None:
         return "and none of your tasks"
     if ours.made_from is not None and theirs.made_from == ours.made_from:
         return None  # an earlier selection from the same dataset
-    labelled = fingerprint_of(source.root / SIDECAR_NAME)
-    if labelled is not None and labelled == ours.fingerprint and theirs.size == ours.size:
-        return None
-    is_earlier = for_labels or labelled is not None
+    made_for = fingerprint_of(source.root / SIDECAR_NAME)
+    if made_for is not None and made_for == ours.fingerprint and theirs.size == ours.size:
+        return None  # other labels of the very same frames
+    # Labels may lie there of an earlier state of this dataset, with fewer episodes or other tasks:
+    # then some recordings are the same. Without labels it must be the same dataset.
+    is_earlier = for_labels or made_for is not None
     if is_earlier and ours.recordings is None:
         return None  # not known before it is made
     theirs = lineage_of(source)

@@ -42,14 +42,13 @@ class PushConfig:
 
             try:
                 validate_repo_id(self.hub_repo_id)
-                is_valid = "/" in self.hub_repo_id
+                if "/" not in self.hub_repo_id:
+                    raise HFValidationError
             except HFValidationError:
-                is_valid = False
-            if not is_valid:
                 raise UserError(
                     "`hub_repo_id` must look like OWNER/NAME (letters, digits, '-', '_', '.'); got "
                     f"{self.hub_repo_id!r}"
-                )
+                ) from None
         if self.private and self.create_pr:
             raise UserError(
                 "`private` is for a repository that is made, `create_pr` for one that exists; "
@@ -68,19 +67,28 @@ def check_branch(branch: str | None, *, create_pr: bool) -> None:
         return
     if create_pr and branch != "main":
         raise UserError(
-            f"`create_pr` opens a pull request against main; got `branch={branch}`. Drop one of them"
+            f"`create_pr` opens a pull request against main; got `branch={branch}`. Drop one of "
+            "them"
         )
     if not branch or _NOT_A_BRANCH.search(branch):
         raise UserError(
             f"`branch` must be a name that git takes for a branch, such as 'topreward'; "
             f"got {branch!r}"
         )
+    if is_version(branch):
+        raise UserError(
+            f"`branch` must not look like a version; got {branch!r}, which LeRobot would take for "
+            "the dataset's format and read by default. Choose a name such as 'topreward'"
+        )
+
+
+def is_version(name: str) -> bool:
+    """Whether LeRobot would take a branch or tag for the version of a dataset's format.
+
+    https://github.com/huggingface/lerobot/blob/main/src/lerobot/datasets/utils.py get_safe_version
+    """
     try:
-        packaging.version.parse(branch)
+        packaging.version.parse(name)
     except packaging.version.InvalidVersion:
-        return
-    # https://github.com/huggingface/lerobot/blob/main/src/lerobot/datasets/utils.py get_safe_version
-    raise UserError(
-        f"`branch` must not look like a version; got {branch!r}, which LeRobot would take for the "
-        "dataset's format and read by default. Choose a name such as 'topreward'"
-    )
+        return False
+    return True

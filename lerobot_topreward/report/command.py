@@ -34,7 +34,7 @@ from lerobot_topreward.report.page import Page, render
 from lerobot_topreward.report.recording import check_rerun, write_recording
 from lerobot_topreward.scoring.control_scores import read_controls
 from lerobot_topreward.storage.reader import LabelledDataset, open_labelled
-from lerobot_topreward.storage.run_record import read_run
+from lerobot_topreward.storage.store import read_run
 
 _LISTED = 5  # episodes without pictures that the terminal names
 _BASE64 = 3 / 4  # bytes of pictures in a byte of text

@@ -105,17 +105,14 @@ def read_strips(
     most = budget // (_SMALLEST_PICTURE * max(1, len(lengths)))
     most = min(MAX_PICTURES, max(_FEWEST_PICTURES, most))
 
-    def read(episode: int) -> tuple[list[int], list[Image.Image]] | EpisodeError:
+    def read(episode: int) -> tuple[list[int], list[Image.Image]]:
         fps = min(sample_fps, most * footage.source.meta.fps / lengths[episode])
         indices, pictures = [], []
-        try:
-            for index, frame in footage.read(episode, sample_fps=fps):
-                picture = Image.fromarray(frame)
-                size = fit_size(picture.size, _LEVELS[0][0])
-                indices.append(index)
-                pictures.append(picture.resize(size, Image.Resampling.BILINEAR))
-        except EpisodeError as error:
-            return error
+        for index, frame in footage.read(episode, sample_fps=fps):
+            picture = Image.fromarray(frame)
+            size = fit_size(picture.size, _LEVELS[0][0])
+            indices.append(index)
+            pictures.append(picture.resize(size, Image.Resampling.BILINEAR))
         return indices, pictures
 
     media, level, frames_left = {}, 0, sum(lengths.values())

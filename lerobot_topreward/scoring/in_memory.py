@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Real, UInt8
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from lerobot_topreward.data.dataset import fetch_videos, segments, source_of
@@ -21,7 +21,7 @@ def score_frames(
     scorer: Scorer,
     frames: UInt8[np.ndarray, "images height width 3"],
     *,
-    times: Float[np.ndarray, " images"],
+    times: Real[np.ndarray, " times"],
     instruction: str,
     control: str = "none",
 ) -> PrefixScores:
@@ -95,8 +95,8 @@ def score_episode(
     camera = resolve_camera(source.meta, scoring.camera)
     fetch_videos(source, camera, [episode])
     parts = segments(source, [episode], instruction=scoring.instruction)[episode]
-    if isinstance(parts, EpisodeError):
-        raise parts
+    if not parts:
+        raise EpisodeError("it has no frames")
     scores: list[PrefixScores] = []
     for segment in parts:
         clip = read_clip(

@@ -13,8 +13,8 @@ from lerobot_topreward.errors import UserError
 from lerobot_topreward.files.atomic import WORK_FOLDER, output_lock
 from lerobot_topreward.records import Segment
 from lerobot_topreward.storage.key import ScoreKey
+from lerobot_topreward.storage.output import check_lineage
 from lerobot_topreward.storage.reader import LabelledDataset, default_output
-from lerobot_topreward.storage.run_record import check_lineage
 from lerobot_topreward.storage.store import Shard, Store, list_shards, open_store
 from lerobot_topreward.vlm.identity import BUILTIN, VlmConfig, VlmIdentity, identify
 

@@ -9,7 +9,8 @@ from rich.console import Console
 
 from lerobot_topreward.console import EpisodeProgress, stop_on_signal
 from lerobot_topreward.data.dataset import Source
-from lerobot_topreward.data.video import read_clips
+from lerobot_topreward.data.prefetch import work_ahead
+from lerobot_topreward.data.video import read_clip
 from lerobot_topreward.errors import EpisodeError
 from lerobot_topreward.records import Clip, PrefixScores, Segment
 from lerobot_topreward.scoring.scorer import Scorer, SizedScorer, score_clip
@@ -81,15 +82,19 @@ def answer_episodes[T](
     Yields:
         Each episode that did not fail, with the answers for its segments.
     """
+
+    def read(segment: Segment) -> Clip:
+        return read_clip(
+            source,
+            camera=key.camera,
+            segment=segment,
+            sample_fps=key.sample_fps,
+            final_frame=key.final_frame,
+            max_images=key.max_images,
+        )
+
     answers: list[T] = []
-    clips = read_clips(
-        source,
-        camera=key.camera,
-        segments=[segment for segments in episodes.values() for segment in segments],
-        sample_fps=key.sample_fps,
-        final_frame=key.final_frame,
-        max_images=key.max_images,
-    )
+    clips = work_ahead(read, [part for parts in episodes.values() for part in parts])
     with (
         closing(clips),
         EpisodeProgress(console, episodes=len(episodes)) as progress,

@@ -46,39 +46,27 @@ from lerobot_topreward.files.transaction import (
     finish_interrupted,
     staging_folder,
 )
-from lerobot_topreward.records import FrameRewards
-from lerobot_topreward.storage.output import check_output, hash_file, visible_files
-from lerobot_topreward.storage.run_record import describe_lineage
+from lerobot_topreward.records import COLUMNS, FEATURES, FrameRewards
+from lerobot_topreward.storage.output import (
+    check_output,
+    describe_lineage,
+    hash_file,
+    visible_files,
+)
 from lerobot_topreward.storage.sidecar import (
+    COLUMNS_BYTES,
+    ROW_BYTES,
     SIDECAR_NAME,
-    SIDECAR_ROW_BYTES,
     check_finite,
-    stage_sidecar,
+    write_sidecar,
 )
 
-COLUMNS = {  # -> attribute of FrameRewards
-    "topreward.log_prob": "log_prob_true",
-    "topreward.log_prob_false": "log_prob_false",
-    "topreward.progress": "progress",
-    "topreward.advantage": "advantage",
-    "topreward.labelled": "labelled",
-    "topreward.scored": "scored",
-}
-FEATURES: dict[str, dict[str, Any]] = {
-    name: {
-        "dtype": "bool" if attribute in ("labelled", "scored") else "float32",
-        "shape": [1],
-        "names": None,
-    }
-    for name, attribute in COLUMNS.items()
-}
 DESCRIBED = "topreward.log_prob"  # the feature whose info says how all of them were made
 # Nothing that differs between datasets: LeRobot merges only those whose features are equal.
 _DESCRIPTION = ("scoring", "normalize", "scale", "debias", "horizon_frames")
 
 PARQUET_OPTIONS: dict[str, Any] = {"compression": "snappy", "use_dictionary": True}  # LeRobot's
 _ANNOUNCED_BYTES = 5_000_000  # of videos to be copied
-_COLUMNS_ROW_BYTES = 18  # before compression
 
 Stats = dict[str, dict[str, np.ndarray]]
 
@@ -152,12 +140,12 @@ def write_columns(
         named = (Path(STATS_PATH), Path(INFO_PATH), Path(SIDECAR_NAME))
         rewritten = [source_root / path for path in (*plan.data, *plan.episodes, *named)]
         needed = sum(path.stat().st_size for path in rewritten if path.is_file())
-        needed += (_COLUMNS_ROW_BYTES + SIDECAR_ROW_BYTES) * len(rewards.index)
+        needed += (COLUMNS_BYTES + ROW_BYTES) * len(rewards.index)  # in the data and the sidecar
         needed += _count_copied_bytes(plan, source_root, output, staging, console, ops)
         with require_space(output, needed=needed, ops=ops):
             _stage_rewritten(source_root, staging, plan, rewards, provenance)
             if sidecar:
-                stage_sidecar(
+                write_sidecar(
                     staging / SIDECAR_NAME, rewards, fingerprint=fingerprint, provenance=provenance
                 )
             for path, link in plan.copied.items():
@@ -213,6 +201,8 @@ def _is_current(path: Path, source_root: Path, output: Path, *, link: bool) -> b
     """Tell whether an earlier output already holds a file: shared, an untouched copy, or edited."""
     if (output / path).is_symlink() or not (output / path).is_file():
         return False
+    # A file of the dataset is current if it is the source's own or a copy that kept its time; any
+    # other file, such as a card, if it is not older: somebody may have edited it in the output.
     ours, theirs = (output / path).stat(), (source_root / path).stat()
     if os.path.samestat(ours, theirs):
         return link

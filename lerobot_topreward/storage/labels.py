@@ -20,8 +20,8 @@ from lerobot_topreward.data.dataset import Source, read_columns
 from lerobot_topreward.data.frames import FrameTable
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.hub_errors import translate_errors
-from lerobot_topreward.records import FrameRewards
-from lerobot_topreward.storage.columns import COLUMNS, DESCRIBED, FEATURES
+from lerobot_topreward.records import COLUMNS, FEATURES, FrameRewards
+from lerobot_topreward.storage.columns import DESCRIBED
 from lerobot_topreward.storage.sidecar import LABEL_AGAIN, SIDECAR_NAME, dataset_of
 
 _FIELDS = frozenset(COLUMNS.values())
@@ -49,7 +49,7 @@ def read_label_columns(source: Source, *, needed: Sequence[str]) -> FrameRewards
     if lacking := [name for name in needed if name not in present]:
         raise UserError(
             f"{source.root} lacks the column {', '.join(lacking)}: it was removed, or an earlier "
-            f"version labelled the dataset; {LABEL_AGAIN}"
+            f"version labeled the dataset; {LABEL_AGAIN}"
         )
     rows = read_columns(source, present)
     try:
@@ -101,7 +101,7 @@ def read_foreign_sidecar(path: Path, frames: FrameTable) -> FrameRewards:
 
 
 def lay_out(path: Path, labels: FrameRewards, frames: FrameTable) -> FrameRewards:
-    """Lay a sidecar's labels out over all frames; those that it leaves out are not labelled.
+    """Lay a sidecar's labels out over all frames; those that it leaves out are not labeled.
 
     Raises:
         UserError: its rows are not frames of the dataset, or are not finite.
@@ -118,13 +118,8 @@ def lay_out(path: Path, labels: FrameRewards, frames: FrameTable) -> FrameReward
 
 def no_labels(frames: FrameTable) -> FrameRewards:
     """Labels of a dataset that has none."""
-    zeros = {
-        attribute: np.zeros(len(frames.index), dtype=FEATURES[name]["dtype"])
-        for name, attribute in COLUMNS.items()
-    }
-    return FrameRewards(
-        frames.index, frames.episode_index, frames.frame_index, **zeros, absent=_FIELDS
-    )
+    rewards = FrameRewards.zeros(frames.index, frames.episode_index, frames.frame_index)
+    return replace(rewards, absent=_FIELDS)
 
 
 def _check_frames(
@@ -184,16 +179,16 @@ def name_frame(frames: FrameTable, row: int) -> str:
 
 
 def label_command(source: Source) -> str:
-    """Say how the dataset is labelled."""
+    """Say how the dataset is labeled."""
     what = f"`root={source.root}`" if source.revision is None else f"`repo_id={source.repo_id}`"
     return f"Label it: lerobot-topreward label {what}"
 
 
 def explain_edit(source: Source, sidecar: Path) -> str:
-    """Say of a labelled dataset that it changed after labelling, and where recordings belong."""
+    """Say of a labeled dataset that it changed after labeling, and where recordings belong."""
     origin = dataset_of(sidecar) or "the dataset that it was made of"
     return (
-        f"{source.root} was edited since it was labelled. To label what was recorded into it, "
+        f"{source.root} was edited since it was labeled. To label what was recorded into it, "
         f"record that into {origin} and label {origin} again: scores already there are found"
     )
 

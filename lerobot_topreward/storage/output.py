@@ -17,9 +17,10 @@ from lerobot_topreward.files.atomic import WORK_FOLDER
 from lerobot_topreward.files.copying import DATASET_PARTS, VIDEO_PARTS, dataset_files
 from lerobot_topreward.files.jsonable import read_json_object
 from lerobot_topreward.files.transaction import MANIFEST
-from lerobot_topreward.storage.run_record import check_lineage
 from lerobot_topreward.storage.sidecar import SIDECAR_NAME, fingerprint_of
+from lerobot_topreward.storage.store import read_run
 
+_NO_VALUES = hashlib.sha256().hexdigest()[:16]  # of every recording without values
 _ENDS_BYTES = 2**20  # of a long video, hashed at its head and at its tail
 
 
@@ -39,8 +40,8 @@ def check_output(
         output: where the labeled dataset goes; the same folder to label it in place.
         fingerprint: the dataset's.
         dataset: its name.
-        recordings: fingerprints of its recordings: labels of one of them are this dataset's, however
-            it has grown, been corrected or renamed since.
+        recordings: fingerprints of its recordings: labels of one of them are this dataset's,
+            however it has grown, been corrected or renamed since.
         overwrite: discard what somebody has changed in the output since it was written.
 
     Raises:
@@ -70,6 +71,40 @@ def check_output(
             if not overwrite:
                 _check_unchanged(output)
     check_writable(output, name=name)
+
+
+def describe_lineage(dataset: str, fingerprint: str, recordings: Sequence[str]) -> dict[str, Any]:
+    """Describe whose scores and labels these are, by a dataset's name and its `Fingerprints`."""
+    prints = sorted({recording[:16] for recording in recordings} - {_NO_VALUES})
+    return {"dataset": dataset, "fingerprint": fingerprint, "recordings": prints}
+
+
+def check_lineage(
+    output: Path, *, dataset: str, fingerprint: str, recordings: Sequence[str]
+) -> bool:
+    """Tell whether an output holds scores or labels of a dataset, and refuse those of another.
+
+    One recording in common makes it the same dataset, whatever was added or corrected since.
+
+    Raises:
+        UserError: it is another dataset's, or does not say whose it is.
+    """
+    paths = [*sorted((output / WORK_FOLDER).glob("*/run.json")), output / MANIFEST]
+    records = [read_run(path) for path in paths if path.exists()]
+    if not records:
+        return False
+    ours = {*describe_lineage(dataset, fingerprint, recordings)["recordings"]}
+    for record in records:
+        theirs = record.get("recordings")
+        shared = ours & {str(print) for print in theirs} if isinstance(theirs, list) else ()
+        if shared or record.get("fingerprint") == fingerprint:
+            return True
+    there = records[-1]
+    raise UserError(
+        f"output folder {output} holds the labels of {there.get('dataset')} (fingerprint "
+        f"{str(there.get('fingerprint'))[:12]}), which has no recording in common with {dataset} "
+        f"(fingerprint {fingerprint[:12]}); choose another `output`"
+    )
 
 
 def check_apart(output: Path, dataset: Path, *, name: str) -> None:
@@ -102,7 +137,7 @@ def foreign_files(names: Collection[str], *, name: str, advice: str) -> UserErro
 
 
 def visible_files(output: Path) -> list[Path]:
-    """List the files of a labeled dataset that a later run replaces or removes, none of them hidden."""
+    """List the files of a labeled dataset that a later run replaces or removes; none is hidden."""
     files = dataset_files(output, parts=DATASET_PARTS)
     return [path for path in files if not path.name.startswith(".")]
 

@@ -1,4 +1,4 @@
-"""A labelled dataset as it is judged: its raw scores, exactly as the VLM gave them, and where from.
+"""A labeled dataset as it is judged: its raw scores, exactly as the VLM gave them, and where from.
 
 The sidecar is enough, and so are the columns, which are all that LeRobot's tools keep. Their
 log-probabilities are interpolated between the scored prefixes, so at the last frame of a prefix,
@@ -20,7 +20,7 @@ from lerobot_topreward.console import warn
 from lerobot_topreward.data.dataset import Source, open_source, segments
 from lerobot_topreward.data.schedule import images_shown, sample_frames
 from lerobot_topreward.data.video_prints import video_prints
-from lerobot_topreward.errors import EpisodeError, UserError
+from lerobot_topreward.errors import UserError
 from lerobot_topreward.files.atomic import WORK_FOLDER
 from lerobot_topreward.records import FrameRewards, PrefixScores, Segment
 from lerobot_topreward.rewards import Debias, Normalize, Scale, label_rewards
@@ -53,11 +53,11 @@ _NEEDED = (  # the other columns are made of these
 
 @dataclass(frozen=True, slots=True)
 class LabelledDataset:
-    """A dataset, the raw scores of its labelled episodes, and how they were made."""
+    """A dataset, the raw scores of its labeled episodes, and how they were made."""
 
     source: Source
     labels: Path  # folder that holds the labels and, where it was scored here, the store
-    scores: tuple[PrefixScores, ...]  # control "none", every segment of every labelled episode
+    scores: tuple[PrefixScores, ...]  # control "none", every segment of every labeled episode
     key: ScoreKey
     provenance: Mapping[str, Any]
     stored: FrameRewards  # every frame's labels as they were found
@@ -90,7 +90,7 @@ class LabelledDataset:
 
     @property
     def episodes(self) -> list[int]:
-        """The labelled episodes, ascending."""
+        """The labeled episodes, ascending."""
         return sorted({scores.segment.episode_index for scores in self.scores})
 
     def rewards(self) -> FrameRewards:
@@ -116,7 +116,7 @@ class LabelledDataset:
 def open_labelled(
     *, repo_id: str | None, root: Path | None, revision: str | None, labels: Path | None = None
 ) -> LabelledDataset:
-    """Open a dataset that ``lerobot-topreward label`` has labelled.
+    """Open a dataset that ``lerobot-topreward label`` has labeled.
 
     Args:
         repo_id: name on the Hub, or of a dataset recorded under ``$HF_LEROBOT_HOME``.
@@ -126,15 +126,17 @@ def open_labelled(
             ``label`` writes by default.
 
     Raises:
-        UserError: no such dataset, not labelled, or its labels are another dataset's.
+        UserError: no such dataset, not labeled, or its labels are another dataset's.
     """
     source = open_source(repo_id=repo_id, root=root, revision=revision)
     source, sidecar = _find_labels(source, labels)
     fingerprint = source.fingerprints.dataset
     name = source.repo_id
+    # The sidecar comes first, as it knows whose it is. Where the dataset was edited after labeling
+    # it no longer fits, while the columns went along with every edit.
     if sidecar is not None and labels is None and has_columns(source):
         made_for = fingerprint_of(sidecar)
-        if made_for not in (None, fingerprint):  # the columns went along with every edit
+        if made_for not in (None, fingerprint):
             warn(explain_columns(source, sidecar))
             name, sidecar = dataset_of(sidecar) or name, None
     if sidecar is not None:
@@ -173,7 +175,7 @@ def default_output(source: Source) -> Path:
 
 
 def _find_labels(source: Source, labels: Path | None) -> tuple[Source, Path | None]:
-    """Find the dataset to judge, which can be the labelled copy of the source, and its sidecar."""
+    """Find the dataset to judge, which can be the labeled copy of the source, and its sidecar."""
     if labels is not None:
         path = labels.expanduser().absolute() / SIDECAR_NAME
         if not path.is_file():
@@ -190,7 +192,7 @@ def _find_labels(source: Source, labels: Path | None) -> tuple[Source, Path | No
             return labelled, path
     if path is None:
         raise UserError(
-            f"{source.repo_id} is not labelled: neither {source.root} nor {copy} holds "
+            f"{source.repo_id} is not labeled: neither {source.root} nor {copy} holds "
             f"{SIDECAR_NAME} or columns topreward.*. {label_command(source)}"
         )
     return source, path
@@ -226,8 +228,6 @@ def _scores(source: Source, stored: FrameRewards, key: ScoreKey) -> tuple[Prefix
     episodes = np.unique(stored.episode_index[stored.labelled]).tolist()
     found: list[PrefixScores] = []
     for episode, parts in segments(source, episodes, instruction=key.instruction).items():
-        if isinstance(parts, EpisodeError):
-            continue
         rewards = stored.episode(episode)
         scores: list[PrefixScores] = []
         for segment in parts:

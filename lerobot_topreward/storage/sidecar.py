@@ -26,48 +26,36 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.files.atomic import replace_file, require_space
-from lerobot_topreward.records import FrameRewards
+from lerobot_topreward.records import COLUMNS, FEATURES, FrameRewards
 
 SIDECAR_NAME = "topreward_progress.parquet"
-SIDECAR_ROW_BYTES = 45  # before compression
 LABEL_AGAIN = "label again, which takes seconds where the raw scores are kept"
 _METADATA_KEY = b"lerobot_topreward"
 _FORMAT = 2
+_TYPES = {"bool": pa.bool_(), "float32": pa.float32()}
 _SCHEMA = pa.schema(
     [(name, pa.int64()) for name in ("index", "episode_index", "frame_index")]
+    + [("progress_sparse", pa.float32())]
     + [
-        (name, pa.float32())
-        for name in ("progress_sparse", "log_prob_true", "log_prob_false", "progress", "advantage")
+        (field, _TYPES[FEATURES[name]["dtype"]])
+        for name, field in COLUMNS.items()
+        if field != "labelled"
     ]
-    + [("scored", pa.bool_())]
 )
+COLUMNS_BYTES = sum(np.dtype(feature["dtype"]).itemsize for feature in FEATURES.values())
+ROW_BYTES = 27 + COLUMNS_BYTES  # of a frame, before compression
 
 
 def write_sidecar(
     path: Path, rewards: FrameRewards, *, fingerprint: str, provenance: Mapping[str, Any]
 ) -> None:
-    """Write the labelled frames, at once or not at all.
+    """Write the labeled frames, to a draft that takes its place later.
 
     Args:
-        path: the file, replaced when it exists; its folder exists.
+        path: the file; its folder exists.
         rewards: all frames of the dataset.
         fingerprint: the dataset's.
         provenance: how the rewards were made, as JSON can hold it.
-
-    Raises:
-        UserError: there is no room on the disk.
-        ValueError: a value is NaN or infinite.
-    """
-    needed = SIDECAR_ROW_BYTES * len(rewards.index)
-    with require_space(path.parent, needed=needed), replace_file(path) as draft:
-        stage_sidecar(draft, rewards, fingerprint=fingerprint, provenance=provenance)
-
-
-def stage_sidecar(
-    path: Path, rewards: FrameRewards, *, fingerprint: str, provenance: Mapping[str, Any]
-) -> None:
-    """Write a sidecar to a draft that takes its place later; see `write_sidecar`.
 
     Raises:
         OSError: it cannot be written.
@@ -90,7 +78,7 @@ def check_finite(rewards: FrameRewards) -> None:
     Raises:
         ValueError: a value is NaN or infinite; says of which frame.
     """
-    for name in ("log_prob_true", "log_prob_false", "progress", "advantage"):
+    for name in COLUMNS.values():
         bad = np.flatnonzero(~np.isfinite(getattr(rewards, name)))
         if len(bad):
             raise ValueError(
@@ -101,7 +89,7 @@ def check_finite(rewards: FrameRewards) -> None:
 
 
 def read_sidecar(path: Path, *, fingerprint: str | None) -> tuple[FrameRewards, Mapping[str, Any]]:
-    """Read the labelled frames, those alone, and the provenance.
+    """Read the labeled frames, those alone, and the provenance.
 
     Args:
         path: the file.

@@ -2,7 +2,7 @@
 
 ::
 
-    <output>/topreward/<key>/run.json                       see `run_record`
+    <output>/topreward/<key>/run.json                       how a run went, whose scores these are
     <output>/topreward/<key>/episode_000123.parquet         control "none"
     <output>/topreward/<key>/episode_000123.static.parquet  control "static", and so on
 
@@ -28,14 +28,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lerobot_topreward.data.schedule import images_shown, prefix_lengths, sample_frames
-from lerobot_topreward.errors import EpisodeError, UserError
+from lerobot_topreward.errors import UserError
 from lerobot_topreward.files.atomic import (
     remove,
     replace_file,
     report_full_disk,
     sync,
     work_folder,
+    write_file,
 )
+from lerobot_topreward.files.jsonable import read_json_object
 from lerobot_topreward.records import PrefixScores, Segment
 from lerobot_topreward.storage.key import ScoreKey
 
@@ -51,6 +53,7 @@ SCHEMA = pa.schema(
         ("control", pa.string()),
     ]
 )
+_VALUES = ("prefix_length", "frame_index", "log_prob_true", "log_prob_false")  # of PrefixScores
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,7 @@ class Shard:
 
 
 def list_shards(
-    episodes: Mapping[int, Sequence[Segment] | EpisodeError],
+    episodes: Mapping[int, Sequence[Segment]],
     controls: Sequence[str],
     *,
     fingerprints: Sequence[str],
@@ -103,7 +106,7 @@ def list_shards(
     """
     shards = []
     for episode, segments in episodes.items():
-        if isinstance(segments, EpisodeError):
+        if not segments:
             continue
         for control in dict.fromkeys(controls):
             questions = None
@@ -161,26 +164,19 @@ class Store:
         except (OSError, pa.ArrowException, ValueError):
             self.damaged.add(shard.episode)
             return None
+        # Another episode's shard is no damage: this one's number was given to another.
         header = _header_of(table.schema)
         if header and not shard.matches(header):
             return None
         if not header or not table.schema.equals(SCHEMA) or not self._is_whole(table, shard):
             self.damaged.add(shard.episode)
             return None
-        columns = {name: table[name].to_numpy() for name in SCHEMA.names if name != "control"}
+        columns = {name: table[name].to_numpy() for name in ("segment_start", *_VALUES)}
         found = []
         for segment in shard.segments:
             rows = columns["segment_start"] == segment.start
-            found.append(
-                PrefixScores(
-                    segment=segment,
-                    control=shard.control,
-                    prefix_length=columns["prefix_length"][rows],
-                    frame_index=columns["frame_index"][rows],
-                    log_prob_true=columns["log_prob_true"][rows],
-                    log_prob_false=columns["log_prob_false"][rows],
-                )
-            )
+            values = {name: columns[name][rows] for name in _VALUES}
+            found.append(PrefixScores(segment, shard.control, **values))
         return found
 
     def _is_whole(self, table: pa.Table, shard: Shard) -> bool:
@@ -261,6 +257,21 @@ def open_store(output: Path, key: ScoreKey, *, fps: float) -> Store:
     return Store(folder, key, fps)
 
 
+def read_run(path: Path) -> dict[str, Any]:
+    """Read a ``run.json``.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    return read_json_object(path, advice="Delete it and run the command again")
+
+
+def write_run(folder: Path, key: ScoreKey, run: Mapping[str, Any]) -> None:
+    """Write the ``run.json`` of a store's folder, whole or not at all."""
+    content = {**run, "scoring": key.to_json()}
+    write_file(folder / "run.json", json.dumps(content, indent=2, sort_keys=True))
+
+
 def _read_header(path: Path) -> dict[str, Any]:
     try:
         return _header_of(pq.read_schema(path))
@@ -294,11 +305,8 @@ def _table(scores: PrefixScores, *, fps: float) -> pa.Table:
     columns = {
         "episode_index": np.full(rows, scores.segment.episode_index),
         "segment_start": np.full(rows, scores.segment.start),
-        "prefix_length": scores.prefix_length,
-        "frame_index": scores.frame_index,
         "timestamp": scores.frame_index / fps,
-        "log_prob_true": scores.log_prob_true,
-        "log_prob_false": scores.log_prob_false,
         "control": [scores.control] * rows,
+        **{name: getattr(scores, name) for name in _VALUES},
     }
     return pa.table(columns, schema=SCHEMA)

@@ -94,7 +94,9 @@ class BlockShape:
 def place_text(ids: Sequence[int], *, start: int) -> Tokens:
     """Text counts one position a token."""
     positions = torch.arange(start, start + len(ids)).expand(3, -1)
-    return Tokens(torch.tensor(ids), positions, torch.zeros(len(ids), dtype=torch.bool))
+    return Tokens(
+        torch.tensor(ids, dtype=torch.long), positions, torch.zeros(len(ids), dtype=torch.bool)
+    )
 
 
 def place_block(header: Sequence[int], shape: BlockShape, *, start: int) -> Tokens:
@@ -121,7 +123,7 @@ def join(runs: Sequence[Tokens]) -> Tokens:
     if not runs:
         return place_text([], start=0)
     return Tokens(
-        torch.cat([run.ids for run in runs]).long(),
+        torch.cat([run.ids for run in runs]),
         torch.cat([run.positions for run in runs], dim=1),
         torch.cat([run.visual for run in runs]),
     )

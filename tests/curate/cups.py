@@ -9,25 +9,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from provenance import provenance
 
 from lerobot_topreward.data.dataset import open_source
 from lerobot_topreward.records import FrameRewards
 from lerobot_topreward.storage.columns import write_columns
-from lerobot_topreward.storage.key import ScoreKey
 from lerobot_topreward.storage.reader import LabelledDataset, open_labelled
 
-KEY = ScoreKey(
-    vlm="a/vlm",
-    vlm_revision="0" * 40,
-    dtype="float32",
-    prompt="",
-    camera="observation.images.front",
-)
-
-
 ENDS = (-0.1, -4.0, -3.5, -0.2, -0.15)  # success scores: episodes 1 and 2 are bad
-
-
 GOOD = [0, 3, 4]
 
 
@@ -57,15 +46,9 @@ def write_labels(
         advantage=values * 0,
         scored=labelled & scored,
     )
-    provenance = {
-        "dataset": "local/cups",
-        "scoring": KEY.to_json(),
-        "normalize": "episode",
-        "scale": "log-prob",
-        "horizon_frames": 10,
-    }
+    made = provenance(dataset="local/cups")
     fingerprint = source.fingerprints.dataset
-    write_columns(root, rewards, output, fingerprint=fingerprint, provenance=provenance)
+    write_columns(root, rewards, output, fingerprint=fingerprint, provenance=made)
     return output
 
 

@@ -103,7 +103,7 @@ def test_mistakes_end_with_one_message(
 
 def test_an_unlabelled_dataset(run: Run, recorded: Path):
     said = run("--root", recorded, code=2)
-    assert "is not labelled" in said
+    assert "is not labeled" in said
     assert "lerobot-topreward label" in said
 
 

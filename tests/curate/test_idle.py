@@ -7,7 +7,7 @@ LIMIT = np.array([0.5])
 
 
 def signal(*values: float) -> np.ndarray:
-    return np.array(values)[:, None]
+    return np.array(values, dtype=float)[:, None]
 
 
 @pytest.mark.parametrize(
@@ -31,9 +31,9 @@ def test_what_stands_still_at_the_ends_is_left_out(
 
 
 def test_any_signal_that_moves_counts():
-    signals = np.array([[0, 0, 0, 1, 1, 1], [0, 5, 5, 5, 5, 0]]).T
+    signals = np.array([[0, 0, 0, 1, 1, 1], [0, 5, 5, 5, 5, 0]], dtype=float).T
     assert moving_span(signals, np.array([0.5, 0.5]), margin=0) == range(1, 5)
-    assert moving_span(signals, np.array([0.5, 9]), margin=0) == range(2, 4)
+    assert moving_span(signals, np.array([0.5, 9.0]), margin=0) == range(2, 4)
 
 
 def test_a_movement_is_more_than_a_share_of_the_range_and_more_than_noise():

@@ -56,10 +56,10 @@ def test_the_new_dataset_is_one_for_lerobot_and_for_training(
     config = WeightingConfig()
     weighed = read_labels(source, episodes=None, config=config)
     assert weighed.labelled.all()
-    scores = {one.segment.episode_index: one for one in labelled(dataset).scores}
-    for new, one in enumerate(labelled(output).scores):
-        assert one.segment.episode_index == new
-        np.testing.assert_array_equal(one.log_prob_true, scores[GOOD[new]].log_prob_true)
+    scores = {scored.segment.episode_index: scored for scored in labelled(dataset).scores}
+    for new, scored in enumerate(labelled(output).scores):
+        assert scored.segment.episode_index == new
+        np.testing.assert_array_equal(scored.log_prob_true, scores[GOOD[new]].log_prob_true)
 
     record = json.loads((output / "curation.json").read_text())
     assert record["kept"] == {"0": 0, "3": 1, "4": 2}

@@ -67,9 +67,9 @@ def test_without_a_rule_the_final_progress_decides():
 def test_every_broken_rule_is_named():
     rules = RulesConfig(min_final_progress=0.8, max_regress=0.5)
     metrics = episodes({"final_progress": 0.1, "regress": 0.9}, {"regress": 0.6})
-    both, one = judge(metrics, rules)
+    both, single = judge(metrics, rules)
     assert both.reasons == ("final progress 0.10 < 0.80", "regress 0.90 > 0.50")
-    assert one.reasons == ("regress 0.60 > 0.50",)
+    assert single.reasons == ("regress 0.60 > 0.50",)
     assert {name: list(found) for name, found in find_drops(metrics, rules).items()} == {
         "min_final_progress": [0],
         "max_regress": [0, 1],

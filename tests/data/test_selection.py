@@ -1,14 +1,15 @@
-from types import SimpleNamespace
-from typing import Any
+from unittest.mock import create_autospec
 
 import pytest
+from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 
 from lerobot_topreward.data.selection import parse_episodes, resolve_camera
 from lerobot_topreward.errors import UserError
 
 
-def cameras(*names: str, depth: tuple[str, ...] = ()) -> Any:
-    return SimpleNamespace(camera_keys=[*names, *depth], depth_keys=list(depth))
+def cameras(*names: str, depth: tuple[str, ...] = ()) -> LeRobotDatasetMetadata:
+    keys = {"camera_keys": [*names, *depth], "depth_keys": list(depth)}
+    return create_autospec(LeRobotDatasetMetadata, instance=True, **keys)
 
 
 @pytest.mark.parametrize(

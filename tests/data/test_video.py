@@ -14,7 +14,8 @@ from lerobot.datasets.video_utils import decode_video_frames
 from PIL import Image
 
 from lerobot_topreward.data.dataset import Source, open_source
-from lerobot_topreward.data.video import read_clip, read_clips
+from lerobot_topreward.data.prefetch import work_ahead
+from lerobot_topreward.data.video import read_clip
 from lerobot_topreward.errors import EpisodeError
 from lerobot_topreward.records import Clip, Segment
 
@@ -235,9 +236,10 @@ def test_frames_are_lerobots_where_to_timestamp_is_the_last_frames_own_time(data
 
 
 def every_clip(source: Source, segments: list[Segment], **options):
-    return read_clips(
-        source, camera=CAMERA, segments=segments, sample_fps=2, final_frame=True, **options
-    )
+    def read(segment: Segment) -> Clip:
+        return read_clip(source, camera=CAMERA, segment=segment, sample_fps=2, final_frame=True)
+
+    return work_ahead(read, segments, **options)
 
 
 @pytest.mark.parametrize("ahead", [1, 2, 8])

@@ -141,7 +141,7 @@ def test_what_debiasing_would_change() -> None:
     still = [_scores([-4, -3, -2, -1], episode=e) for e in (0, 1)]
     still += [_scores([-4, -4, -4, -4], episode=e) for e in (2, 3)]
     success = Success("a file", {0: False, 1: False, 2: True, 3: True})
-    found = summarize_debias(real, [replace(one, control="static") for one in still], success)
+    found = summarize_debias(real, [replace(scores, control="static") for scores in still], success)
     assert found is not None
     assert (found.episodes, found.voc.value, found.auc.value) == (4, 1, 0.5)
     assert (found.voc_debiased.value, found.voc_debiased.undefined) == (1, 2)
@@ -177,24 +177,24 @@ def test_scores_of_the_sidecar_are_those_of_the_store(demo_dataset: Path) -> Non
     dataset = open_labelled(repo_id=None, root=demo_dataset, revision=None)
     assert dataset.episodes == list(range(8))
     assert dataset.source.root == demo_dataset.with_name("dataset_topreward")
-    for one in dataset.scores:
-        table_file = dataset.store.path(one.segment.episode_index, "none")
+    for scores in dataset.scores:
+        table_file = dataset.store.path(scores.segment.episode_index, "none")
         assert table_file.is_file()
-        fingerprint = dataset.source.fingerprints.episodes[one.segment.episode_index]
-        stored = dataset.store.read(Shard((one.segment,), "none", fingerprint, video=None))
+        fingerprint = dataset.source.fingerprints.episodes[scores.segment.episode_index]
+        stored = dataset.store.read(Shard((scores.segment,), "none", fingerprint, video=None))
         assert stored is not None
         for name in ("prefix_length", "frame_index", "log_prob_true", "log_prob_false"):
-            np.testing.assert_array_equal(getattr(one, name), getattr(stored[0], name))
+            np.testing.assert_array_equal(getattr(scores, name), getattr(stored[0], name))
 
 
 def test_tables_of_the_demo(demo_dataset: Path, run: Run, tmp_path: Path) -> None:
     truth = read_truth(DATASET)
-    lines = [f"{episode},{int(one.success)}" for episode, one in truth.items()]
+    lines = [f"{episode},{int(known.success)}" for episode, known in truth.items()]
     file = tmp_path / "success.csv"
     file.write_text("\n".join(["episode_index,success", *lines]))
     code, out, _ = run("evaluate", "--root", str(demo_dataset), "--success-file", str(file))
     assert code == 0
-    assert "8 of 40 labelled" in out
+    assert "8 of 40 labeled" in out
     assert "scaled per task" in out
     assert "the dataset's own columns are scaled per episode" in out
     assert "4 succeeded, 4 failed" in out
@@ -205,7 +205,7 @@ def test_json_of_the_demo(demo_dataset: Path, run: Run) -> None:
     code, out, _ = run("evaluate", "--root", str(demo_dataset), "--json")
     assert code == 0
     found = json.loads(out)
-    assert [one["episode_index"] for one in found["episodes"]] == list(range(8))
+    assert [episode["episode_index"] for episode in found["episodes"]] == list(range(8))
     assert found["episodes"][1]["seconds_to_90"] is None  # it misses the cube
     assert found["success"] is None
     assert found["groups"][-1]["episodes"] == 8
@@ -227,9 +227,9 @@ def test_controls_are_scored_once_and_then_reported(
     assert code == 0
     assert "scored 4 of 4 episodes" in err  # what goes on is not mixed with the JSON
     found = json.loads(out)["controls"]
-    assert [one["control"] for one in found] == ["static", "reversed", "swapped"]
-    assert [one["episodes"] for one in found] == [4, 4, 4]
-    assert all(one["share"] < 0.2 for one in found)
+    assert [control["control"] for control in found] == ["static", "reversed", "swapped"]
+    assert [control["episodes"] for control in found] == [4, 4, 4]
+    assert all(control["share"] < 0.2 for control in found)
     again, out, err = run("evaluate", "--root", str(root))
     assert again == 0
     assert "scored" not in err
@@ -323,7 +323,7 @@ def test_mistakes(demo_dataset: Path, run: Run, arguments: list[str], message: s
 def test_an_unlabelled_dataset_is_refused(run: Run) -> None:
     code, _, err = run("evaluate", "--root", str(DATASET))
     assert code == 2
-    assert "is not labelled" in err
+    assert "is not labeled" in err
     assert "lerobot-topreward label --root" in err
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from provenance import score_key
 from report_pages import CAMERA, embedded
 
 import lerobot_topreward.report.recording
@@ -26,20 +27,13 @@ from lerobot_topreward.report.media import (
     read_strips,
 )
 from lerobot_topreward.storage.columns import write_columns
-from lerobot_topreward.storage.key import ScoreKey
 from lerobot_topreward.storage.reader import open_labelled
 from lerobot_topreward.storage.store import Shard
 
 RecordDataset = Callable[..., Path]
 Report = Callable[..., tuple[int, str, str]]
 
-KEY = ScoreKey(
-    vlm="a/vlm",
-    vlm_revision="0" * 40,
-    dtype="float32",
-    prompt="",
-    camera=CAMERA,
-)
+KEY = score_key(camera=CAMERA)
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ import pytest
 from lerobot.datasets.dataset_tools import delete_episodes
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-from lerobot_topreward.records import FrameRewards
-from lerobot_topreward.storage.columns import FEATURES, write_columns
+from lerobot_topreward.records import FEATURES, FrameRewards
+from lerobot_topreward.storage.columns import write_columns
 from lerobot_topreward.storage.sidecar import SIDECAR_NAME, read_sidecar
 
 RecordDataset = Callable[..., Path]

@@ -20,8 +20,8 @@ from lerobot.datasets.dataset_tools import (
 )
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-from lerobot_topreward.records import FrameRewards
-from lerobot_topreward.storage.columns import FEATURES, write_columns
+from lerobot_topreward.records import FEATURES, FrameRewards
+from lerobot_topreward.storage.columns import write_columns
 
 RecordDataset = Callable[..., Path]
 Hashes = Callable[[Path], dict[str, str]]

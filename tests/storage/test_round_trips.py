@@ -34,7 +34,7 @@ from trips import (
 
 from lerobot_topreward.data.dataset import open_source
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.storage.columns import COLUMNS
+from lerobot_topreward.records import COLUMNS
 from lerobot_topreward.storage.reader import open_labelled
 from lerobot_topreward.storage.sidecar import SIDECAR_NAME
 from lerobot_topreward.train.config import WeightingConfig
@@ -162,7 +162,7 @@ def test_tasks_that_were_corrected_keep_their_old_scores(
     assert_scores_kept(copy, labelled, tasks=False)
     code, _, err = run("evaluate", "--root", copy)
     assert code == 0
-    [line] = [line for line in err.splitlines() if "was edited since it was labelled" in line]
+    [line] = [line for line in err.splitlines() if "was edited since it was labeled" in line]
     assert "they do not know of corrected tasks" in line
 
 
@@ -244,7 +244,7 @@ def test_a_stock_policy_takes_a_batch(labelled: Path) -> None:
     features: dict[str, PolicyFeature] = dataset_to_policy_features(dataset.meta.features)
     assert not [name for name in features if name.startswith("topreward")]
     config = ACTConfig(
-        input_features={name: one for name, one in features.items() if name != "action"},
+        input_features={name: feature for name, feature in features.items() if name != "action"},
         output_features={"action": features["action"]},
         device="cpu",
         chunk_size=2,

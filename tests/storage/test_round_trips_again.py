@@ -27,7 +27,7 @@ from trips import (
 )
 
 from lerobot_topreward.data.dataset import open_source
-from lerobot_topreward.storage.columns import COLUMNS, FEATURES
+from lerobot_topreward.records import COLUMNS, FEATURES
 from lerobot_topreward.storage.sidecar import SIDECAR_NAME
 from lerobot_topreward.train.config import WeightingConfig
 from lerobot_topreward.train.labels import read_labels

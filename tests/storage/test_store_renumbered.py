@@ -4,12 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from provenance import score_key
 
 from lerobot_topreward.records import PrefixScores, Segment
-from lerobot_topreward.storage.key import ScoreKey
 from lerobot_topreward.storage.store import Shard, Store
 
-KEY = ScoreKey(vlm="tiny", vlm_revision="1", dtype="float32", prompt="done?", camera="front")
 FINGERPRINTS = ("a" * 64, "b" * 64, "c" * 64)
 
 
@@ -38,7 +37,7 @@ def read(store: Store, episode: int, fingerprint: str, control: str = "none") ->
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    store = Store(tmp_path / "key", KEY, fps=10)
+    store = Store(tmp_path / "key", score_key(), fps=10)
     for episode, fingerprint in enumerate(FINGERPRINTS):
         write(store, episode, fingerprint=fingerprint)
     return store
@@ -63,7 +62,11 @@ def test_a_run_that_died_in_between_loses_nothing(store: Store) -> None:
     for episode in range(3):  # copied to numbers that nobody has, and then no more
         store.path(episode, "none").rename(store.path(7 + episode, "none"))
     store.renumber(FINGERPRINTS, {})
-    assert [read(store, e, one) for e, one in enumerate(FINGERPRINTS)] == [-97, -98, -99]
+    assert [read(store, e, fingerprint) for e, fingerprint in enumerate(FINGERPRINTS)] == [
+        -97,
+        -98,
+        -99,
+    ]
 
 
 def test_another_video_is_not_taken_for_it(store: Store) -> None:

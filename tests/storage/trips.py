@@ -12,8 +12,7 @@ from lerobot.datasets import dataset_tools as tools
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from lerobot_topreward.data.dataset import open_source
-from lerobot_topreward.records import PrefixScores
-from lerobot_topreward.storage.columns import COLUMNS
+from lerobot_topreward.records import COLUMNS, PrefixScores
 from lerobot_topreward.storage.reader import open_labelled
 
 RecordDataset = Callable[..., Path]
@@ -66,20 +65,20 @@ def scores_of(root: Path) -> list[tuple[Actions, PrefixScores]]:
     )
     index = table["episode_index"].to_numpy()
     return [
-        (actions(table.filter(pa.array(index == one.segment.episode_index))), one)
-        for one in dataset.scores
+        (actions(table.filter(pa.array(index == scores.segment.episode_index))), scores)
+        for scores in dataset.scores
     ]
 
 
 def assert_scores_kept(root: Path, before: Path, *also: Path, tasks: bool = True) -> None:
     """Compare the raw scores of every episode with those of the same recording, exactly."""
-    known = {key: one for folder in (before, *also) for key, one in scores_of(folder)}
+    known = {key: scores for folder in (before, *also) for key, scores in scores_of(folder)}
     found = scores_of(root)
     assert len(found) == len(frame_episodes(root))
-    for key, one in found:
+    for key, scores in found:
         for name in ("prefix_length", "frame_index", "log_prob_true", "log_prob_false"):
-            np.testing.assert_array_equal(getattr(one, name), getattr(known[key], name))
-        assert (one.segment.instruction == known[key].segment.instruction) == tasks
+            np.testing.assert_array_equal(getattr(scores, name), getattr(known[key], name))
+        assert (scores.segment.instruction == known[key].segment.instruction) == tasks
 
 
 def frame_episodes(root: Path) -> list[int]:
@@ -92,7 +91,7 @@ def evaluated(run: Run, root: Path) -> list[tuple[float, float]]:
     code, out, err = run("evaluate", "--root", root, "--json")
     assert code == 0, err
     found = json.loads(out)["episodes"]
-    return [(one["success_score"], one["log_odds"]) for one in found]
+    return [(episode["success_score"], episode["log_odds"]) for episode in found]
 
 
 def delete(root: Path, episodes: list[int], folder: Path) -> LeRobotDataset:

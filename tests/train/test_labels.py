@@ -142,7 +142,7 @@ def test_columns_are_read_where_the_sidecar_is_stale(
         read(root, source="sidecar")
     np.testing.assert_allclose(read(root).progress, PROGRESS, atol=1e-6)
     [said] = capfd.readouterr().err.splitlines()
-    assert "was edited since it was labelled" in said
+    assert "was edited since it was labeled" in said
     assert "Its columns topreward.* are read" in said
 
 
