@@ -183,8 +183,6 @@ NAMES_FLAGS = {
     "train/lerobot_patch.py",
     "train/trainer_config.py",
 }
-# Still to be changed to `option`.
-FLAGS_LEFT = ("report",)
 
 
 def test_only_the_command_line_names_flags() -> None:
@@ -203,8 +201,7 @@ def test_only_the_command_line_names_flags() -> None:
                 re.search(r"(?<![\w-])--[a-z]", text) for text in texts if isinstance(text, str)
             ):
                 naming.add(str(module.relative_to(REPOSITORY)))
-    left = {path for path in naming if any(part in path for part in FLAGS_LEFT)}
-    assert sorted(naming - NAMES_FLAGS - left) == []
+    assert sorted(naming - NAMES_FLAGS) == []
 
 
 @pytest.mark.slow

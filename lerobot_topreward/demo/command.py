@@ -7,7 +7,7 @@ import torch
 from rich.console import Console
 
 from lerobot_topreward.data.dataset import open_source
-from lerobot_topreward.data.video import read_clips
+from lerobot_topreward.data.video import read_clip
 from lerobot_topreward.demo.config import DemoConfig
 from lerobot_topreward.demo.evaluation import evaluate
 from lerobot_topreward.demo.figure import Panel, draw_figure
@@ -76,11 +76,13 @@ def _make_panels(
     source = open_source(repo_id=None, root=DATASET, revision=None)
     fps = float(source.meta.fps)
     first = {truth[part.segment.episode_index].kind: part for part in reversed(scores)}
-    segments = [first[kind].segment for kind in _SHOWN if kind in first]
-    clips = read_clips(source, camera=camera, segments=segments, sample_fps=fps, final_frame=True)
     panels = []
-    for segment, clip in clips:
-        happened = truth[segment.episode_index]
-        if not isinstance(clip, EpisodeError):
-            panels.append(Panel(first[happened.kind], happened, clip.frames, fps))
+    for part in (first[kind] for kind in _SHOWN if kind in first):
+        try:
+            clip = read_clip(
+                source, camera=camera, segment=part.segment, sample_fps=fps, final_frame=True
+            )
+        except EpisodeError:
+            continue
+        panels.append(Panel(part, truth[part.segment.episode_index], clip.frames, fps))
     return panels
