@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from lerobot_topreward.config import (
     check_options,
@@ -15,13 +15,8 @@ from lerobot_topreward.config import (
     take_config,
     with_options,
 )
-from lerobot_topreward.console import make_console, quiet_libraries
+from lerobot_topreward.console import INTERRUPTED, make_console, quiet_libraries
 from lerobot_topreward.errors import UserError
-
-if TYPE_CHECKING:
-    from lerobot_topreward.label.config import LabelConfig
-
-INTERRUPTED = 130  # as shells report Ctrl-C
 
 _DATASET = "--repo-id OWNER/NAME or --root FOLDER"
 
@@ -40,14 +35,14 @@ COMMANDS = {
             _DATASET: "what to label",
             "--vlm FOLDER": "a Qwen3-VL checkpoint, or its name on the Hub",
             "--normalize task": "episodes of one task compare: for curating and filtering",
-            "--output FOLDER": "where the labelled copy goes; OWNER/NAME_topreward if not given",
+            "--output FOLDER": "where the labeled copy goes; OWNER/NAME_topreward if not given",
             "--push-to-hub": "upload it",
         },
     ),
     "evaluate": Command(
-        "say how far the rewards of a labelled dataset can be believed",
+        "say how far the rewards of a labeled dataset can be believed",
         {
-            _DATASET: "what was labelled",
+            _DATASET: "what was labeled",
             "--success-file FILE": "which episodes succeeded, as a CSV episode_index,success",
             "--controls static,reversed,swapped": "compare with videos that must score low",
             "--baseline gvl": "compare with asking for percentages of shuffled frames",
@@ -57,7 +52,7 @@ COMMANDS = {
     "report": Command(
         "make one HTML page with every episode, its curve and its verdict",
         {
-            _DATASET: "what was labelled",
+            _DATASET: "what was labeled",
             "--output FILE": "the page; report.html if not given",
             "--videos none": "a page without pictures, in a second",
             "--success-file FILE": "which episodes succeeded, as a CSV episode_index,success",
@@ -67,7 +62,7 @@ COMMANDS = {
     "curate": Command(
         "find bad demonstrations, and make a dataset without them",
         {
-            _DATASET: "what was labelled",
+            _DATASET: "what was labeled",
             "--min-final-progress 0.8": "drop episodes that end lower: the rule if none is named",
             "--decisions FILE": "what you marked in the report, which overrides every rule",
             "--output FOLDER": "the new dataset; without it, nothing is written",
@@ -75,9 +70,9 @@ COMMANDS = {
         },
     ),
     "train": Command(
-        "train a LeRobot policy on a labelled dataset, its frames weighted by their rewards",
+        "train a LeRobot policy on a labeled dataset, its frames weighted by their rewards",
         {
-            "--dataset.repo_id=OWNER/NAME": "what was labelled; with --dataset.root=FOLDER, a folder",
+            "--dataset.repo_id=OWNER/NAME": "what was labeled; with --dataset.root=FOLDER, a folder",
             "--config act_so101": "a policy and how to train it; or --policy.type=act",
             "--weighting.scheme=awr": "how frames are weighted, with the options below",
             "--dry_run": "show what the weights will do, and start nothing",
@@ -141,8 +136,6 @@ def _run(name: str, options: list[str]) -> int:
         return import_module(f"{package}.command").train(options, console=make_console())
     config_class = getattr(import_module(f"{package}.config"), f"{name.title()}Config")
     config = parse(config_class, name, options)
-    if name == "label":
-        return _label(config)
     return getattr(import_module(f"{package}.command"), name)(config, console=make_console())
 
 
@@ -206,38 +199,3 @@ def _split(config_class: type, arguments: Sequence[str]) -> dict[str, str]:
             raise UserError(f"{option} needs a value, as in {option} VALUE")
         options[name] = value
     return options
-
-
-def _label(config: "LabelConfig") -> int:
-    from lerobot_topreward.judging.metrics import rise_in_words
-    from lerobot_topreward.label.command import failure_lines, label_dataset
-
-    out = make_console()
-    result = label_dataset(config, console=out)
-    if result.interrupted:
-        out.print(
-            f"stopped: {result.labelled} episodes are scored and kept; "
-            "run the same command again to go on"
-        )
-        return INTERRUPTED
-    out.print(f"episodes labelled    {result.labelled}")
-    out.print(f"of these scored now  {result.scored}")
-    out.print(f"failed               {len(result.failed)}")
-    out.print(f"seconds              {result.seconds:.1f}")
-    if result.labelled:
-        what = "sidecar" if config.write == "sidecar" else "dataset"
-        out.print(f"{what:<20} {result.output}")
-    else:
-        out.print("no episode has a reward, so no dataset was written")
-    out.print(f"raw scores           {result.store.folder}")
-    if result.pushed is not None:
-        state = "unchanged" if result.pushed.unchanged else f"{result.pushed.uploaded} files"
-        out.print(f"pushed               {result.pushed.url} ({state})")
-    if (static := result.static) is not None:
-        out.print(
-            f"static control       VOC {static.static_voc:.2f} against {static.real_voc:.2f} of the "
-            f"real videos; {rise_in_words(static.share)}"
-        )
-    for line in failure_lines(result.failed):
-        out.print(line, style="yellow")
-    return 1 if result.failed else 0

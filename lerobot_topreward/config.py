@@ -63,14 +63,14 @@ def load_preset(path: str, *, section: str) -> dict[str, Any]:
         UserError: there is no such preset, it says nothing about this command, or it is not a
             mapping.
     """
-    options = _read_yaml(path, _preset_file(path))
+    options = _read_yaml(path)
     if not set(options) & set(_SECTIONS):
         if section == "train":
             raise UserError(
                 f"--config {path} must have a section 'train:' with the options of this command; "
                 f"it has: {', '.join(options)}"
             )
-        return _with_underscores(options)
+        return {key.replace("-", "_"): value for key, value in options.items()}
     if unknown := sorted(set(options) - set(_SECTIONS)):
         raise UserError(
             f"--config {path}: beside the sections {', '.join(_SECTIONS)} there can be no options; "
@@ -82,21 +82,18 @@ def load_preset(path: str, *, section: str) -> dict[str, Any]:
         )
     if not _is_mapping(options[section]):
         raise UserError(f"--config {path}: section '{section}' must be a mapping of options")
-    return _with_underscores(options[section])
+    return {key.replace("-", "_"): value for key, value in options[section].items()}
 
 
-def _preset_file(path: str) -> Path:
+def _read_yaml(path: str) -> dict[str, Any]:
     file = Path(path).expanduser()
-    if file.is_file():
-        return file
-    packaged = files("lerobot_topreward.configs")
-    names = sorted(p.name.removesuffix(".yaml") for p in packaged.iterdir() if ".yaml" in p.name)
-    if path not in names:
-        raise UserError(f"--config '{path}' is no file, nor a preset; presets: {', '.join(names)}")
-    return Path(str(packaged / f"{path}.yaml"))
-
-
-def _read_yaml(path: str, file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        folder = Path(str(files("lerobot_topreward.configs")))
+        names = sorted(preset.stem for preset in folder.glob("*.yaml"))
+        if path not in names:
+            listed = ", ".join(names)
+            raise UserError(f"--config '{path}' is no file, nor a preset; presets: {listed}")
+        file = folder / f"{path}.yaml"
     try:
         options = yaml.load(file.read_text(encoding="utf-8"), Loader=_PresetLoader)
     except yaml.MarkedYAMLError as error:
@@ -144,10 +141,6 @@ _PresetLoader.add_implicit_resolver(
 
 def _is_mapping(options: Any) -> bool:
     return isinstance(options, Mapping) and all(isinstance(key, str) for key in options)
-
-
-def _with_underscores(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {key.replace("-", "_"): value for key, value in options.items()}
 
 
 def option_types(config_class: Any) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+INTERRUPTED = 130  # the exit code that shells report for Ctrl-C
 _LINE_EVERY_S = 10.0
 # What drives a terminal, reorders a line or cannot be encoded: C0 without tab and newline, DEL, C1,
 # the bidirectional overrides (https://trojansource.codes) and lone surrogates.
@@ -158,7 +159,7 @@ class EpisodeProgress:
         self._bar.stop()
 
     def episode_done(self, frames: int) -> None:
-        """Count an episode of so many frames, labelled or failed."""
+        """Count an episode of so many frames, labeled or failed."""
         self.done += 1
         self._frames += frames
         now = time.monotonic()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from lerobot_topreward.console import INTERRUPTED
 from lerobot_topreward.errors import TrainingError, UserError
 from lerobot_topreward.train.arguments import Arguments, print_help, split_arguments
 from lerobot_topreward.train.config import WeightingConfig, as_params, from_params, show
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from lerobot.configs.train import TrainPipelineConfig
 
 _INSTALL = "pip install 'lerobot-topreward[train]'"
-_INTERRUPTED = 130  # as shells report Ctrl-C
 _STAYS = ("source", "sidecar", "unlabelled_weight")  # options that go with any scheme
 
 
@@ -193,5 +193,5 @@ def _run(plan: Plan, split: Arguments, console: Console) -> int:
         else:
             resume = f"lerobot-topreward train --resume=true --config_path={last}"
             console.print(f"stopped; go on with: {resume}")
-        return _INTERRUPTED
+        return INTERRUPTED
     return 0

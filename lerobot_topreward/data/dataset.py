@@ -55,12 +55,7 @@ class Source:
 
 
 def open_source(*, repo_id: str | None, root: Path | None, revision: str | None) -> Source:
-    """Open a dataset as LeRobot does, fetching no more than its ``meta/`` files.
-
-    Args:
-        repo_id: Name on the Hub, or of a dataset recorded under ``$HF_LEROBOT_HOME``.
-        root: A local folder; ``repo_id`` is then only a name.
-        revision: Branch, tag or commit on the Hub; LeRobot's version tag when None.
+    """Open a dataset as LeRobot does, fetching no more than its ``meta/`` files; see `locate_dataset`.
 
     Raises:
         UserError: Nothing to open, not a (complete, non-empty) v3 dataset, or the Hub refuses.

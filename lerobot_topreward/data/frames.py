@@ -40,11 +40,7 @@ class FrameTable:
 def read_frames(
     meta: LeRobotDatasetMetadata, episodes_of: Mapping[Path, Sequence[int]]
 ) -> FrameTable:
-    """Read the index columns of all frames.
-
-    Args:
-        meta: the dataset's metadata.
-        episodes_of: every file of ``data/``, and the episodes that the metadata place in it.
+    """Read the index columns of all frames from files, each with the episodes that it should hold.
 
     Raises:
         UserError: a file is unreadable, or the frames are not those that the metadata promise.

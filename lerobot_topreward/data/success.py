@@ -25,17 +25,11 @@ class Success:
 
 
 def read_success(source: Source, success_file: Path | None) -> Success | None:
-    """Find out which episodes succeeded.
+    """Find out which episodes succeeded, perhaps not all of them; None where nothing is known.
 
-    In this order: the file, a column ``success`` of ``meta/episodes``, ``next.success`` (true on any
-    frame of the episode), ``next.reward`` where it is 0 or 1 on every frame (1 on any frame).
-
-    Args:
-        source: the dataset.
-        success_file: CSV with a header and the columns ``episode_index`` and ``success``.
-
-    Returns:
-        What is known, perhaps not of all episodes; None where nothing is.
+    In this order: the file (a CSV with a header and the columns ``episode_index`` and ``success``), a
+    column ``success`` of ``meta/episodes``, ``next.success`` (true on any frame of the episode),
+    ``next.reward`` where it is 0 or 1 on every frame (1 on any frame).
 
     Raises:
         UserError: the file cannot be used, or holds neither true nor false.

@@ -23,15 +23,7 @@ def video_prints(source: Source, *, camera: str, episodes: Sequence[int]) -> dic
 
     For images in ``data/`` these are the first and the last one. Whoever encodes or records an
     episode again changes them; whoever appends an episode to the same file, cuts the file elsewhere
-    or renames it does not.
-
-    Args:
-        source: The dataset.
-        camera: Feature key.
-        episodes: Which ones.
-
-    Returns:
-        Hexadecimal hashes by episode, without those whose video is not here or cannot be read.
+    or renames it does not. Episodes whose video is not here or cannot be read are left out.
     """
     rows = {episode: source.frames.rows(episode) for episode in episodes}
     ends = {i: (span.start, span.stop - 1) for i, span in rows.items() if span.start < span.stop}

@@ -5,7 +5,6 @@ time alone. The reversed video shows the same images the other way round, so a r
 has to fall. The swapped instruction is never carried out, so its reward has to stay low.
 """
 
-import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +12,8 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import DegenerateDataWarning, bootstrap
 
-from lerobot_topreward.judging.intervals import CONFIDENCE, RESAMPLES, mean_estimate
+from lerobot_topreward.judging.intervals import bootstrap_interval, mean_estimate
 from lerobot_topreward.judging.metrics import mean_defined, rise, rise_in_words, success_score, voc
 from lerobot_topreward.records import PrefixScores
 from lerobot_topreward.rewards import Scale
@@ -140,7 +138,7 @@ def compare_controls(
         real=_summarize(true),
         other=_summarize(other),
         share=float(_share(rises[1], rises[0])),
-        share_interval=_share_interval(rises[1], rises[0]),
+        share_interval=bootstrap_interval((rises[1], rises[0]), _share, paired=True),
         real_above=above.value,
         real_above_interval=(above.low, above.high),
     )
@@ -163,26 +161,6 @@ def _share(
     risen = np.mean(real, axis=axis)
     risen = np.where(risen > 0, risen, np.nan)  # of no rise there is no share
     return np.mean(control, axis=axis) / risen
-
-
-def _share_interval(
-    control: Float[np.ndarray, " episodes"], real: Float[np.ndarray, " episodes"]
-) -> Interval:
-    if len(control) < 2:
-        return float("nan"), float("nan")
-    with warnings.catch_warnings():
-        # Where the real curves of a resample do not rise, the interval is nan, which says it.
-        warnings.simplefilter("ignore", DegenerateDataWarning)
-        found = bootstrap(
-            (control, real),
-            _share,
-            n_resamples=RESAMPLES,
-            paired=True,  # both curves of an episode together
-            confidence_level=CONFIDENCE,
-            method="percentile",
-            rng=np.random.default_rng(0),
-        ).confidence_interval
-    return float(found.low), float(found.high)
 
 
 def verdict(summary: ControlSummary) -> str:

@@ -59,15 +59,12 @@ METRICS = (
 def episode_metrics(
     scores: Sequence[PrefixScores], rewards: FrameRewards, *, fps: float
 ) -> list[EpisodeMetrics]:
-    """Compute the metrics of every labelled episode.
+    """Compute the metrics of every labeled episode, in the order of their indices.
 
     Args:
         scores: every segment of every episode, control "none", in the order of time.
         rewards: of the same episodes, normalized per task.
         fps: the dataset's clock, Hz.
-
-    Returns:
-        One record per episode, in the order of their indices.
 
     Raises:
         ValueError: an episode has scores and no rewards, or the other way round.

@@ -1,11 +1,13 @@
 """Estimates with bootstrap intervals over episodes."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.stats import bootstrap
+from scipy.stats import DegenerateDataWarning, bootstrap
 
 from lerobot_topreward.judging.metrics import roc_auc
 
@@ -32,7 +34,7 @@ def mean_estimate(values: Sequence[float] | Float[np.ndarray, " episodes"]) -> E
     array = np.asarray(values, dtype=np.float64)
     known = array[~np.isnan(array)]
     value = float(known.mean()) if len(known) else float("nan")
-    low, high = _interval((known,), np.mean) if len(known) > 1 else (float("nan"), float("nan"))
+    low, high = bootstrap_interval((known,), np.mean)
     return Estimate(value, low, high, len(known), len(array) - len(known))
 
 
@@ -43,29 +45,41 @@ def auc_estimate(
 
     It is nan without both outcomes; the interval is nan without two of each.
     """
-    value = roc_auc(scores, success)
-    good, bad = scores[success], scores[~success]
-    low = high = float("nan")
-    if min(len(good), len(bad)) > 1:
 
-        def statistic(good: np.ndarray, bad: np.ndarray) -> float:
-            outcomes = np.repeat([True, False], [len(good), len(bad)])
-            return roc_auc(np.concatenate([good, bad]), outcomes)
+    def statistic(good: np.ndarray, bad: np.ndarray) -> float:
+        outcomes = np.repeat([True, False], [len(good), len(bad)])
+        return roc_auc(np.concatenate([good, bad]), outcomes)
 
-        low, high = _interval((good, bad), statistic, vectorized=False)
-    return Estimate(value, low, high, len(scores))
+    samples = (scores[success], scores[~success])
+    low, high = bootstrap_interval(samples, statistic, resamples=RESAMPLES // 4, vectorized=False)
+    return Estimate(roc_auc(scores, success), low, high, len(scores))
 
 
-def _interval(
-    samples: tuple[np.ndarray, ...], statistic: object, *, vectorized: bool = True
+def bootstrap_interval(
+    samples: tuple[np.ndarray, ...],
+    statistic: Callable[..., Any],
+    *,
+    resamples: int = RESAMPLES,
+    vectorized: bool = True,
+    paired: bool = False,
 ) -> tuple[float, float]:
-    found = bootstrap(
-        samples,
-        statistic,
-        n_resamples=RESAMPLES if vectorized else RESAMPLES // 4,
-        confidence_level=CONFIDENCE,
-        method="percentile",
-        vectorized=vectorized,
-        rng=np.random.default_rng(0),
-    ).confidence_interval
+    """Give the percentile interval of a statistic of samples; nan where one has fewer than two.
+
+    Paired samples hold values of the same episodes, which are drawn together.
+    """
+    if min(map(len, samples)) < 2:
+        return float("nan"), float("nan")
+    with warnings.catch_warnings():
+        # Where a resample has no value, as where real curves do not rise, the interval is nan.
+        warnings.simplefilter("ignore", DegenerateDataWarning)
+        found = bootstrap(
+            samples,
+            statistic,
+            n_resamples=resamples,
+            confidence_level=CONFIDENCE,
+            method="percentile",
+            vectorized=vectorized,
+            paired=paired,
+            rng=np.random.default_rng(0),
+        ).confidence_interval
     return float(found.low), float(found.high)

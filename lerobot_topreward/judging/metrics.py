@@ -16,15 +16,10 @@ STALL = 0.05  # progress that has to be gained for a stall to end
 
 
 def voc(values: Float[np.ndarray, " prefixes"]) -> float:
-    """Value-order correlation: Spearman's rank correlation of values with time.
+    """Value-order correlation: Spearman's rank correlation of values with time, -1..1.
 
-    TOPReward (arXiv 2602.19313, section 4) after GVL (arXiv 2411.04549, section 3).
-
-    Args:
-        values: rewards of growing prefixes in the order of time, any unit.
-
-    Returns:
-        -1..1; nan when undefined: fewer than two values, or all of them equal.
+    TOPReward (arXiv 2602.19313, section 4) after GVL (arXiv 2411.04549, section 3). It is nan with
+    fewer than two values, or where all of them are equal.
 
     Raises:
         ValueError: a value is not finite.
@@ -37,13 +32,9 @@ def voc(values: Float[np.ndarray, " prefixes"]) -> float:
 
 
 def success_score(log_probs: Float[np.ndarray, " prefixes"], *, tail: int = TAIL) -> float:
-    """How successful an episode looks: the mean log-probability of its last prefixes.
+    """How successful an episode looks: the mean log P(True) of its last prefixes, nats.
 
     TOPReward (arXiv 2602.19313, section 4, success detection).
-
-    Args:
-        log_probs: of " True" for growing prefixes in the order of time, nats.
-        tail: how many of the last prefixes to average; fewer when there are fewer.
 
     Raises:
         ValueError: no prefix, or one that is not finite.
@@ -55,13 +46,10 @@ def success_score(log_probs: Float[np.ndarray, " prefixes"], *, tail: int = TAIL
 
 
 def rise(values: Float[np.ndarray, " prefixes"], *, tail: int = TAIL) -> float:
-    """How far a curve climbs: the mean of its last values minus its first value.
+    """How far a curve climbs: the mean of its last values minus its first value, in their unit.
 
     Under a static control this is what length alone adds. It complements `voc`, which sees ranks
     only and calls a drift of a thousandth as much of a trend as a real climb.
-
-    Returns:
-        In the unit of the values; negative for a curve that falls.
 
     Raises:
         ValueError: no value, or one that is not finite.
@@ -74,14 +62,8 @@ def roc_auc(
 ) -> float:
     """Area under the ROC curve: how often a success scores above a failure, ties counting half.
 
-    By the rank-sum identity of Mann and Whitney (1947).
-
-    Args:
-        scores: one per episode, higher for more successful, any unit.
-        success: what truly happened.
-
-    Returns:
-        0..1, where 0.5 is chance; nan when undefined: only successes or only failures.
+    By the rank-sum identity of Mann and Whitney (1947). Scores are higher for more successful
+    episodes, in any unit. 0..1, where 0.5 is chance; nan with only successes or only failures.
 
     Raises:
         ValueError: the lengths differ, or a score is not finite.

@@ -31,13 +31,8 @@ def suggest_threshold(
     The line maximizes balanced accuracy (the mean of how many successes are kept and how many
     failures are not), so that a dataset of nearly only successes does not get a line that keeps
     everything. Precision and recall are pooled over stratified folds, each judged by the line that
-    the other folds choose.
-
-    Args:
-        scores: one per episode, higher for more successful, any unit.
-        success: what truly happened.
-        folds: of the cross-validation; fewer where there are fewer successes or failures.
-        seed: of the assignment of episodes to folds.
+    the other folds choose; there are fewer folds where there are fewer successes or failures.
+    Scores are higher for more successful episodes, in any unit.
 
     Returns:
         None where there are not two successes and two failures.

@@ -13,14 +13,13 @@ from rich.console import Console
 
 from lerobot_topreward import __version__
 from lerobot_topreward.config import as_json
-from lerobot_topreward.console import spell_options
+from lerobot_topreward.console import INTERRUPTED, spell_options
 from lerobot_topreward.data.dataset import Source, fetch_videos, find_video, segments
 from lerobot_topreward.data.video_prints import video_prints
 from lerobot_topreward.errors import EpisodeError
-from lerobot_topreward.judging.metrics import mean_defined, rise, voc
+from lerobot_topreward.judging.metrics import mean_defined, rise, rise_in_words, voc
 from lerobot_topreward.label.config import LabelConfig
-from lerobot_topreward.label.job import Job, claim_output, open_job
-from lerobot_topreward.label.write import choose_destination, write_rewards
+from lerobot_topreward.label.job import Job, claim_output, open_job, write_rewards
 from lerobot_topreward.publish.card import CardFacts
 from lerobot_topreward.publish.lineage import lineage_of
 from lerobot_topreward.publish.push import PushResult, check_push, push
@@ -71,6 +70,42 @@ class LabelResult:
         return len({score.segment.episode_index for score in self.scores})
 
 
+def label(config: LabelConfig, *, console: Console) -> int:
+    """Label a dataset and print what was done; returns the exit code.
+
+    Raises:
+        UserError: see `label_dataset`.
+    """
+    result = label_dataset(config, console=console)
+    if result.interrupted:
+        console.print(
+            f"stopped: {result.labelled} episodes are scored and kept; "
+            "run the same command again to go on"
+        )
+        return INTERRUPTED
+    console.print(f"episodes labelled    {result.labelled}")
+    console.print(f"of these scored now  {result.scored}")
+    console.print(f"failed               {len(result.failed)}")
+    console.print(f"seconds              {result.seconds:.1f}")
+    if result.labelled:
+        what = "sidecar" if config.write == "sidecar" else "dataset"
+        console.print(f"{what:<20} {result.output}")
+    else:
+        console.print("no episode has a reward, so no dataset was written")
+    console.print(f"raw scores           {result.store.folder}")
+    if result.pushed is not None:
+        state = "unchanged" if result.pushed.unchanged else f"{result.pushed.uploaded} files"
+        console.print(f"pushed               {result.pushed.url} ({state})")
+    if (static := result.static) is not None:
+        console.print(
+            f"static control       VOC {static.static_voc:.2f} against {static.real_voc:.2f} of the "
+            f"real videos; {rise_in_words(static.share)}"
+        )
+    for line in failure_lines(result.failed):
+        console.print(line, style="yellow")
+    return 1 if result.failed else 0
+
+
 def label_dataset(config: LabelConfig, *, console: Console | None = None) -> LabelResult:
     """Label a dataset, as `lerobot-topreward label` does.
 
@@ -88,7 +123,7 @@ def label_dataset(config: LabelConfig, *, console: Console | None = None) -> Lab
     source = job.source
     fps, total = float(source.meta.fps), source.meta.total_episodes
     if config.push.push_to_hub:
-        check_push(choose_destination(config, job), ours=lineage_of(source))
+        check_push(job.destination, ours=lineage_of(source))
     identity = identify(config.vlm)
     key = ScoreKey.pin(config.scoring, identity, camera=job.camera)
     with claim_output(job, overwrite=config.overwrite):
@@ -168,7 +203,7 @@ def label_dataset(config: LabelConfig, *, console: Console | None = None) -> Lab
         )
         if config.push.push_to_hub and provenance is not None:
             facts = CardFacts(provenance, fps=fps, failed=len(failed))
-            pushed = push(job.output, choose_destination(config, job), facts=facts)
+            pushed = push(job.output, job.destination, facts=facts)
             result = replace(result, pushed=pushed)
     return replace(result, seconds=time.monotonic() - began)
 

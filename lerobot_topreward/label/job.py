@@ -1,21 +1,35 @@
-"""What is to be labeled, and where the labels go: everything that needs neither videos nor a VLM."""
+"""What is to be labeled, where the labels go, and how rewards become labels: all but scoring."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from lerobot_topreward.data.dataset import Source, open_source, segments
+from rich.console import Console
+
+from lerobot_topreward import __version__
+from lerobot_topreward.data.dataset import Source, fetch_videos, open_source, segments
 from lerobot_topreward.data.selection import parse_episodes, resolve_camera
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.files.atomic import WORK_FOLDER, output_lock
+from lerobot_topreward.files.atomic import WORK_FOLDER, output_lock, replace_file, require_space
 from lerobot_topreward.files.transaction import finish_interrupted
 from lerobot_topreward.label.config import LabelConfig
-from lerobot_topreward.records import Segment
+from lerobot_topreward.publish.push import Destination
+from lerobot_topreward.records import PrefixScores, Segment
+from lerobot_topreward.rewards import label_rewards
+from lerobot_topreward.storage.columns import write_columns
+from lerobot_topreward.storage.key import ScoreKey
 from lerobot_topreward.storage.labels import explain_edit
 from lerobot_topreward.storage.output import check_output
 from lerobot_topreward.storage.reader import default_output
-from lerobot_topreward.storage.sidecar import SIDECAR_NAME, dataset_of, fingerprint_of
+from lerobot_topreward.storage.sidecar import (
+    ROW_BYTES,
+    SIDECAR_NAME,
+    dataset_of,
+    fingerprint_of,
+    write_sidecar,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +41,7 @@ class Job:
     segments: Mapping[int, list[Segment]]  # of the episodes asked for
     output: Path
     horizon: int  # the advantage's span, in frames of the dataset, at least one
+    destination: Destination  # of a push
 
 
 def open_job(config: LabelConfig) -> Job:
@@ -41,7 +56,15 @@ def open_job(config: LabelConfig) -> Job:
     episodes = parse_episodes(config.episodes, total=total, max_episodes=config.max_episodes)
     cut = segments(source, episodes, instruction=config.scoring.instruction)
     if config.output is None and not config.in_place and source.revision is None:
-        _refuse_edited_copy(source)
+        # What was recorded into a labeled copy: a copy of the copy would know no scores.
+        sidecar = source.root / SIDECAR_NAME
+        made_for, name = fingerprint_of(sidecar), dataset_of(sidecar)
+        own = (None, source.fingerprints.dataset)
+        if made_for not in own and name not in (None, source.repo_id):
+            raise UserError(
+                f"{explain_edit(source, sidecar)}. To score this folder anew all the same, name an "
+                "`output`"
+            )
     output = default_output(source)
     if config.in_place:
         output = source.root
@@ -52,18 +75,16 @@ def open_job(config: LabelConfig) -> Job:
                 f"`output={config.output}` is the dataset itself; use `in_place` to label it there"
             )
     horizon = max(1, round(config.horizon * float(source.meta.fps)))
-    return Job(source, camera, cut, output, horizon)
-
-
-def _refuse_edited_copy(source: Source) -> None:
-    """Refuse what was recorded into a labeled copy: a copy of the copy would know no scores."""
-    sidecar = source.root / SIDECAR_NAME
-    made_for, name = fingerprint_of(sidecar), dataset_of(sidecar)
-    if made_for not in (None, source.fingerprints.dataset) and name not in (None, source.repo_id):
-        raise UserError(
-            f"{explain_edit(source, sidecar)}. To score this folder anew all the same, name an "
-            "`output`"
-        )
+    destination = Destination(
+        repo_id=source.repo_id if config.push.hub_repo_id is None else config.push.hub_repo_id,
+        source_repo_id=source.repo_id,
+        source_revision=source.revision,
+        branch=config.push.branch,
+        private=config.push.private,
+        create_pr=config.push.create_pr,
+        option="repo_id" if config.push.hub_repo_id is None else "hub_repo_id",
+    )
+    return Job(source, camera, cut, output, horizon, destination)
 
 
 @contextmanager
@@ -90,3 +111,69 @@ def claim_output(job: Job, *, overwrite: bool) -> Iterator[None]:
         finish_interrupted(job.output)
         check()
         yield
+
+
+def write_rewards(
+    config: LabelConfig,
+    job: Job,
+    key: ScoreKey,
+    scores: Sequence[PrefixScores],
+    static: Sequence[PrefixScores],
+    *,
+    shown: Sequence[str],
+    console: Console,
+) -> dict[str, Any]:
+    """Turn scores into the rewards of every frame; write the sidecar, the columns or both; `shown` are sizes in words.
+
+    Returns:
+        How the rewards were made, as it is stored with them.
+
+    Raises:
+        UserError: the output cannot be written; the raw scores are kept.
+    """
+    source = job.source
+    rewards = label_rewards(
+        scores,
+        source.frames.episode_index,
+        horizon=job.horizon,
+        normalize=config.normalize,
+        scale=config.scale,
+        static=static if config.debias == "static" else None,
+    )
+    provenance: dict[str, Any] = {
+        "version": __version__,
+        "dataset": source.repo_id,
+        "revision": source.revision,
+        "scoring": key.to_json(),
+        "normalize": config.normalize,
+        "scale": config.scale,
+        "debias": config.debias,
+        "horizon_frames": job.horizon,
+        "shown": list(shown),
+        "episodes_labelled": len({score.segment.episode_index for score in scores}),
+        "episodes_total": source.meta.total_episodes,
+    }
+    fingerprint = source.fingerprints.dataset
+    if config.write == "sidecar":
+        path = job.output / SIDECAR_NAME
+        needed = ROW_BYTES * len(rewards.index)
+        with require_space(job.output, needed=needed), replace_file(path) as draft:
+            write_sidecar(draft, rewards, fingerprint=fingerprint, provenance=provenance)
+        return provenance
+    # What is pushed to the source itself needs no videos: they are on the Hub already.
+    to_source = config.push.push_to_hub and job.destination.repo_id == source.repo_id
+    if config.other_cameras and not to_source:
+        fetch_videos(source)
+    write_columns(
+        source.root,
+        rewards,
+        job.output,
+        fingerprint=fingerprint,
+        provenance=provenance,
+        recordings=source.fingerprints.recordings,
+        sidecar=config.write == "both",
+        link_videos=config.link_videos,
+        overwrite=config.overwrite,
+        console=console,
+    )
+    return provenance

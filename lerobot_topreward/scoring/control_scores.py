@@ -30,11 +30,6 @@ from lerobot_topreward.storage.store import Shard, Store
 from lerobot_topreward.vlm.identity import VlmConfig
 from lerobot_topreward.vlm.prompts import require_text
 
-ONE_INSTRUCTION = (
-    "every episode has the same instruction, so there is no other one to ask; give another task's "
-    "with `swapped_instruction=TEXT`"
-)
-
 
 @dataclass(frozen=True, slots=True)
 class ControlScores:
@@ -59,14 +54,8 @@ def score_controls(
 ) -> ControlScores:
     """Score controls of labeled episodes, those that no earlier run has scored.
 
-    Args:
-        dataset: what is scored, and how it was.
-        controls: any of `scorer.CONTROLS`.
-        episodes: labeled episodes.
-        vlm: where the VLM of the labels lies and on which device it runs, see `identify_same`.
-        swapped_instruction: what "swapped" asks; by default another episode's instruction.
-        output: where shards go when the labels' own folder cannot be written to.
-        console: where progress is shown.
+    New shards go to `output` where the labels' own folder cannot be written to. For the VLM, see
+    `identify_same`; for the instruction that "swapped" asks, `choose_swapped`.
 
     Raises:
         UserError: something that the user can fix; whatever was scored is kept.
@@ -78,7 +67,10 @@ def score_controls(
     wanted = list_labelled_shards(dataset, episodes, controls, swapped=swapped)
     reasons = {}
     if "swapped" in controls and all(shard.control != "swapped" for shard in wanted):
-        reasons["swapped"] = ONE_INSTRUCTION
+        reasons["swapped"] = (
+            "every episode has the same instruction, so there is no other one to ask; give another "
+            "task's with `swapped_instruction=TEXT`"
+        )
     # See what the stores have.
     stores = find_stores(dataset, output)
     todo = [shard for shard in wanted if _read(stores, shard) is None]

@@ -35,9 +35,9 @@ def list_labelled_shards(
     for scores in dataset.scores:
         if scores.segment.episode_index in segments:
             segments[scores.segment.episode_index].append(scores.segment)
-    unlabelled = [episode for episode, found in segments.items() if not found]
-    if unlabelled:
-        raise ValueError(f"episodes {unlabelled} are not labelled")
+    unlabeled = [episode for episode, found in segments.items() if not found]
+    if unlabeled:
+        raise ValueError(f"episodes {unlabeled} are not labeled")
     return list_shards(
         segments,
         controls,
@@ -109,10 +109,8 @@ def identify_same(
 ) -> tuple[VlmConfig, VlmIdentity]:
     """Find the VLM of the labels, and check that its scores compare with theirs.
 
-    Args:
-        dataset: its labels say which VLM it was, and how it was loaded.
-        given: where it lies and on which device it runs; whatever is left at its default is as it
-            was for the labels.
+    What is given says where it lies and on which device it runs; whatever is left at its default
+    is as it was for the labels.
 
     Raises:
         UserError: it cannot be found, or something that changes a score differs: says what.

@@ -69,15 +69,8 @@ def answer_episodes[T](
 ) -> Generator[tuple[int, list[T]]]:
     """Show every clip of some episodes, one at a time; the next ones are decoded meanwhile.
 
-    The first Ctrl-C lets the episode at hand finish, the second stops at once.
-
-    Args:
-        source: the dataset, the videos of these episodes at hand.
-        key: what is shown of it.
-        episodes: their segments, in the order of time.
-        answer: what is made of a clip; an `EpisodeError` fails its episode.
-        outcome: is told of every episode, and whether the user stopped the run.
-        console: where progress is shown.
+    The first Ctrl-C lets the episode at hand finish, the second stops at once. An `EpisodeError` of
+    `answer` fails its episode. The outcome is told of every episode, and whether the user stopped.
 
     Yields:
         Each episode that did not fail, with the answers for its segments.
@@ -134,13 +127,7 @@ def score_shards(
 ) -> Outcome:
     """Score what a store lacks; all shards of an episode are written when the episode is done.
 
-    Args:
-        source: the dataset, the videos of these episodes at hand.
-        store: where the shards go; its key says what is shown.
-        shards: which, episode after episode.
-        scorer: who judges.
-        console: where progress is shown.
-        look: is shown every clip before it is scored.
+    The videos of these episodes are here; `look` is shown every clip before it is scored.
 
     Raises:
         UserError: the disk is full; every shard so far is kept.

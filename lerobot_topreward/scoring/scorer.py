@@ -66,21 +66,14 @@ def score_clip(
     *,
     swapped: str | None = None,
 ) -> list[PrefixScores]:
-    """Score the prefixes of one clip under some controls, showing each video once.
-
-    Args:
-        clip: what is shown.
-        scorer: who judges.
-        controls: "none" or any of CONTROLS, each once.
-        count: prefixes to ask about, None for one per shown image.
-        swapped: the other instruction that "swapped" asks about.
+    """Score prefixes of one clip, `count` or one per image, showing each video once.
 
     Returns:
-        One record per control, in their order.
+        One record per control ("none" or any of CONTROLS, each once), in their order.
 
     Raises:
         EpisodeError: the clip cannot be scored.
-        ValueError: "swapped" has no instruction.
+        ValueError: "swapped" has no other instruction to ask about.
     """
     segment = clip.segment
     questions = dict.fromkeys(controls, segment.instruction)

@@ -23,11 +23,7 @@ class TextGenerator:
         self.max_pixels = max_pixels
 
     def generate(self, parts: Sequence[Part], *, max_new_tokens: int) -> str:
-        """Answer a question.
-
-        Args:
-            parts: text and images in the order in which they are read.
-            max_new_tokens: where an answer is cut, >= 1.
+        """Answer a question, put as text and images in the order in which they are read.
 
         Raises:
             EpisodeError: it does not fit into memory, or the images cannot be shown.

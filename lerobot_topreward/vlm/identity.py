@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from lerobot_topreward.errors import UserError
+from lerobot_topreward.files.atomic import write_file
 from lerobot_topreward.files.jsonable import read_json_object
 
 if TYPE_CHECKING:
@@ -165,8 +165,5 @@ def _large_file_hash(path: Path) -> str:
         with path.open("rb") as file:
             known[key] = hashlib.file_digest(file, "sha256").hexdigest()
         with suppress(OSError):  # a home that cannot be written costs only time
-            cache.parent.mkdir(parents=True, exist_ok=True)
-            partial = cache.with_name(f".{cache.name}.{os.getpid()}")
-            partial.write_text(json.dumps(known))
-            os.replace(partial, cache)
+            write_file(cache, json.dumps(known))
     return known[key]

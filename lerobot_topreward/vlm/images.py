@@ -40,12 +40,8 @@ def resolution(
     """The height and width at which every prefix of this clip is shown.
 
     Qwen's own rule (``smart_resize``) depends on the number of images, so prefixes left to
-    themselves change resolution as they grow; we take it once, from the longest.
-
-    Args:
-        processor: holds the checkpoint's pixel budget for a whole video.
-        clip: what is shown.
-        max_pixels: a lower budget, per image.
+    themselves change resolution as they grow; we take it once, from the longest. The checkpoint's
+    pixel budget is for a whole video, `max_pixels` for one image.
 
     Raises:
         EpisodeError: the images are too small or too narrow for the architecture.

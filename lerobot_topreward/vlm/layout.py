@@ -147,14 +147,9 @@ def place_branch(
     shared: SharedPrefix,
     shape: BlockShape,
 ) -> Branch:
-    """Place what one prefix has of its own.
+    """Place what one prefix of `shown` images has of its own.
 
-    Args:
-        shown: images that the prefix shows, >= 1.
-        questions: the token ids of each instruction's question.
-        odd_header: of the block for its last image; unused where `shown` is even.
-        shared: the blocks that it shares with others, at least ``shown // 2``.
-        shape: of a block.
+    `odd_header` is of the block for its last image, unused where `shown` is even.
     """
     whole, odd = divmod(shown, 2)
     start, block = shared.nexts[whole], join([])
@@ -200,19 +195,16 @@ def _causal(n: int) -> Bool[Tensor, "n n"]:
     return torch.ones(n, n, dtype=torch.bool).tril()
 
 
-def chunks(
-    prefixes: Sequence[int], *, branch_tokens: int, block_tokens: int, budget: int
-) -> Iterator[tuple[int, int]]:
-    """Split prefixes into runs [first, last) whose branches fit a budget of tokens, at least one."""
+def chunks(sizes: Sequence[int], *, budget: int) -> Iterator[tuple[int, int]]:
+    """Split pieces into runs [first, last) that fit a budget of tokens, at least one piece each."""
     first, used = 0, 0
-    for i, shown in enumerate(prefixes):
-        need = branch_tokens + (block_tokens if shown % 2 else 0)
-        if i > first and used + need > budget:
+    for i, size in enumerate(sizes):
+        if i > first and used + size > budget:
             yield first, i
             first, used = i, 0
-        used += need
-    if prefixes:
-        yield first, len(prefixes)
+        used += size
+    if sizes:
+        yield first, len(sizes)
 
 
 def causal_mask(*, past: int, new: int, device: torch.device) -> Bool[Tensor, "new past_and_new"]:

@@ -8,6 +8,7 @@ prefix the difference is floating-point noise.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, cast
 
 import numpy as np
@@ -115,14 +116,10 @@ class OnePassScorer:
         questions = [self._ids([question(text)])[0] for text in instructions]
         shared = place_shared(video.headers[: max(prefixes) // 2], video.shape)
         cache = self._prefill(video, shared)
-        grid_tokens = video.shape.rows * video.shape.columns
+        block_tokens = video.shape.rows * video.shape.columns + 16
+        sizes = [sum(map(len, questions)) + block_tokens * (n % 2) for n in prefixes]
         rows = []
-        for first, last in chunks(
-            prefixes,
-            branch_tokens=sum(map(len, questions)),
-            block_tokens=grid_tokens + 16,
-            budget=self.chunk_tokens,
-        ):
+        for first, last in chunks(sizes, budget=self.chunk_tokens):
             branches = [
                 place_branch(n, questions, video.odd_headers[n - 1], shared, video.shape)
                 for n in prefixes[first:last]
@@ -159,12 +156,8 @@ class OnePassScorer:
     def _prefill(self, video: _Video, shared: SharedPrefix) -> DynamicCache:
         """Run the shared blocks once, a few blocks at a time, and keep their keys and values."""
         cache = DynamicCache(config=self.vlm.model.config)
-        blocks = len(shared.ends) - 1
-        first = 0
-        while first < blocks:
-            last = first + 1
-            while last < blocks and shared.ends[last + 1] - shared.ends[first] <= self.chunk_tokens:
-                last += 1
+        sizes = [end - start for start, end in pairwise(shared.ends)]
+        for first, last in chunks(sizes, budget=self.chunk_tokens):
             start, end = shared.ends[first], shared.ends[last]
             tokens = Tokens(
                 shared.tokens.ids[start:end],
@@ -176,7 +169,6 @@ class OnePassScorer:
                 mask = causal_mask(past=start, new=end - start, device=self.vlm.device)
             images = [(2 * block, 2 * block + 1) for block in range(first, last)]
             self._forward(video, tokens, images, mask=mask, cache=cache)
-            first = last
         return cache
 
     def _answer(

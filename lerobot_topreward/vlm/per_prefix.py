@@ -37,7 +37,7 @@ class PerPrefixScorer:
         for row, instruction in enumerate(instructions):
             for column, shown in enumerate(prefixes):
                 try:
-                    answers[:, row, column] = self._one(video, clip, shown, instruction)
+                    answers[:, row, column] = self._answer(video, clip, shown, instruction)
                 except RuntimeError as error:
                     if not is_out_of_memory(error):
                         raise
@@ -49,7 +49,7 @@ class PerPrefixScorer:
             raise EpisodeError("the model's log-probabilities are not finite; try `dtype=float32`")
         return LogProbs(true=answers[0], false=answers[1])
 
-    def _one(self, video: torch.Tensor, clip: Clip, shown: int, instruction: str) -> np.ndarray:
+    def _answer(self, video: torch.Tensor, clip: Clip, shown: int, instruction: str) -> np.ndarray:
         metadata = {
             "total_num_frames": shown,
             "fps": float(clip.fps),

@@ -23,15 +23,10 @@ def question(instruction: str) -> str:
 
 
 def require_text(instruction: str, *, what: str, fix: str) -> None:
-    """Refuse an instruction that a tokenizer would not read as text alone.
-
-    Args:
-        instruction: What the robot is told.
-        what: Where it comes from; the message begins with it.
-        fix: What to do about it.
+    """Refuse an instruction with control tokens such as ``<|im_end|>``.
 
     Raises:
-        UserError: It holds a control token, such as ``<|im_end|>``.
+        UserError: it begins with what the instruction is and ends with the fix.
     """
     found = _CONTROL.search(instruction)
     if found is not None:

@@ -14,7 +14,7 @@ from lerobot_topreward.cli import main
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.simulation.tiny_vlm import TinyConfig, build_tiny_vlm
 from lerobot_topreward.vlm.identity import VlmIdentity
-from lerobot_topreward.vlm.memory import needed_bytes, require_memory
+from lerobot_topreward.vlm.loading import needed_bytes, require_memory
 
 RecordDataset = Callable[..., Path]
 
