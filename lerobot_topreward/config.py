@@ -196,7 +196,7 @@ def _shown(name: str, where: str) -> str:
 
 
 def _check_type(kind: Any, value: Any, *, option: str, text: bool) -> Any:
-    choices = _alternatives(kind)
+    choices = alternatives(kind)
     if value == "":
         raise UserError(f"{option} is empty; give a value, or leave it out")
     if text and value == "None" and NoneType in choices:  # undoes what a preset says
@@ -220,12 +220,12 @@ def _check_type(kind: Any, value: Any, *, option: str, text: bool) -> Any:
         raise UserError(f"{option} must be {rule}; got {shown}{hint}") from None
 
 
-def _alternatives(kind: Any) -> list[Any]:
+def alternatives(kind: Any) -> list[Any]:
     """Take a type apart into plain types and the values of literals."""
     if get_origin(kind) is Literal:
         return list(get_args(kind))
     parts = get_args(kind)
-    return [inner for part in parts for inner in _alternatives(part)] if parts else [kind]
+    return [inner for part in parts for inner in alternatives(part)] if parts else [kind]
 
 
 def with_options[C](config_class: type[C], options: Mapping[str, Any]) -> C:

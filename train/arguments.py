@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from reprlib import repr as shorten
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from lerobot_topreward.config import load_preset, take_config
+from lerobot_topreward.config import alternatives, load_preset, take_config
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.train.config import WeightingConfig, check_weighting
 from lerobot_topreward.train.schemes import SCHEMES
@@ -121,7 +121,7 @@ def _preset_arguments(options: Mapping[str, Any], given: Sequence[str]) -> list[
     return arguments
 
 
-def flat_options(options: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat_options(options: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield a preset's options, nested or already dotted, by their names on the command line."""
     for name, value in options.items():
         if isinstance(value, Mapping):
@@ -147,19 +147,12 @@ def print_help(console: Console) -> None:
             table.add_row(f"{PREFIX}scheme={name}", purpose)
         for item in fields(config_class):
             if item.name not in shown:
-                choices = " or ".join(_choices(item.type))
+                choices = " or ".join(c for c in alternatives(item.type) if isinstance(c, str))
                 meaning = "; ".join(filter(None, [choices, comments[item.name].rstrip(".")]))
                 default = "" if item.default is None else f" (default: {item.default})"
                 table.add_row(f"{PREFIX}{item.name}", f"{meaning}{default}")
             shown.add(item.name)
     console.print(table)
-
-
-def _choices(kind: Any) -> list[str]:
-    """The values of the literals of a type."""
-    if get_origin(kind) is Literal:
-        return list(get_args(kind))
-    return [value for part in get_args(kind) for value in _choices(part)]
 
 
 def _comments(config_class: type) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """How the frames of a dataset are weighted in training: one frozen configuration."""
 
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields, make_dataclass
+from dataclasses import MISSING, dataclass, field, fields, make_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -94,7 +94,8 @@ def from_params(params: Mapping[str, Any]) -> WeightingConfig:
         if not owners or name in owners:
             continue
         # A checkpoint of an earlier version holds the defaults of all schemes.
-        default = _default(_OWN[owners[0]][option])
+        item = _OWN[owners[0]][option]
+        default = None if item.default is MISSING else item.default
         if value != default:
             raise UserError(
                 f"`weighting.{option}` is an option of {' and '.join(owners)}, not of "
@@ -103,10 +104,6 @@ def from_params(params: Mapping[str, Any]) -> WeightingConfig:
     own = {option: value for option, value in options.items() if option in _OWN[name]}
     common = {option: value for option, value in options.items() if option in _COMMON}
     return WeightingConfig(scheme=SCHEMES[name](**own), **common)
-
-
-def _default(item: Field[Any]) -> Any:
-    return None if item.default is MISSING else item.default
 
 
 def show(value: Any) -> str:

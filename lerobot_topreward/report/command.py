@@ -1,7 +1,6 @@
 """The report command: a labeled dataset becomes one HTML page, and perhaps a Rerun recording."""
 
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
@@ -21,7 +20,6 @@ from lerobot_topreward.judging.decisions import check_decisions, read_decisions
 from lerobot_topreward.judging.episode_metrics import episode_metrics
 from lerobot_topreward.judging.metrics import roc_auc
 from lerobot_topreward.judging.rules import RULES, judge
-from lerobot_topreward.records import Segment
 from lerobot_topreward.report.config import ReportConfig
 from lerobot_topreward.report.content import (
     Findings,
@@ -61,9 +59,7 @@ def report(config: ReportConfig, *, console: Console) -> int:
             raise UserError(f"{dataset.labels} has no labeled episode; label some, then report")
         known = read_success(dataset.source, config.success_file)
         page, findings = _make_page(config, dataset, known)
-        parts: dict[int, list[Segment]] = defaultdict(list)
-        for scores in dataset.scores:
-            parts[scores.segment.episode_index].append(scores.segment)
+        parts = {episode.index: episode.parts for episode in page.episodes}
         footage = Footage(dataset.source, page.camera, parts)
         if config.videos == "strip" or rerun_draft is not None:
             try:

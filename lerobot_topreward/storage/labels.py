@@ -173,7 +173,7 @@ def find_sidecar(source: Source, *, option: str = "repo_id") -> Path | None:
             return None  # the Hub has none, or cannot be reached
 
 
-def name_frame(frames: FrameTable, row: int) -> str:
+def name_frame(frames: FrameTable, row: int | np.integer) -> str:
     """Name a frame, for messages."""
     return f"frame {frames.frame_index[row]} of episode {frames.episode_index[row]}"
 

@@ -121,7 +121,7 @@ def test_labels_survive_lerobots_own_editing(
 
 
 def test_an_unlabelled_dataset(recorded: Path, write_labels: WriteLabels) -> None:
-    command = f"lerobot-topreward label --root {recorded}"
+    command = f"lerobot-topreward label `root={recorded}`"
     for source in ("auto", "columns", "sidecar"):
         with pytest.raises(UserError) as said:
             read(recorded, source=source)
