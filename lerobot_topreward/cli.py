@@ -39,6 +39,16 @@ COMMANDS = {
             "--push-to-hub": "upload it",
         },
     ),
+    "check": Command(
+        "say what is wrong with a recording: no VLM, no GPU, seconds",
+        {
+            _DATASET: "what to check",
+            "--video": "also look at the pictures",
+            "--chunk-size 100": "name the episodes that are shorter than a policy's chunk",
+            "--fail-on suspect": "exit with 3 for less than broken episodes, too",
+            "--json": "everything, for a program",
+        },
+    ),
     "evaluate": Command(
         "say how far the rewards of a labeled dataset can be believed",
         {

@@ -18,7 +18,15 @@ from pydantic import ConfigDict, TypeAdapter
 
 from lerobot_topreward.errors import UserError
 
-_SECTIONS = ("label", "evaluate", "report", "curate", "train", "demo")  # of a preset, by command
+_SECTIONS = (
+    "label",
+    "check",
+    "evaluate",
+    "report",
+    "curate",
+    "train",
+    "demo",
+)  # of a preset, by command
 _WORDS = {
     bool: "true or false",
     int: "a whole number",

@@ -2,13 +2,14 @@
 
 dataset -> Segment -> Clip -> LogProbs -> PrefixScores -> FrameRewards -> columns and sidecar
                                                        -> EpisodeMetrics -> Verdict
+dataset -> EpisodeRecording -> Finding                                     -> Verdict
 """
 
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64, UInt8
+from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,3 +147,39 @@ class Verdict:
     def keep(self) -> bool:
         """Whether nothing speaks against the episode."""
         return not self.reasons
+
+
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """What the columns of `EpisodeRecording.values` are."""
+
+    names: tuple[str, ...]  # "action.dx", "observation.state.shoulder_pan.pos"
+    commands: tuple[int, ...]  # columns of ``action``
+    readings: tuple[int, ...]  # columns of ``observation.state``
+    pairs: tuple[tuple[int, int], ...]  # command and reading of the same joint
+    grippers: tuple[int, ...]  # commands and readings that are named after a gripper
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeRecording:
+    """What was recorded of one episode besides pictures."""
+
+    episode_index: int
+    task: str  # several of one episode are joined; "" when it has none
+    declared: int  # frames that ``meta/episodes`` promises
+    timestamp: Float64[np.ndarray, " frames"]  # s since the episode began
+    frame_index: Int64[np.ndarray, " frames"]
+    values: Float64[
+        np.ndarray, "frames signals"
+    ]  # action and observation.*, nan where not a number
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that a recording says against itself."""
+
+    episode_index: int | None  # None: of the whole dataset
+    level: Literal["broken", "suspect", "note"]  # broken: training on it is wrong
+    defect: str  # a name of judging.defects.DEFECTS, or one of your own
+    text: str  # a sentence with numbers
+    frames: tuple[int, int] | None = None  # the first and the last one concerned

@@ -124,7 +124,7 @@ ORDER = (
     "storage",
     "scoring judging",
     "publish",
-    "label evaluate curate report",
+    "label check evaluate curate report",
     "policies",
     "train",
     "plugin",

@@ -10,7 +10,8 @@ from rich.console import Console
 
 from lerobot_topreward import __version__
 from lerobot_topreward.data.dataset import Source, fetch_videos, open_source, segments
-from lerobot_topreward.data.selection import parse_episodes, resolve_camera
+from lerobot_topreward.data.episodes import parse_episodes
+from lerobot_topreward.data.selection import resolve_camera
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.files.atomic import WORK_FOLDER, output_lock, replace_file, require_space
 from lerobot_topreward.files.transaction import finish_interrupted

@@ -3,7 +3,8 @@ from unittest.mock import create_autospec
 import pytest
 from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 
-from lerobot_topreward.data.selection import parse_episodes, resolve_camera
+from lerobot_topreward.data.episodes import parse_episodes
+from lerobot_topreward.data.selection import resolve_camera
 from lerobot_topreward.errors import UserError
 
 

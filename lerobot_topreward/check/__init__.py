@@ -1,0 +1,1 @@
+"""The check command: what the recording itself says, without a VLM."""

@@ -1,0 +1,168 @@
+"""The reader without LeRobot gives what LeRobot's gives, and says what it cannot read."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from lerobot_topreward.data import info, locate
+from lerobot_topreward.data.recording import RecordedDataset, open_recorded
+from lerobot_topreward.errors import EpisodeError, UserError
+from lerobot_topreward.records import EpisodeRecording
+
+
+def read(root: Path) -> RecordedDataset:
+    return open_recorded(root, repo_id="local/x", option=f"`root={root}`")
+
+
+def recordings(root: Path) -> dict[int, EpisodeRecording | EpisodeError]:
+    dataset = read(root)
+    return dict(dataset.episodes(range(len(dataset.lengths))))
+
+
+def test_constants_are_those_of_lerobot() -> None:
+    from lerobot.datasets import dataset_metadata, utils
+    from lerobot.utils import constants
+
+    assert dataset_metadata.CODEBASE_VERSION == info.CODEBASE_VERSION
+    assert utils.INFO_PATH == info.INFO_PATH
+    assert utils.EPISODES_DIR == info.EPISODES_DIR
+    assert utils.DEFAULT_TASKS_PATH == info.TASKS_PATH
+    assert constants.HF_LEROBOT_HOME == locate.HF_LEROBOT_HOME
+    assert constants.HF_LEROBOT_HUB_CACHE == locate.HF_LEROBOT_HUB_CACHE
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"small_files": True}, {"state": 3, "environment_state": 2}]
+)
+def test_values_are_those_that_lerobot_reads(
+    record_dataset: Callable[..., Path], options: dict
+) -> None:
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    tasks = ("pick up the cube", ("open", "close"))
+    root = record_dataset(lengths=(7, 9, 5), cameras=(), tasks=tasks, **options)
+    theirs = LeRobotDataset("local/recorded", root=root)
+    names = ["action", "observation.environment_state", "observation.state"]
+    names = [name for name in names if name in theirs.features]
+    found = recordings(root)
+    assert sorted(found) == [0, 1, 2]
+    for episode, ours in found.items():
+        assert isinstance(ours, EpisodeRecording)
+        rows = [item for item in theirs if int(item["episode_index"]) == episode]
+        values = [np.concatenate([row[name].numpy() for name in names]) for row in rows]
+        np.testing.assert_array_equal(ours.values, np.array(values, dtype=np.float64))
+        np.testing.assert_array_equal(ours.timestamp, [float(row["timestamp"]) for row in rows])
+        np.testing.assert_array_equal(ours.frame_index, [int(row["frame_index"]) for row in rows])
+        assert ours.task == " / ".join(dict.fromkeys(row["task"] for row in rows))
+        assert ours.declared == len(rows)
+
+
+def test_joints_are_paired_by_name_or_by_place(small: Path) -> None:
+    assert read(small).signals.pairs == tuple((i, i + 6) for i in range(6))
+    path = small / "meta/info.json"
+    content = json.loads(path.read_text())
+    names = [f"joint_{i}.pos" for i in range(5)] + ["gripper.pos"]
+    content["features"]["action"]["names"] = names
+    content["features"]["observation.state"]["names"] = {"motors": names[::-1]}
+    path.write_text(json.dumps(content))
+    signals = read(small).signals
+    assert signals.pairs == tuple((i, 11 - i) for i in range(6))
+    assert [signals.names[i] for i in signals.grippers] == [
+        "action.gripper.pos",
+        "observation.state.gripper.pos",
+    ]
+
+
+def test_reading_imports_neither_lerobot_nor_torch(small: Path) -> None:
+    script = (
+        "import sys\nfrom lerobot_topreward.cli import main\n"
+        f"try: main(['check', '--json', '--root', {str(small)!r}])\n"
+        "except SystemExit as end: assert end.code == 0, end.code\n"
+        "assert not {'torch', 'lerobot', 'transformers', 'scipy'} & {*sys.modules}\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def rewrite(root: Path, change: Callable[[pa.Table], pa.Table]) -> None:
+    (path,) = (root / "data").rglob("*.parquet")
+    pq.write_table(change(pq.read_table(path)), path)
+
+
+def replace_column(name: str, values: pa.Array) -> Callable[[pa.Table], pa.Table]:
+    return lambda table: table.set_column(table.column_names.index(name), name, values)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda t: t.drop_columns(["action"]), "lacks the columns action"),
+        (lambda t: t.drop_columns(["timestamp"]), "lacks the columns timestamp"),
+        (replace_column("action", pa.array(["x"] * 12)), "column action must hold numbers"),
+        (
+            replace_column("action", pa.array([[1.0] * 5] * 12, pa.list_(pa.float32()))),
+            "column action must have 6 numbers in every row",
+        ),
+        (
+            replace_column("action", pa.array([None, *[[1.0] * 6] * 11], pa.list_(pa.float32()))),
+            "column action must have a value in every row",
+        ),
+    ],
+)
+def test_episodes_that_cannot_be_read_say_why(
+    small: Path, change: Callable[[pa.Table], pa.Table], said: str
+) -> None:
+    rewrite(small, change)
+    found = recordings(small)
+    assert sorted(found) == [0, 1, 2]
+    assert isinstance(found[0], EpisodeError)
+    assert said in str(found[0])
+
+
+def test_a_file_that_is_cut_or_missing_fails_its_episodes(small: Path) -> None:
+    (path,) = (small / "data").rglob("*.parquet")
+    path.write_bytes(path.read_bytes()[:200])
+    assert all("cannot be read" in str(error) for error in recordings(small).values())
+    path.unlink()
+    assert all("is missing" in str(error) for error in recordings(small).values())
+
+
+def test_links_out_of_the_dataset_are_refused(small: Path, tmp_path: Path) -> None:
+    (path,) = (small / "data").rglob("*.parquet")
+    shutil.move(path, tmp_path / "elsewhere.parquet")
+    path.symlink_to(tmp_path / "elsewhere.parquet")
+    with pytest.raises(UserError, match="out of"):
+        recordings(small)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(UserError, match="regular file"):
+        recordings(small)
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"length": ["x"] * 3}, "cannot be read"),
+        ({"episode_index": [0, 0, 1]}, "must list the episodes 0, 1, 2"),
+        ({"data/file_index": [0, None, 0]}, "must list the episodes 0, 1, 2"),
+    ],
+)
+def test_a_table_of_episodes_that_is_wrong_is_refused(
+    small: Path, columns: dict[str, list], said: str
+) -> None:
+    (path,) = (small / "meta/episodes").rglob("*.parquet")
+    table = pq.read_table(path)
+    for name, values in columns.items():
+        table = table.set_column(table.column_names.index(name), name, pa.array(values))
+    pq.write_table(table, path)
+    with pytest.raises(UserError, match=said):
+        read(small)
