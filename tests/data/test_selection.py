@@ -9,8 +9,9 @@ from lerobot_topreward.errors import UserError
 
 
 def cameras(*names: str, depth: tuple[str, ...] = ()) -> LeRobotDatasetMetadata:
-    keys = {"camera_keys": [*names, *depth], "depth_keys": list(depth)}
-    return create_autospec(LeRobotDatasetMetadata, instance=True, **keys)
+    meta = create_autospec(LeRobotDatasetMetadata, instance=True)
+    meta.camera_keys, meta.depth_keys = [*names, *depth], list(depth)
+    return meta
 
 
 @pytest.mark.parametrize(
