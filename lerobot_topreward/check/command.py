@@ -21,7 +21,7 @@ from lerobot_topreward.data.recording import RecordedDataset, open_recorded
 from lerobot_topreward.errors import EpisodeError, UserError
 from lerobot_topreward.files.jsonable import plain, read_json_object
 from lerobot_topreward.judging.defects import CHECKS, Check, ClockCheck
-from lerobot_topreward.judging.inspection import Inspection, inspect_recording
+from lerobot_topreward.judging.inspection import Inspection, inspect_dataset
 from lerobot_topreward.judging.pictures import (
     PictureNumbers,
     find_bad_pictures,
@@ -99,11 +99,8 @@ def check_dataset(
     dataset = open_recorded(place.root, repo_id=place.repo_id, option=place.option)
     chosen = parse_episodes(config.episodes, total=len(dataset.lengths), max_episodes=None)
     fetch_files(place.root, place.repo_id, place.revision, dataset.files_of(chosen))
-    inspection = inspect_recording(
-        lambda: dataset.episodes(chosen),
-        dataset.signals,
-        fps=dataset.fps,
-        checks=[ClockCheck(chunk_size=chunk_size), *CHECKS[1:], *checks],
+    inspection = inspect_dataset(
+        dataset, chosen, checks=[ClockCheck(chunk_size=chunk_size), *CHECKS[1:], *checks]
     )
     cameras: list[str] = []
     if config.video:

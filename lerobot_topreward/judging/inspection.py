@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float64, UInt64
 
+from lerobot_topreward.data.recording import RecordedDataset
 from lerobot_topreward.errors import EpisodeError
 from lerobot_topreward.judging.defects import CHECKS, Check
 from lerobot_topreward.judging.motion import (
@@ -67,11 +68,24 @@ class Inspection:
                 broken[finding.episode_index].append(finding)
         return dict(broken)
 
+    def motions_by_task(self) -> dict[str, list[Motion]]:
+        """Group the episodes that could be read by their task."""
+        return _by_task(self.motions)
+
     def with_findings(self, more: Iterable[Finding]) -> "Inspection":
         """Add findings: those of the dataset first, then by episode."""
         every = [*self.findings, *more]
         every.sort(key=lambda found: -1 if found.episode_index is None else found.episode_index)
         return replace(self, findings=tuple(every))
+
+
+def inspect_dataset(
+    dataset: RecordedDataset, episodes: Sequence[int], *, checks: Sequence[Check] = CHECKS
+) -> Inspection:
+    """Check these episodes of a dataset, whose files are here."""
+    return inspect_recording(
+        lambda: dataset.episodes(episodes), dataset.signals, fps=dataset.fps, checks=checks
+    )
 
 
 def inspect_recording(

@@ -17,16 +17,22 @@ import numpy as np
 from jaxtyping import Float
 
 from lerobot_topreward.errors import UserError
+from lerobot_topreward.judging.inspection import LEAST_EPISODES, Inspection
+from lerobot_topreward.judging.motion import task_z
 from lerobot_topreward.records import EpisodeMetrics, Verdict
 
 DEFAULT_FINAL_PROGRESS = 0.8
+# Share of an episode. Of 136 simulated ones, the good ones stand still for .12 of their length at
+# most, and those that stopped before they were done for .28 at least; see docs/recording.md.
+DEFAULT_IDLE = 0.25
 MANUAL = "decided by a person"
 _MIN_EPISODES = 5  # of a task before one of them can be called an outlier
 
 # Episode index -> why the rule drops it. Some rules compare the episodes of a task, so a rule is
-# given all of them at once.
+# given all of them at once: their metrics, or what their recording says.
 Drops = Mapping[int, str]
 FindDrops = Callable[[Sequence[EpisodeMetrics], float], Drops]
+FindRecordedDrops = Callable[[Inspection, float], Drops]
 CustomRule = Callable[[Sequence[EpisodeMetrics]], Drops]
 
 
@@ -34,11 +40,12 @@ CustomRule = Callable[[Sequence[EpisodeMetrics]], Drops]
 class Rule:
     """One way to drop episodes, with one number as its limit."""
 
-    find: FindDrops
+    find: FindDrops | FindRecordedDrops
     words: str  # what is kept, for tables, cards and the report; {} stands for the limit
     low: float = -math.inf  # range of the limit
     high: float = math.inf
     allows_zero: bool = True
+    of_recording: bool = False  # `find` is given the inspection: no labels are needed
 
     def check(self, name: str, limit: float) -> None:
         """Refuse a limit that no episode, or every one, would break.
@@ -123,6 +130,38 @@ def _find_outliers(metrics: Sequence[EpisodeMetrics], limit: float) -> Drops:
     return drops
 
 
+def _find_broken(inspection: Inspection, _: float) -> Drops:
+    """Drop the episodes on which training would be wrong."""
+    return {
+        episode: "; ".join(f"{found.defect}: {found.text}" for found in findings)
+        for episode, findings in inspection.broken.items()
+    }
+
+
+def _find_idle(inspection: Inspection, limit: float) -> Drops:
+    """Drop the episodes in which the arm stands still for too long."""
+    return {
+        episode: f"longest idle run {_compare(motion.longest_idle, '>', limit)} of the episode"
+        for episode, motion in inspection.motions.items()
+        if motion.longest_idle > limit
+    }
+
+
+def _find_jerky(inspection: Inspection, limit: float) -> Drops:
+    """Drop the episodes that move less smoothly than the others of their task."""
+    drops: dict[int, str] = {}
+    for members in inspection.motions_by_task().values():
+        if len(members) < LEAST_EPISODES:
+            continue
+        jerk = [motion.jerk for motion in members]
+        for motion, z in zip(members, task_z(jerk).tolist(), strict=True):
+            if z > limit:
+                drops[motion.episode_index] = (
+                    f"log dimensionless jerk {motion.jerk:.2f}, z {_compare(z, '>', limit)}"
+                )
+    return drops
+
+
 def robust_z(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     """Distance from the median in robust standard deviations; zeros when all values are equal.
 
@@ -144,9 +183,11 @@ def by_task(metrics: Sequence[EpisodeMetrics]) -> dict[str, list[EpisodeMetrics]
     return dict(tasks)
 
 
-def rule(find: FindDrops, words: str, **limits: Any) -> Any:
+def rule(
+    find: FindDrops | FindRecordedDrops, words: str, *, default: bool | None = None, **limits: Any
+) -> Any:
     """Declare a rule as a field of `RulesConfig`; `limits` are the other fields of `Rule`."""
-    return field(default=None, metadata={"rule": Rule(find, words, **limits)})
+    return field(default=default, metadata={"rule": Rule(find, words, **limits)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,6 +228,18 @@ class RulesConfig:
     outliers: float | None = rule(
         _find_outliers, "no outliers with a robust z beyond {}", low=0, allows_zero=False
     )
+    # leave out episodes that `check` calls broken
+    drop_broken: bool = rule(
+        _find_broken, "nothing broken in the recording", default=True, of_recording=True
+    )
+    # longest time without any movement, share of the episode, 0..1; 0.25 when no rule is named
+    max_idle: float | None = rule(
+        _find_idle, "idle for at most {} of the episode", low=0, high=1, of_recording=True
+    )
+    # robust z of the log dimensionless jerk in the task, as 3.5; not for tasks of under 8 episodes
+    max_jerk_z: float | None = rule(
+        _find_jerky, "jerk with a robust z of at most {}", low=0, of_recording=True
+    )
     decisions: Path | None = None  # JSON from the report: manual decisions, which override rules
 
     def __post_init__(self) -> None:
@@ -197,12 +250,20 @@ class RulesConfig:
     @property
     def named(self) -> dict[str, float]:
         """The limits that are set, by the name of their rule."""
-        limits = {name: getattr(self, name) for name in RULES}
+        limits = {name: getattr(self, name) for name in RULES if name != "drop_broken"}
         return {name: limit for name, limit in limits.items() if limit is not None}
 
-    def with_default(self) -> "RulesConfig":
-        """These rules, or the default one where none is named."""
-        return self if self.named else replace(self, min_final_progress=DEFAULT_FINAL_PROGRESS)
+    @property
+    def in_force(self) -> dict[str, float]:
+        """Those, and `drop_broken` unless it was switched off."""
+        return {**self.named, **({"drop_broken": 1.0} if self.drop_broken else {})}
+
+    def with_default(self, *, labeled: bool = True) -> "RulesConfig":
+        """These rules, or the default ones where none is named: without labels, of motion alone."""
+        if self.named:
+            return self
+        progress = DEFAULT_FINAL_PROGRESS if labeled else None
+        return replace(self, min_final_progress=progress, max_idle=DEFAULT_IDLE)
 
 
 RULES: Mapping[str, Rule] = {
@@ -214,6 +275,7 @@ def judge(
     metrics: Sequence[EpisodeMetrics],
     rules: RulesConfig,
     *,
+    inspection: Inspection | None = None,
     custom: Sequence[CustomRule] = (),
     decisions: Mapping[int, bool] | None = None,
 ) -> list[Verdict]:
@@ -221,24 +283,40 @@ def judge(
 
     Args:
         metrics: of all labeled episodes, since some rules compare those of a task.
-        rules: limits; the default rule where none is named. Its file of decisions is not read.
+        rules: limits; the default ones where none is named. Its file of decisions is not read.
+        inspection: what the recording says; without it, its rules are not used.
         custom: rules of your own, applied beside the others.
         decisions: manual ones by episode, True to keep it; they override the rules.
 
     Returns:
         One verdict per episode, in the order of `metrics`.
     """
-    drops = [*find_drops(metrics, rules).values(), *(find(metrics) for find in custom)]
-    verdicts = []
-    for episode in (each.episode_index for each in metrics):
+    drops = find_drops(metrics, rules.with_default(), inspection)
+    found = [*drops.values(), *(find(metrics) for find in custom)]
+    return decide([each.episode_index for each in metrics], found, decisions or {})
+
+
+def decide(
+    episodes: Sequence[int], drops: Sequence[Drops], decisions: Mapping[int, bool]
+) -> list[Verdict]:
+    """Put together what rules drop and what a person decided, who overrides the rules."""
+    verdicts: list[Verdict] = []
+    for episode in episodes:
         reasons = tuple(found[episode] for found in drops if episode in found)
-        if decisions is not None and episode in decisions:
+        if episode in decisions:
             reasons = () if decisions[episode] else (MANUAL,)
         verdicts.append(Verdict(episode, reasons))
     return verdicts
 
 
-def find_drops(metrics: Sequence[EpisodeMetrics], rules: RulesConfig) -> dict[str, Drops]:
+def find_drops(
+    metrics: Sequence[EpisodeMetrics], rules: RulesConfig, inspection: Inspection | None = None
+) -> dict[str, Drops]:
     """Apply every rule by itself, before manual decisions: what each drops, by its name."""
-    limits = rules.with_default().named
-    return {name: RULES[name].find(metrics, limit) for name, limit in limits.items()}
+    drops: dict[str, Drops] = {}
+    for name, limit in rules.in_force.items():
+        # What a rule is given depends on what it is about: see `Rule.of_recording`.
+        given: Any = inspection if RULES[name].of_recording else metrics
+        if given is not None:
+            drops[name] = RULES[name].find(given, limit)
+    return drops
