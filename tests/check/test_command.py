@@ -42,8 +42,9 @@ def arm(tmp_path_factory: pytest.TempPathFactory) -> Path:
         root=root,
     )
     for recording in make_recordings(10):
-        for row in recording.values.astype(np.float32):
-            frame = {"action": row[:6], "observation.state": row[6:], "task": recording.task}
+        values = recording.values.astype(np.float32)
+        for action, state in zip(values[:, :6], values[:, 6:], strict=True):
+            frame = {"action": action, "observation.state": state, "task": recording.task}
             dataset.add_frame(frame)
         dataset.save_episode()
     dataset.finalize()
@@ -55,7 +56,7 @@ def own_arm(arm: Path, tmp_path: Path) -> Path:
     return shutil.copytree(arm, tmp_path / "arm")
 
 
-def change_rows(root: Path, column: str, change: Callable[[np.ndarray, np.ndarray], None]) -> None:
+def change_rows(root: Path, column: str, change: Callable[[np.ndarray, np.ndarray], object]) -> None:
     """Change a column of ``data/`` in place, given its values and every row's episode."""
     (path,) = (root / "data").rglob("*.parquet")
     table = pq.read_table(path)
