@@ -20,10 +20,12 @@ from lerobot_topreward.records import EpisodeRecording, Finding
 
 class RestCheck:
     def find(self, recording: EpisodeRecording, profile: Profile) -> Iterator[Finding]:
-        joints = list(profile.signals.readings)
+        # Speeds jump from frame to frame; joints do not.
+        positions = profile.step < 0.1 * profile.range
+        joints = [i for i in profile.signals.readings if positions[i]]
         last = recording.values[-profile.frames(0.3) :, joints]
-        moved = np.ptp(last, axis=0) / np.maximum(profile.range[joints], 1e-9)
-        if moved.max() > 0.02:
+        moved = np.ptp(last, axis=0) / profile.range[joints]
+        if moved.max(initial=0) > 0.05:
             name = profile.signals.names[joints[int(moved.argmax())]]
             text = f"{name} still moves by {moved.max():.0%} of its range in the last 0.3 s"
             yield Finding(recording.episode_index, "suspect", "ends in motion", text)

@@ -56,7 +56,9 @@ def own_arm(arm: Path, tmp_path: Path) -> Path:
     return shutil.copytree(arm, tmp_path / "arm")
 
 
-def change_rows(root: Path, column: str, change: Callable[[np.ndarray, np.ndarray], object]) -> None:
+def change_rows(
+    root: Path, column: str, change: Callable[[np.ndarray, np.ndarray], object]
+) -> None:
     """Change a column of ``data/`` in place, given its values and every row's episode."""
     (path,) = (root / "data").rglob("*.parquet")
     table = pq.read_table(path)

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lerobot.utils.feature_utils import combine_feature_dicts
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.datasets.pipeline_features import (
     aggregate_pipeline_dataset_features,
@@ -18,6 +17,7 @@ from lerobot.processor import make_default_processors
 from lerobot.robots import Robot, RobotConfig
 from lerobot.scripts import lerobot_record
 from lerobot.teleoperators import Teleoperator, TeleoperatorConfig
+from lerobot.utils.feature_utils import combine_feature_dicts
 
 from lerobot_topreward.cli import main
 from lerobot_topreward.data.recording import open_recorded
@@ -66,7 +66,7 @@ class Leader(_Device, Teleoperator):  # pyright: ignore[reportIncompatibleMethod
     """Is moved by a hand through five poses, and can lose its cable for a while."""
 
     config_class, name = TeleoperatorConfig, "leader"
-    feedback_features: dict[str, type] = {}
+    feedback_features = MOTORS
 
     def start(self, episode: int, *, loses_its_cable: bool) -> None:
         rng = np.random.default_rng(episode)
