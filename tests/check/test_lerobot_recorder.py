@@ -25,7 +25,7 @@ from lerobot_topreward.data.recording import open_recorded
 FPS = 30
 SECONDS = 4
 JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
-MOTORS = {f"{joint}.pos": float for joint in JOINTS}
+MOTORS: dict[str, type] = {f"{joint}.pos": float for joint in JOINTS}
 TICK = 360 / 4096  # degrees: one step of the encoder of an STS3215
 FROZEN = (60, 100)  # frames for which a disconnected leader repeats what it said last
 
@@ -51,8 +51,11 @@ class Follower(_Device, Robot):  # pyright: ignore[reportIncompatibleMethodOverr
     """Goes a part of the way to its target in every frame."""
 
     config_class, name = RobotConfig, "follower"
-    observation_features = MOTORS
     degrees = np.zeros(6)
+
+    @property
+    def observation_features(self) -> dict[str, type]:
+        return MOTORS
 
     def get_observation(self) -> dict[str, Any]:
         return encode(self.degrees)
@@ -66,7 +69,10 @@ class Leader(_Device, Teleoperator):  # pyright: ignore[reportIncompatibleMethod
     """Is moved by a hand through five poses, and can lose its cable for a while."""
 
     config_class, name = TeleoperatorConfig, "leader"
-    feedback_features = MOTORS
+
+    @property
+    def feedback_features(self) -> dict[str, type]:
+        return {}
 
     def start(self, episode: int, *, loses_its_cable: bool) -> None:
         rng = np.random.default_rng(episode)
