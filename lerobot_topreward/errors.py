@@ -10,6 +10,10 @@ class UserError(Exception):
     """A mistake that the user can fix: printed without a traceback, exit code 2."""
 
 
+class NotLabeledError(UserError):
+    """There are no labels where some are needed."""
+
+
 class EpisodeError(Exception):
     """One episode cannot be labeled: recorded with its reason, the run goes on, exit code 1."""
 

@@ -58,17 +58,17 @@ def curate_dataset(
 
     # Refuse what cannot be done before anything is written.
     output = None if config.output is None else config.output.expanduser().absolute()
-    earlier = None if output is None else prepare_output(output.resolve(), plan.dataset)
+    earlier = None if output is None else prepare_output(output.resolve(), plan)
     print_plan(plan, console)
     _check_some_kept(plan)
-    if output is not None and plan.dataset.source.revision is None:  # else they are yet to come
+    if output is not None and plan.source.revision is None:  # else they are yet to come
         require_videos(plan)
     if config.dry_run:
         console.print("nothing was written, as `dry_run` asks")
         return plan
     destination = _choose_destination(config, plan)
     if destination is not None:
-        source = plan.dataset.source
+        source = plan.source
         ours = replace(lineage_of(source), made_from=source.fingerprints.dataset)
         # What is not made yet has no fingerprints, but whole episodes keep their recordings.
         if plan.dropped or plan.spans:
@@ -99,7 +99,9 @@ def curate_dataset(
                 dropped=[(gone.episode_index, "; ".join(gone.reasons)) for gone in plan.dropped],
                 trimmed=len(plan.spans),
             )
-            facts = CardFacts(curated_provenance(plan), fps=plan.dataset.fps, curation=curation)
+            facts = CardFacts(
+                curated_provenance(plan), fps=float(plan.source.meta.fps), curation=curation
+            )
             pushed = push(output, destination, facts=facts)
             state = "unchanged" if pushed.unchanged else f"{pushed.uploaded} files"
             console.print(f"pushed to {pushed.url} ({state})")
@@ -118,8 +120,13 @@ def _check_some_kept(plan: Plan) -> None:
             "written"
         )
     strictest = max(plan.drops, key=lambda name: len(plan.drops[name]))
+    if strictest == "drop_broken":
+        raise UserError(
+            f"every episode would be dropped: {len(plan.drops[strictest])} of {total} are broken; "
+            "lerobot-topreward check says how. `no_drop_broken` keeps them; nothing was written"
+        )
     raise UserError(
-        f"every episode would be dropped: `{strictest}={plan.rules.named[strictest]:g}` alone "
+        f"every episode would be dropped: `{strictest}={plan.rules.in_force[strictest]:g}` alone "
         f"drops {len(plan.drops[strictest])} of {total}. Choose a looser limit; nothing was written"
     )
 
@@ -128,7 +135,12 @@ def _choose_destination(config: CurateConfig, plan: Plan) -> Destination | None:
     """Where the new dataset goes on the Hub; None if it does not."""
     if not config.push.push_to_hub:
         return None
-    source, provenance = plan.dataset.source, plan.dataset.provenance
+    if plan.labels is None:
+        raise UserError(
+            f"`push_to_hub` writes a card that says how labels were made, and {plan.source.repo_id} "
+            "has none. Label it first, or upload the folder with hf upload"
+        )
+    source, provenance = plan.source, plan.labels.provenance
     # A labeled copy in a local folder belongs to the dataset that it was made of.
     local = source.revision is None
     source_repo_id = provenance.get("dataset", source.repo_id) if local else source.repo_id

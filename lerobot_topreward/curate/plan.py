@@ -8,19 +8,21 @@ import numpy as np
 
 from lerobot_topreward.curate.config import CurateConfig
 from lerobot_topreward.curate.trim import find_spans
-from lerobot_topreward.data.dataset import episode_rows
+from lerobot_topreward.data.dataset import Source, episode_rows, open_source
+from lerobot_topreward.data.recording import open_recorded
 from lerobot_topreward.data.success import read_success
-from lerobot_topreward.errors import UserError
+from lerobot_topreward.errors import NotLabeledError, UserError
 from lerobot_topreward.files.jsonable import plain
 from lerobot_topreward.judging.decisions import Decisions, check_decisions, read_decisions
 from lerobot_topreward.judging.episode_metrics import episode_metrics
+from lerobot_topreward.judging.inspection import Inspection, inspect_dataset
 from lerobot_topreward.judging.rules import (
-    MANUAL,
+    RULES,
     CustomRule,
     Drops,
     RulesConfig,
+    decide,
     find_drops,
-    judge,
 )
 from lerobot_topreward.judging.thresholds import Threshold, suggest_threshold
 from lerobot_topreward.records import EpisodeMetrics, Verdict
@@ -43,8 +45,10 @@ class ChosenThreshold:
 class Plan:
     """Every episode's verdict, and what led to it."""
 
-    dataset: LabelledDataset
+    source: Source
+    labels: LabelledDataset | None  # None: nobody has labeled it, the recording alone decides
     metrics: Sequence[EpisodeMetrics]  # of the labeled episodes
+    inspection: Inspection  # what the recording says
     rules: RulesConfig  # in force
     request: Mapping[str, Any]  # the rules as they were asked for, as JSON
     drops: Mapping[str, Drops]  # by rule, before manual decisions
@@ -70,69 +74,93 @@ class Plan:
     def tasks(self) -> list[str]:
         """The task of every episode."""
         judged = {metrics.episode_index: metrics.task for metrics in self.metrics}
-        rows = episode_rows(self.dataset.source.meta)
+        rows = episode_rows(self.source.meta)
         # LeRobot's conversion of images to videos leaves the column out.
         own = rows["tasks"] if "tasks" in rows.column_names else [[]] * len(rows)
         return [judged.get(episode, " / ".join(texts)) for episode, texts in enumerate(own)]
 
     def seconds(self, episode: int) -> float:
         """How long an episode is before it is trimmed."""
-        rows = self.dataset.source.frames.rows(episode)
-        return (rows.stop - rows.start) / self.dataset.fps
+        rows = self.source.frames.rows(episode)
+        return (rows.stop - rows.start) / self.source.meta.fps
 
 
 def make_plan(config: CurateConfig, custom: Sequence[CustomRule] = ()) -> Plan:
-    """Open a labeled dataset and judge its episodes, by rules of your own beside the others.
+    """Open a dataset and judge its episodes, by rules of your own beside the others.
 
     Raises:
-        UserError: it is not labeled, or an option does not fit it.
+        UserError: an option does not fit it, or needs labels that it does not have.
     """
-    dataset = open_labelled(
-        repo_id=config.repo_id, root=config.root, revision=config.revision, labels=config.labels
+    source, labels = _open(config)
+    metrics: Sequence[EpisodeMetrics] = ()
+    if labels is not None:
+        metrics = episode_metrics(labels.scores, labels.rewards(), fps=labels.fps)
+        if not metrics:
+            raise UserError(f"the labels of {source.repo_id} are of none of its episodes")
+    episodes = range(source.meta.total_episodes)
+    judged = {episode.episode_index for episode in metrics}
+    unlabelled = (
+        [] if labels is None else [episode for episode in episodes if episode not in judged]
     )
-    metrics = episode_metrics(dataset.scores, dataset.rewards(), fps=dataset.fps)
-    if not metrics:
-        raise UserError(f"the labels of {dataset.source.repo_id} are of none of its episodes")
-    episodes = range(dataset.source.meta.total_episodes)
-    unlabelled = sorted({*episodes} - {judged.episode_index for judged in metrics})
+    frames = source.frames  # fetches data/, which the inspection reads
+    option = f"the dataset in {source.root}"
+    recorded = open_recorded(source.root, repo_id=source.repo_id, option=option)
+    inspection = inspect_dataset(recorded, episodes)
+    rules = config.rules.with_default(inspection, labeled=labels is not None)
 
     # Rules that compare episodes would drop some of those that they have kept before. So a dataset
     # remembers its curations, and the same request changes nothing the second time.
     file = None if config.rules.decisions is None else read_decisions(config.rules.decisions)
-    request = _describe_request(config, file, custom)
+    request = _describe_request(config, rules, file, custom)
     trim = {"margin_s": config.trim_margin} if config.trim else None
-    history = dataset.provenance.get(CURATED, [])
+    history = [] if labels is None else labels.provenance.get(CURATED, [])
     repeated = any(step["rules"] == request for step in history)
     trimmed_before = any(step["trim"] == trim for step in history)
 
-    rules, chosen = config.rules, None
+    chosen = None
     drops: Mapping[str, Drops] = {}
     decisions: Mapping[int, bool] = {}
     if repeated:
-        rules = rules.with_default()
         verdicts = [Verdict(episode, ()) for episode in episodes]
     else:
         if file is not None:
-            check_decisions(file, dataset)
+            check_decisions(file, source)
             decisions = file.by_episode
         if config.auto:
-            chosen = _choose_threshold(dataset, metrics, config)
-            rules = replace(rules, min_success=min(chosen.threshold.value, 0.0))
-        rules = rules.with_default()
-        drops = find_drops(metrics, rules)
-        judged = {
-            verdict.episode_index: verdict
-            for verdict in judge(metrics, rules, custom=custom, decisions=decisions)
-        } | _judge_unlabeled(dataset, unlabelled, decisions, choice=config.unlabelled)
-        verdicts = [judged[episode] for episode in episodes]
+            chosen = _choose_threshold(source, metrics, config)
+            rules = replace(config.rules, min_success=min(chosen.threshold.value, 0.0))
+        drops = find_drops(metrics, rules, inspection)
+        found = [*drops.values(), *(find(metrics) for find in custom)]
+        # LeRobot can neither keep nor read an episode without frames.
+        empty = {*episodes} - {*frames.episode_index.tolist()}
+        gone = empty.union(decisions, *found)
+        undecided = [episode for episode in unlabelled if episode not in gone]
+        if undecided and config.unlabelled is None:
+            more = ", ..." if len(undecided) > _LISTED else ""
+            raise UserError(
+                f"{len(undecided)} of {len(episodes)} episodes are not labeled, so no rule about "
+                f"rewards can judge them ({', '.join(map(str, undecided[:_LISTED]))}{more}): "
+                "`unlabelled=keep` or `unlabelled=drop` says what becomes of them"
+            )
+        if config.unlabelled == "drop":
+            found.append(dict.fromkeys(unlabelled, "not labeled"))
+        verdicts = [
+            Verdict(verdict.episode_index, ("no frames",))
+            if verdict.episode_index in empty
+            else verdict
+            for verdict in decide(episodes, found, decisions)
+        ]
 
     spans: Mapping[int, range] = {}
     if config.trim and not trimmed_before:
         kept = [verdict.episode_index for verdict in verdicts if verdict.keep]
-        spans = find_spans(dataset, kept, margin=round(config.trim_margin * dataset.fps))
+        margin = round(config.trim_margin * source.meta.fps)
+        spans = find_spans(source, labels, kept, margin=margin)
     return Plan(
-        dataset=dataset,
+        source=source,
+        labels=labels,
         metrics=metrics,
+        inspection=inspection,
         rules=rules,
         request=request,
         drops=drops,
@@ -146,13 +174,34 @@ def make_plan(config: CurateConfig, custom: Sequence[CustomRule] = ()) -> Plan:
     )
 
 
+def _open(config: CurateConfig) -> tuple[Source, LabelledDataset | None]:
+    """Open a dataset, with its labels where it has some."""
+    where = {"repo_id": config.repo_id, "root": config.root, "revision": config.revision}
+    try:
+        labels = open_labelled(**where, labels=config.labels)
+    except NotLabeledError as error:
+        needing = [name for name in config.rules.named if not RULES[name].of_recording]
+        needing += ["auto"] if config.auto else []
+        if needing:
+            raise UserError(f"`{needing[0]}` judges by labels. {error}") from None
+        return open_source(**where), None
+    return labels.source, labels
+
+
 def _describe_request(
-    config: CurateConfig, decisions: Decisions | None, custom: Sequence[CustomRule]
+    config: CurateConfig,
+    rules: RulesConfig,
+    decisions: Decisions | None,
+    custom: Sequence[CustomRule],
 ) -> dict[str, Any]:
     """What decides about episodes, as JSON: the same request gives the same verdicts."""
-    limits: dict[str, float | str] = {**config.rules.named}
+    limits: dict[str, float | str] = {**(config.rules if config.auto else rules).named}
     if config.auto:
         limits["min_success"] = "auto"
+    elif not config.rules.named:  # it follows from the episodes, of which some go
+        limits["max_idle"] = "default"
+    if not rules.drop_broken:
+        limits["drop_broken"] = 0.0
     manual = None
     if decisions is not None:
         keep, drop = (
@@ -161,7 +210,7 @@ def _describe_request(
         )
         manual = {"fingerprint": decisions.fingerprint, "keep": keep, "drop": drop}
     request = {
-        "limits": limits or config.rules.with_default().named,
+        "limits": limits,
         "decisions": manual,
         "unlabelled": config.unlabelled,
     }
@@ -171,12 +220,12 @@ def _describe_request(
 
 
 def _choose_threshold(
-    dataset: LabelledDataset, metrics: Sequence[EpisodeMetrics], config: CurateConfig
+    source: Source, metrics: Sequence[EpisodeMetrics], config: CurateConfig
 ) -> ChosenThreshold:
-    known = read_success(dataset.source, config.success_file)
+    known = read_success(source, config.success_file)
     if known is None:
         raise UserError(
-            f"`auto` learns from which episodes succeeded, and {dataset.source.repo_id} does not "
+            f"`auto` learns from which episodes succeeded, and {source.repo_id} does not "
             "say. Say it in a CSV episode_index,success with `success_file`, or name a rule instead"
         )
     pairs = [
@@ -194,33 +243,3 @@ def _choose_threshold(
             "Name a rule instead"
         )
     return ChosenThreshold(threshold, known.origin, len(pairs))
-
-
-def _judge_unlabeled(
-    dataset: LabelledDataset,
-    unlabelled: Sequence[int],
-    decisions: Mapping[int, bool],
-    *,
-    choice: str | None,
-) -> dict[int, Verdict]:
-    """Decide about the episodes that no rule can judge."""
-    # LeRobot can neither keep nor read an episode without frames.
-    empty = {*unlabelled} - {*dataset.source.frames.episode_index.tolist()}
-    undecided = [e for e in unlabelled if e not in decisions and e not in empty]
-    if undecided and choice is None:
-        more = ", ..." if len(undecided) > _LISTED else ""
-        raise UserError(
-            f"{len(undecided)} of {dataset.source.meta.total_episodes} episodes are not labeled, "
-            f"so no rule can judge them ({', '.join(map(str, undecided[:_LISTED]))}{more}): "
-            "`unlabelled=keep` or `unlabelled=drop` says what becomes of them"
-        )
-    verdicts = {}
-    for episode in unlabelled:
-        if episode in empty:
-            reasons = ("no frames",)
-        elif episode in decisions:
-            reasons = () if decisions[episode] else (MANUAL,)
-        else:
-            reasons = ("not labeled",) if choice == "drop" else ()
-        verdicts[episode] = Verdict(episode, reasons)
-    return verdicts

@@ -1,5 +1,6 @@
 """What a curation would do, for a terminal."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -15,18 +16,22 @@ _OTHER_COLUMNS = 28  # characters beside a task
 
 def describe_rules(plan: Plan) -> list[str]:
     """The rules in words."""
-    rules = [RULES[name].describe(limit) for name, limit in plan.rules.named.items()]
+    rules = [RULES[name].describe(limit) for name, limit in plan.rules.in_force.items()]
     return [*rules, *(["manual decisions"] if plan.decisions else [])]
 
 
 def print_plan(plan: Plan, console: Console) -> None:
     """Say what would go and why, what each rule does, and what remains."""
-    dataset = plan.dataset
+    if plan.labels is None:
+        console.print(
+            "no labels: this looks at the recording alone and cannot see whether a task succeeded"
+        )
     console.print(
-        f"dataset  {dataset.source.repo_id}: {len(plan.verdicts)} episodes, "
+        f"dataset  {plan.source.repo_id}: {len(plan.verdicts)} episodes, "
         f"{_minutes(plan, range(len(plan.verdicts))):.1f} minutes"
     )
-    console.print(f"labels   by {dataset.key.vlm} on {dataset.key.camera}")
+    if plan.labels is not None:
+        console.print(f"labels   by {plan.labels.key.vlm} on {plan.labels.key.camera}")
     if plan.repeated:
         console.print("nothing to do: this dataset was already curated by these rules")
         return
@@ -56,10 +61,13 @@ def print_plan(plan: Plan, console: Console) -> None:
 
 def find_warnings(plan: Plan) -> Iterator[str]:
     """Rules that leave less than their user may have meant."""
-    groups = by_task(plan.metrics)
+    tasks = plan.tasks
+    groups: dict[str, list[int]] = defaultdict(list)
+    for episode, task in enumerate(tasks):
+        groups[task].append(episode)
     for name, drops in plan.drops.items():
         for task, members in groups.items():
-            gone = sum(member.episode_index in drops for member in members)
+            gone = sum(episode in drops for episode in members)
             if gone == len(members):
                 yield f"`{name}` drops every episode of '{task}'"
             elif gone > len(members) / 2:
@@ -67,13 +75,12 @@ def find_warnings(plan: Plan) -> Iterator[str]:
                     f"`{name}` drops {gone} of the {len(members)} episodes of '{task}', more than "
                     "half"
                 )
-    for task, members in groups.items():
-        if max(member.log_odds for member in members) < 0:
+    for task, judged in by_task(plan.metrics).items():
+        if max(episode.log_odds for episode in judged) < 0:
             yield (
                 f"in no episode of '{task}' does the VLM find success likelier than not; progress "
                 "is scaled by a task's best, so rules about progress cannot see that"
             )
-    tasks = plan.tasks
     kept = {tasks[episode] for episode in plan.kept}
     for task in dict.fromkeys(tasks):
         if task not in kept:
@@ -103,7 +110,7 @@ def _print_rules(plan: Plan, console: Console) -> None:
     undefined = sum(bool(np.isnan(judged.voc)) for judged in plan.metrics)
     for name, drops in plan.drops.items():
         others = {e for other, found in plan.drops.items() if other != name for e in found}
-        words = RULES[name].describe(plan.rules.named[name])
+        words = RULES[name].describe(plan.rules.in_force[name])
         if name == "min_voc" and undefined:
             words = f"{words}; undefined, so it passes, in {undefined}"
         table.add_row(str(len(drops)), str(len(drops.keys() - others)), words)
@@ -133,7 +140,7 @@ def _print_remaining(plan: Plan, console: Console) -> None:
         )
     console.print(table, soft_wrap=False)
     if plan.trim is not None:
-        cut = sum(plan.seconds(e) - len(s) / plan.dataset.fps for e, s in plan.spans.items())
+        cut = sum(plan.seconds(e) - len(s) / plan.source.meta.fps for e, s in plan.spans.items())
         console.print(
             f"stationary at their ends, so trimmed: {len(plan.spans)} of {len(kept)} episodes, "
             f"{cut:.1f} s in all"

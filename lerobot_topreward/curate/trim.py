@@ -42,18 +42,18 @@ _NUMBERS = ("float", "int", "uint", "bool")  # how the dtypes of columns of numb
 
 
 def find_spans(
-    dataset: LabelledDataset, episodes: Sequence[int], *, margin: int
+    source: Source, labels: LabelledDataset | None, episodes: Sequence[int], *, margin: int
 ) -> dict[int, range]:
-    """Find the frames from the first movement to the last of the labeled episodes with idle ends.
+    """Find the frames from the first movement to the last of the episodes with idle ends.
 
     A frame moves when ``observation.state`` or ``action`` does, when progress differs by three
     tenths, or when a column ``next.*`` changes at all: an outcome is never cut off. `margin` frames
-    stay in place at each end.
+    stay in place at each end. With labels, only labeled episodes are trimmed.
 
     Raises:
         UserError: the dataset has neither states nor actions, or cannot be trimmed.
     """
-    source, frames = dataset.source, dataset.source.frames
+    frames = source.frames
     if any(name in source.meta.features for name in LANGUAGE_COLUMNS):
         raise UserError(
             f"`trim` cannot move the times of the language annotations of {source.repo_id}; leave "
@@ -70,13 +70,16 @@ def find_spans(
     if (outcome := _read_numbers(source, outcomes)) is not None:
         signals = np.concatenate([signals, outcome], axis=1)
         thresholds = np.concatenate([thresholds, np.zeros(outcome.shape[1])])
-    signals = np.column_stack([signals, dataset.rewards().progress.astype(np.float64)])
-    thresholds = np.append(thresholds, _DRIFT)
+    if labels is not None:
+        signals = np.column_stack([signals, labels.rewards().progress.astype(np.float64)])
+        thresholds = np.append(thresholds, _DRIFT)
+        episodes = sorted({*episodes} & {*labels.episodes})
     spans = {}
-    for episode in sorted({*episodes} & {*dataset.episodes}):
+    for episode in episodes:
         rows = frames.rows(episode)
         span = moving_span(signals[rows], thresholds, margin=margin)
-        span = widen(span, np.flatnonzero(dataset.stored.scored[rows]))
+        if labels is not None:
+            span = widen(span, np.flatnonzero(labels.stored.scored[rows]))
         if len(span) < rows.stop - rows.start:
             spans[episode] = span
     return spans

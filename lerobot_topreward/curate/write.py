@@ -51,7 +51,7 @@ _ADVICE = "Choose another `output`"
 _OURS = {*DATASET_PARTS, CARD, CURATION_FILE, SIDECAR_NAME}
 
 
-def prepare_output(output: Path, dataset: LabelledDataset) -> dict[str, Any] | None:
+def prepare_output(output: Path, plan: Plan) -> dict[str, Any] | None:
     """Refuse a folder that cannot be written, or holds what is not ours.
 
     What a run that was killed has left is put back or removed first; nothing else is changed.
@@ -62,8 +62,8 @@ def prepare_output(output: Path, dataset: LabelledDataset) -> dict[str, Any] | N
     Raises:
         UserError: says what is in the way.
     """
-    name = f"`output={output}`"
-    for folder in (dataset.source.root, dataset.labels):
+    name, dataset = f"`output={output}`", plan.source
+    for folder in {dataset.root, dataset.root if plan.labels is None else plan.labels.labels}:
         check_apart(output, folder.resolve(), name=name)
     check_writable(output.parent, name=name)
     _finish_interrupted(output)
@@ -77,11 +77,11 @@ def prepare_output(output: Path, dataset: LabelledDataset) -> dict[str, Any] | N
     if record is None or others:
         advice = "curate did not write. Choose another folder"
         raise foreign_files(others or names, name=name, advice=advice)
-    source, fingerprint = record["source"], dataset.source.fingerprints.dataset
+    source, fingerprint = record["source"], dataset.fingerprints.dataset
     if source["fingerprint"] != fingerprint:
         raise UserError(
             f"{name} is not empty: it holds what was kept of {source['dataset']} "
-            f"({source['fingerprint'][:12]}), not of {dataset.source.repo_id} "
+            f"({source['fingerprint'][:12]}), not of {dataset.repo_id} "
             f"({fingerprint[:12]}). Choose another folder"
         )
     return record
@@ -163,7 +163,7 @@ def write_curated(plan: Plan, output: Path) -> None:
     Raises:
         UserError: it cannot be written, another run makes it, or LeRobot cannot cut its videos.
     """
-    source = plan.dataset.source
+    source = plan.source
     fetch_videos(source)
     require_videos(plan)
     files = dataset_files(source.root, parts={*DATASET_PARTS, CARD})
@@ -182,12 +182,13 @@ def write_curated(plan: Plan, output: Path) -> None:
             trim_dataset(folder, {new[old]: span for old, span in plan.spans.items()})
         made = open_source(repo_id=name, root=folder, revision=None)
         fingerprint = made.fingerprints.dataset
-        write_sidecar(
-            folder / SIDECAR_NAME,
-            _select_rewards(plan, made.frames),
-            fingerprint=fingerprint,
-            provenance=curated_provenance(plan),
-        )
+        if plan.labels is not None:
+            write_sidecar(
+                folder / SIDECAR_NAME,
+                _select_rewards(plan, plan.labels, made.frames),
+                fingerprint=fingerprint,
+                provenance=curated_provenance(plan),
+            )
         record = {**curation_record(plan), "fingerprint": fingerprint}
         write_file(folder / CURATION_FILE, json.dumps(record, indent=1))
 
@@ -199,11 +200,11 @@ def require_videos(plan: Plan) -> None:
         UserError: one is missing.
     """
     advice = "use `episodes_file`, which needs no videos"
-    require_files(plan.dataset.source, plan.kept, advice=advice)
+    require_files(plan.source, plan.kept, advice=advice)
 
 
 def _delete_dropped(plan: Plan, folder: Path, *, name: str) -> None:
-    source = plan.dataset.source
+    source = plan.source
     # Of the others LeRobot would miss the frames, if they have none.
     whole = LeRobotDataset(source.repo_id, root=source.root, episodes=plan.kept)
     whole.meta.episodes = _with_ends(whole.meta)
@@ -250,16 +251,16 @@ def _carry_columns(source: Source, folder: Path, kept: list[int]) -> None:
         rewrite_in_place(path, extend)
 
 
-def _select_rewards(plan: Plan, made: FrameTable) -> FrameRewards:
+def _select_rewards(plan: Plan, labels: LabelledDataset, made: FrameTable) -> FrameRewards:
     """The labels of the frames that are left, in their new order."""
-    frames = plan.dataset.source.frames
+    frames = plan.source.frames
     rows = []
     for episode in plan.kept:
         whole = frames.index[frames.rows(episode)]
         span = plan.spans.get(episode, range(len(whole)))
         rows.append(whole[span.start : span.stop])
     return replace(
-        plan.dataset.stored.take(np.concatenate(rows)),
+        labels.stored.take(np.concatenate(rows)),
         index=made.index,
         episode_index=made.episode_index,
         frame_index=made.frame_index,
@@ -273,7 +274,7 @@ def curation_record(plan: Plan) -> dict[str, Any]:
             "format": _FORMAT,
             "version": __version__,
             "source": _describe_source(plan),
-            "labels": dict(plan.dataset.provenance),
+            "labels": None if plan.labels is None else dict(plan.labels.provenance),
             "rules": plan.request,
             "threshold": None if plan.chosen is None else plan.chosen.threshold.value,
             "trim": plan.trim,
@@ -286,7 +287,7 @@ def curation_record(plan: Plan) -> dict[str, Any]:
 
 def curated_provenance(plan: Plan) -> dict[str, Any]:
     """Where the labels come from, and every curation since, this one last."""
-    before = dict(plan.dataset.provenance)
+    before = {} if plan.labels is None else dict(plan.labels.provenance)
     how = {"rules": plan.request, "trim": plan.trim, "version": __version__}
     labeled = set(plan.kept) - set(plan.unlabelled)
     counts = {"episodes_labelled": len(labeled), "episodes_total": len(plan.kept)}
@@ -295,6 +296,6 @@ def curated_provenance(plan: Plan) -> dict[str, Any]:
 
 
 def _describe_source(plan: Plan) -> dict[str, Any]:
-    source = plan.dataset.source
+    source = plan.source
     fingerprint = source.fingerprints.dataset
     return {"dataset": source.repo_id, "revision": source.revision, "fingerprint": fingerprint}

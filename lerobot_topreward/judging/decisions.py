@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from lerobot_topreward.data.dataset import Source
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.files.jsonable import read_index, read_json_object
-from lerobot_topreward.storage.reader import LabelledDataset
 
 DECISIONS_FORMAT = 1
 _ADVICE = "save it again from the report"
@@ -54,20 +54,20 @@ def read_decisions(path: Path) -> Decisions:
     return Decisions(path, str(content.get("dataset")), fingerprint, by_episode)
 
 
-def check_decisions(decisions: Decisions, dataset: LabelledDataset) -> None:
+def check_decisions(decisions: Decisions, source: Source) -> None:
     """Refuse decisions about another dataset, or about episodes that it does not have.
 
     Raises:
         UserError: says which.
     """
     option = f"`decisions={decisions.path}`"
-    if decisions.fingerprint != dataset.source.fingerprints.dataset:
+    if decisions.fingerprint != source.fingerprints.dataset:
         raise UserError(
-            f"{option} must be about this dataset ({dataset.source.repo_id}, fingerprint "
-            f"{dataset.source.fingerprints.dataset[:12]}); it is about {decisions.dataset} "
+            f"{option} must be about this dataset ({source.repo_id}, fingerprint "
+            f"{source.fingerprints.dataset[:12]}); it is about {decisions.dataset} "
             f"({decisions.fingerprint[:12]}). Make a report of this one and decide again"
         )
-    total = dataset.source.meta.total_episodes
+    total = source.meta.total_episodes
     unknown = sorted(episode for episode in decisions.by_episode if episode >= total)
     if unknown:
         raise UserError(

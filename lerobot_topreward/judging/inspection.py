@@ -194,7 +194,8 @@ def find_out_of_step(motions: Mapping[int, Motion], profile: Profile) -> Iterato
                 f"readings follow their commands by {(best[episode] - reach) / profile.fps:.2f} s; "
                 f"usual here is {lag:.2f} s"
             )
-            level = "broken" if abs(away) >= _FAR_OFF_S else "suspect"
+            sure = abs(away) >= _FAR_OFF_S and len(known) >= LEAST_EPISODES
+            level = "broken" if sure else "suspect"
             yield Finding(episode, level, "out of step", text)
         elif highest < _AGREE:
             text = f"commands and readings correlate by {highest:.2f} at best; at least {_AGREE} is usual"

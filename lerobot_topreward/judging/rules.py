@@ -147,6 +147,14 @@ def _find_idle(inspection: Inspection, limit: float) -> Drops:
     }
 
 
+def _choose_idle(inspection: Inspection | None) -> float | None:
+    """The default limit, or twice the median where standing still is usual: some robots wait."""
+    if inspection is None:
+        return None
+    shares = [motion.longest_idle for motion in inspection.motions.values()]
+    return min(1.0, max(DEFAULT_IDLE, 2 * float(np.median(shares)) if shares else 0.0))
+
+
 def _find_jerky(inspection: Inspection, limit: float) -> Drops:
     """Drop the episodes that move less smoothly than the others of their task."""
     drops: dict[int, str] = {}
@@ -232,7 +240,8 @@ class RulesConfig:
     drop_broken: bool = rule(
         _find_broken, "nothing broken in the recording", default=True, of_recording=True
     )
-    # longest time without any movement, share of the episode, 0..1; 0.25 when no rule is named
+    # longest time without any movement, share of the episode, 0..1; 0.25, or twice
+    # the median episode's, when no rule is named
     max_idle: float | None = rule(
         _find_idle, "idle for at most {} of the episode", low=0, high=1, of_recording=True
     )
@@ -258,12 +267,14 @@ class RulesConfig:
         """Those, and `drop_broken` unless it was switched off."""
         return {**self.named, **({"drop_broken": 1.0} if self.drop_broken else {})}
 
-    def with_default(self, *, labeled: bool = True) -> "RulesConfig":
+    def with_default(
+        self, inspection: Inspection | None = None, *, labeled: bool = True
+    ) -> "RulesConfig":
         """These rules, or the default ones where none is named: without labels, of motion alone."""
         if self.named:
             return self
         progress = DEFAULT_FINAL_PROGRESS if labeled else None
-        return replace(self, min_final_progress=progress, max_idle=DEFAULT_IDLE)
+        return replace(self, min_final_progress=progress, max_idle=_choose_idle(inspection))
 
 
 RULES: Mapping[str, Rule] = {
@@ -291,7 +302,7 @@ def judge(
     Returns:
         One verdict per episode, in the order of `metrics`.
     """
-    drops = find_drops(metrics, rules.with_default(), inspection)
+    drops = find_drops(metrics, rules.with_default(inspection), inspection)
     found = [*drops.values(), *(find(metrics) for find in custom)]
     return decide([each.episode_index for each in metrics], found, decisions or {})
 

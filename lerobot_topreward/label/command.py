@@ -4,7 +4,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,10 @@ from lerobot_topreward import __version__
 from lerobot_topreward.config import as_json
 from lerobot_topreward.console import INTERRUPTED, spell_options
 from lerobot_topreward.data.dataset import Source, fetch_videos, find_video, segments
+from lerobot_topreward.data.recording import open_recorded
 from lerobot_topreward.data.video_prints import video_prints
 from lerobot_topreward.errors import EpisodeError
+from lerobot_topreward.judging.inspection import inspect_dataset
 from lerobot_topreward.judging.metrics import mean_defined, rise, rise_in_words, voc
 from lerobot_topreward.label.config import LabelConfig
 from lerobot_topreward.label.job import Job, claim_output, open_job, write_rewards
@@ -38,6 +40,8 @@ from lerobot_topreward.storage.store import (
     write_run,
 )
 from lerobot_topreward.vlm.identity import identify, resolve_device
+
+_LISTED = 5  # broken episodes that are named
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,7 @@ class LabelResult:
     interrupted: bool = False
     static: StaticControl | None = None  # where it was scored
     pushed: PushResult | None = None
+    broken: Mapping[int, str] = field(default_factory=dict)  # episode -> what its recording says
 
     @property
     def labelled(self) -> int:
@@ -124,6 +129,7 @@ def label_dataset(config: LabelConfig, *, console: Console | None = None) -> Lab
     fps, total = float(source.meta.fps), source.meta.total_episodes
     if config.push.push_to_hub:
         check_push(job.destination, ours=lineage_of(source))
+    broken = {} if config.skip_check else _find_broken(source, list(job.segments), console)
     identity = identify(config.vlm)
     key = ScoreKey.pin(config.scoring, identity, camera=job.camera)
     with claim_output(job, overwrite=config.overwrite):
@@ -154,6 +160,7 @@ def label_dataset(config: LabelConfig, *, console: Console | None = None) -> Lab
         def write_state(state: str, **more: Any) -> None:
             failures = {str(episode): spell_options(reason) for episode, reason in failed.items()}
             run = {**record, "state": state, "shown": sorted(shown), "failed": failures}
+            run["broken"] = {str(episode): reason for episode, reason in broken.items()}
             write_run(store.folder, key, {**run, "labelled": None, "seconds": None, **more})
 
         write_state("running")
@@ -195,6 +202,7 @@ def label_dataset(config: LabelConfig, *, console: Console | None = None) -> Lab
             seconds=time.monotonic() - began,
             interrupted=outcome.interrupted,
             static=compare_static(scores, static),
+            broken=broken,
         )
         write_state(
             "interrupted" if outcome.interrupted else "complete",
@@ -206,6 +214,25 @@ def label_dataset(config: LabelConfig, *, console: Console | None = None) -> Lab
             pushed = push(job.output, job.destination, facts=facts)
             result = replace(result, pushed=pushed)
     return replace(result, seconds=time.monotonic() - began)
+
+
+def _find_broken(source: Source, episodes: Sequence[int], console: Console) -> dict[int, str]:
+    """Say which recordings are broken, as `lerobot-topreward check` does."""
+    recorded = open_recorded(source.root, repo_id=source.repo_id, option=f"{source.root}")
+    broken = {
+        episode: "; ".join(f"{found.defect}: {found.text}" for found in findings)
+        for episode, findings in inspect_dataset(recorded, episodes).broken.items()
+    }
+    for episode, reason in [*broken.items()][:_LISTED]:
+        console.print(f"episode {episode} is broken: {reason}", style="yellow")
+    if broken:
+        more = f"and {len(broken) - _LISTED} more are broken. " if len(broken) > _LISTED else ""
+        console.print(
+            f"{more}Broken episodes are labeled all the same; curate drops them, and "
+            "lerobot-topreward check says more (`skip_check` is silent)",
+            style="yellow",
+        )
+    return broken
 
 
 def _find_unusable(job: Job, todo: Sequence[Shard]) -> dict[int, str]:

@@ -39,6 +39,7 @@ class LabelConfig:
     overwrite: bool = False  # discard changes made in the labeled copy since it was written
     write: Literal["sidecar", "columns", "both"] = "both"  # what is made from the raw scores
     other_cameras: bool = True  # fetch from the Hub the videos that were not scored, too
+    skip_check: bool = False  # do not say first what is broken in the recording
     force: bool = False  # score anew what is already scored
 
     push: PushConfig = field(default_factory=PushConfig)

@@ -129,7 +129,7 @@ def _make_page(
     decisions: Mapping[int, bool] = {}
     if config.rules.decisions is not None:
         earlier = read_decisions(config.rules.decisions)
-        check_decisions(earlier, dataset)
+        check_decisions(earlier, dataset.source)
         decisions = earlier.by_episode
     run = dataset.store.folder / "run.json"
     failed = read_run(run).get("failed") if run.is_file() else None

@@ -20,7 +20,7 @@ from lerobot_topreward.console import warn
 from lerobot_topreward.data.dataset import Source, open_source, segments
 from lerobot_topreward.data.schedule import images_shown, sample_frames
 from lerobot_topreward.data.video_prints import video_prints
-from lerobot_topreward.errors import UserError
+from lerobot_topreward.errors import NotLabeledError, UserError
 from lerobot_topreward.files.atomic import WORK_FOLDER
 from lerobot_topreward.records import FrameRewards, PrefixScores, Segment
 from lerobot_topreward.rewards import Debias, Normalize, Scale, label_rewards
@@ -191,7 +191,7 @@ def _find_labels(source: Source, labels: Path | None) -> tuple[Source, Path | No
         if path is not None or has_columns(labelled):
             return labelled, path
     if path is None:
-        raise UserError(
+        raise NotLabeledError(
             f"{source.repo_id} is not labeled: neither {source.root} nor {copy} holds "
             f"{SIDECAR_NAME} or columns topreward.*. {label_command(source)}"
         )

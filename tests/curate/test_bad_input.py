@@ -102,9 +102,10 @@ def test_mistakes_end_with_one_message(
 
 
 def test_an_unlabelled_dataset(run: Run, recorded: Path):
-    said = run("--root", recorded, code=2)
-    assert "is not labeled" in said
-    assert "lerobot-topreward label" in said
+    for options in (("--min-voc", "0"), ("--auto",), ("--labels", recorded)):
+        said = run("--root", recorded, *options, code=2)
+        assert "lerobot-topreward label" in said
+    assert "--min-voc judges by labels" in run("--root", recorded, "--min-voc", "0", code=2)
 
 
 def test_a_dataset_that_lacks_a_video(run: Run, dataset: Path, tmp_path: Path):

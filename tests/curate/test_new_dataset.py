@@ -66,7 +66,7 @@ def test_the_new_dataset_is_one_for_lerobot_and_for_training(
     assert set(record["dropped"]) == {"1", "2"}
     assert record["source"]["fingerprint"] == labelled(dataset).source.fingerprints.dataset
     assert record["fingerprint"] == fingerprint
-    assert record["rules"]["limits"] == {"min_final_progress": 0.8}
+    assert record["rules"]["limits"] == {"min_final_progress": 0.8, "max_idle": "default"}
 
 
 def test_a_recording_that_ends_with_the_time_of_its_last_frame(

@@ -82,7 +82,8 @@ def test_rules_in_a_preset(run: Run, dataset: Path, tmp_path: Path):
     preset = tmp_path / "strict.yaml"
     preset.write_text(f"curate:\n  min-success: -0.18\n  decisions: {path}\n  trim-margin: 1\n")
     said = run("--root", dataset, "--config", preset)
-    assert "success score at least -0.18 nats; manual decisions" in said
+    rules = "success score at least -0.18 nats; nothing broken in the recording; manual decisions"
+    assert rules in said
     assert "1 of 5" in said
     preset.write_text("curate:\n  min_succes: -1\n")
     assert "did you mean min_success?" in run("--root", dataset, "--config", preset, code=2)
