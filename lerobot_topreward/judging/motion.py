@@ -200,7 +200,7 @@ def find_repeats(
     steps = np.abs(np.diff(values, axis=0))
     run = longest_run((steps[:, moving] == 0).all(axis=1))
     # Speeds, and commands that are differences, jump at any time.
-    positions = [i for i in moving if profile.step[i] < _POSITION * profile.range[i]]
+    positions = [i for i in moving if profile.usual_step[i] < _POSITION * profile.range[i]]
     if run is None or not positions:
         return run and (run[0], run[1] + 1), 0.0
     lengths = (steps[:, positions] / profile.range[positions]).max(axis=1)

@@ -10,6 +10,7 @@ from lerobot_topreward.records import EpisodeRecording, Signals
 
 _STILL_SHARE = 0.005  # of a signal's range that counts as still, unless its noise is larger
 STILL_NOISE = 8.0  # standard deviations of the noise, peak to peak, that a still signal covers
+_MANY = 8  # episodes: so many say what is usual
 _QUIET_S = 0.5  # s over which the power of the noise is averaged
 
 
@@ -39,6 +40,14 @@ class Profile:
     def tolerance(self) -> Float64[np.ndarray, " signals"]:
         """What a signal may cover, peak to peak, and be still."""
         return np.maximum(STILL_NOISE * self.noise, _STILL_SHARE * self.range)
+
+    @property
+    def usual_step(self) -> Float64[np.ndarray, " signals"]:
+        """How far a signal goes between two frames at most; speeds, and differences, go far.
+
+        Of a few episodes the largest step may be a defect itself, so fast steps stand for it.
+        """
+        return self.leap if self.episodes >= _MANY else self.step
 
     def frames(self, seconds: float) -> int:
         """So many seconds in frames, at least one."""
