@@ -27,7 +27,6 @@ class Values:
     state: np.ndarray
     timestamp: np.ndarray
     fps: float
-    lead: int  # frames by which the command comes before its reading
 
 
 # A defect changes an episode in place; its strength is what the table's heading says.

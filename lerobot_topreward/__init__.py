@@ -9,6 +9,8 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lerobot_topreward.check.command import check_dataset
+    from lerobot_topreward.check.config import CheckConfig
     from lerobot_topreward.curate.command import curate_dataset
     from lerobot_topreward.curate.config import CurateConfig
     from lerobot_topreward.errors import EpisodeError, UserError
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
     from lerobot_topreward.evaluate.config import EvaluateConfig
     from lerobot_topreward.label.command import label_dataset
     from lerobot_topreward.label.config import LabelConfig
-    from lerobot_topreward.records import PrefixScores
     from lerobot_topreward.rewards import label_rewards
     from lerobot_topreward.scoring.in_memory import score_episode, score_frames
     from lerobot_topreward.scoring.run import load_scorer
@@ -24,22 +25,22 @@ if TYPE_CHECKING:
     from lerobot_topreward.storage.key import ScoringConfig
     from lerobot_topreward.storage.reader import open_labelled
     from lerobot_topreward.train.sample_weighter import weigh_dataset
-    from lerobot_topreward.train.schemes import Awr, Filter
+    from lerobot_topreward.train.schemes import Awr
     from lerobot_topreward.vlm.identity import VlmConfig
 
 __version__ = version("lerobot-topreward")
 __all__ = [
     "Awr",
+    "CheckConfig",
     "CurateConfig",
     "EpisodeError",
     "EvaluateConfig",
-    "Filter",
     "LabelConfig",
-    "PrefixScores",
     "Scorer",
     "ScoringConfig",
     "UserError",
     "VlmConfig",
+    "check_dataset",
     "curate_dataset",
     "evaluate_dataset",
     "label_dataset",
@@ -52,6 +53,8 @@ __all__ = [
 ]
 # Where each of them is defined, as the imports above say it to type checkers.
 _MODULES = {
+    "check.command": ("check_dataset",),
+    "check.config": ("CheckConfig",),
     "curate.command": ("curate_dataset",),
     "curate.config": ("CurateConfig",),
     "errors": ("EpisodeError", "UserError"),
@@ -59,7 +62,6 @@ _MODULES = {
     "evaluate.config": ("EvaluateConfig",),
     "label.command": ("label_dataset",),
     "label.config": ("LabelConfig",),
-    "records": ("PrefixScores",),
     "rewards": ("label_rewards",),
     "scoring.in_memory": ("score_episode", "score_frames"),
     "scoring.run": ("load_scorer",),
@@ -67,7 +69,7 @@ _MODULES = {
     "storage.key": ("ScoringConfig",),
     "storage.reader": ("open_labelled",),
     "train.sample_weighter": ("weigh_dataset",),
-    "train.schemes": ("Awr", "Filter"),
+    "train.schemes": ("Awr",),
     "vlm.identity": ("VlmConfig",),
 }
 

@@ -46,6 +46,14 @@ def test_label_judge_curate_then_weight_a_loop(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_own_check() -> None:
+    lines = run_example("own_check.py").splitlines()
+    found = [line.split(": ")[1] for line in lines]
+    assert set(found) == {"ends in motion", "idle"}
+    assert found.count("ends in motion") < 10
+
+
+@pytest.mark.slow
 def test_own_scorer() -> None:
     printed = run_example("own_scorer.py")
     progress = [float(line.split()[-1]) for line in printed.splitlines()]

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import pytest
 
+from lerobot_topreward.check.config import CheckConfig
 from lerobot_topreward.cli import main
 from lerobot_topreward.config import option_types
 from lerobot_topreward.curate.config import CurateConfig
@@ -21,6 +22,7 @@ Refused = Callable[..., str]
 
 CONFIGS = {
     "label": LabelConfig,
+    "check": CheckConfig,
     "evaluate": EvaluateConfig,
     "report": ReportConfig,
     "curate": CurateConfig,
@@ -79,7 +81,7 @@ LINES = [
     # commands
     case("lable", "there is no command 'lable'; did you mean label?"),
     case("Train", "did you mean train?"),
-    case("fly", "commands: label, evaluate, report, curate, train, demo"),
+    case("fly", "commands: label, check, evaluate, report, curate, train, demo"),
     case("--root x", "there is no command '--root'"),
     # options that do not exist
     case("label --camra front", "--camra is no option; did you mean --camera?"),
@@ -97,6 +99,11 @@ LINES = [
     case("label -r x", "-r is no option"),
     case("label --=x", "is no option"),
     case("label --verbos", "is no option"),
+    case("check --vidoe", "--vidoe is no option; did you mean --video?"),
+    case("check --fail_onn note", "did you mean --fail-on?"),
+    case("check --chunk 100", "--chunk is no option"),
+    case("check --vlm x", "--vlm is no option"),
+    case("check --output x", "--output is no option"),
     case("evaluate --control static", "--control is no option; did you mean --controls?"),
     case("evaluate --succes-file x.csv", "did you mean --success-file?"),
     case("evaluate --jsn", "did you mean --json?"),
@@ -115,6 +122,8 @@ LINES = [
     case("label --push-to-hub true", "'true' belongs to no option"),
     case("label - --root x", "'-' belongs to no option"),
     case("label -- --root x", "'--' belongs to no option"),
+    case("check all", "'all' belongs to no option"),
+    case("check --video true", "'true' belongs to no option"),
     case("evaluate static", "'static' belongs to no option"),
     case("report out.html", "'out.html' belongs to no option"),
     case("curate all", "'all' belongs to no option"),
@@ -166,11 +175,40 @@ LINES = [
             ("outliers", "-3.5"),
         )
     ),
+    *(
+        case(f"check --{name} {value}", f"--{name} must be", "got")
+        for name, value in (
+            ("chunk-size", "0"),
+            ("chunk-size", "-100"),
+            ("sample-fps", "0"),
+            ("sample-fps", "-4"),
+            ("sample-fps", "1e9"),
+            ("min-luminance", "-1"),
+            ("max-luminance", "256"),
+            ("min-contrast", "300"),
+            ("max-white", "1.1"),
+            ("max-white", "-0.1"),
+            ("min-sharpness", "2"),
+            ("frozen-seconds", "0"),
+            ("frozen-seconds", "-1"),
+            ("frozen-change", "-2"),
+            ("fail-on", "Broken"),
+            ("fail-on", "clean"),
+        )
+    ),
     case("curate --trim-margin -1", "--trim-margin must be at least 0 s; got -1"),
     # options that contradict each other, or come to nothing
     case("label --in-place", "--in-place writes into the local --root"),
     case("label --in-place --root x --output y", "--in-place writes into the local --root"),
     case("label --in-place --repo-id a/b", "--in-place writes into the local --root"),
+    case("check --camera front", "--camera is for --video"),
+    case("check --chunk-size 9 --policy-path x", "leave out --chunk-size"),
+    case("check --root x --policy-path nowhere", "--policy-path nowhere must be the folder"),
+    case("check --root x --revision main", "--revision chooses among versions on the Hub"),
+    case("check --video --sample-fps 1", "needs a --sample-fps of at least 2; got 1"),
+    case("check --video --frozen-seconds 0.1", "needs a --sample-fps of at least 10; got 4"),
+    case("check --repo-id a//b", "repo"),
+    case("check --repo-id ../b", "repo"),
     case("label --debias static --scale prob", "--debias static subtracts log-probs"),
     case("label --root x --push-to-hub", "--push-to-hub needs --hub-repo-id OWNER/NAME"),
     case("label --repo-id a/b --push-to-hub --write sidecar", "leave out --write sidecar"),
@@ -285,7 +323,7 @@ def test_a_wrong_command_line_is_refused(refused: Refused, each: Case) -> None:
         assert words in said
 
 
-@pytest.mark.parametrize("command", ["label", "evaluate", "report", "curate"])
+@pytest.mark.parametrize("command", ["label", "check", "evaluate", "report", "curate"])
 @pytest.mark.parametrize("root", ["nowhere", "notes.txt", "empty", "\x1b[2J"], ids=ascii)
 def test_a_root_that_is_no_dataset(
     refused: Refused, tmp_path: Path, command: str, root: str
@@ -297,6 +335,6 @@ def test_a_root_that_is_no_dataset(
     assert "\x1b" not in said
 
 
-@pytest.mark.parametrize("command", ["label", "evaluate", "report", "curate"])
+@pytest.mark.parametrize("command", ["label", "check", "evaluate", "report", "curate"])
 def test_no_dataset_at_all(refused: Refused, command: str) -> None:
     assert "--repo-id" in refused(command)

@@ -287,9 +287,9 @@ def state(folder: Path) -> dict[str, object]:
     return found
 
 
-def run(root: Path, *options: str | Path) -> int:
+def run(root: Path, *options: str | Path, command: str = "label") -> int:
     with pytest.raises(SystemExit) as stopped:
-        main(["label", "--root", str(root), *map(str, options)])
+        main([command, "--root", str(root), *map(str, options)])
     return int(stopped.value.code or 0)
 
 
@@ -340,3 +340,36 @@ def test_what_lerobot_bears_is_labelled(
     found = pq.read_table(dataset.parent / "output/topreward_progress.parquet")
     assert found.drop_columns([]).equals(labels)
     assert state(dataset) == before
+
+
+@pytest.mark.parametrize("case", [*REFUSED, *LABELLED], ids=lambda case: case.name[:60])
+def test_check_says_what_it_found_or_refuses(
+    dataset: Path, case: Case, capfd: pytest.CaptureFixture[str]
+) -> None:
+    case.damage(dataset)
+    before = state(dataset.parent)
+    code = run(dataset, command="check")
+    said = capfd.readouterr()
+    assert code in (0, 2, 3)
+    assert "Traceback" not in said.out + said.err
+    assert state(dataset.parent) == before
+    if code == 2:
+        assert said.out == ""
+        assert len(said.err.strip().splitlines()) <= 2
+    else:
+        assert "nothing found in" in " ".join(said.out.split())
+
+
+@pytest.mark.parametrize(
+    "case",
+    [*oddities(VIDEO), Case("no videos", gone("videos"), ""), *LABELLED],
+    ids=lambda c: c.name,
+)
+def test_check_of_pictures_says_what_it_found_or_refuses(
+    dataset: Path, case: Case, capfd: pytest.CaptureFixture[str]
+) -> None:
+    case.damage(dataset)
+    before = state(dataset.parent)
+    assert run(dataset, "--video", command="check") in (0, 2, 3)
+    assert "Traceback" not in "".join(capfd.readouterr())
+    assert state(dataset.parent) == before

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import pytest
 
+from lerobot_topreward.check.config import CheckConfig
 from lerobot_topreward.cli import main
 from lerobot_topreward.config import check_options, option_types, with_options
 from lerobot_topreward.curate.config import CurateConfig
@@ -26,6 +27,7 @@ Refused = Callable[..., str]
 
 CONFIGS: Mapping[str, Any] = {
     "label": LabelConfig,
+    "check": CheckConfig,
     "evaluate": EvaluateConfig,
     "report": ReportConfig,
     "curate": CurateConfig,
@@ -115,6 +117,15 @@ FILES = [
     Case("label", "rules: {min_voc: 1}", ("rules is no option",)),
     Case("label", "dtype: {vlm: x}", ("dtype must be auto, float32",)),
     Case("curate", "curate: {min_voc: 2}", ("--min-voc must be in -1..1; got 2",)),
+    Case("check", "check: {fail_on: Broken}", ("fail_on must be broken", "got 'Broken'")),
+    Case("check", "check: {fail-on: []}", ("fail", "must be broken")),
+    Case("check", "check: {chunk_size: 0}", ("--chunk-size must be at least 1 frame; got 0",)),
+    Case("check", "check: {chunk_size: 1e3}", ("chunk_size must be a whole number",)),
+    Case("check", "check: {vidoe: true}", ("vidoe is no option; did you mean video?",)),
+    Case("check", "check: {pictures: {max_white: 1}}", ("pictures is no option",)),
+    Case("check", "check: {camera: front}", ("--camera is for --video",)),
+    Case("check", "label: {}", ("has no section 'check'; it is for: label",)),
+    Case("check", "check: [video]", ("section 'check' must be a mapping of options",)),
     Case("train", "steps: 3", ("must have a section 'train:'",)),
     Case("train", "train: {weighting: awr}", ("'weighting:' must be a mapping of options",)),
     Case("train", "train: {weighting: [awr]}", ("'weighting:' must be a mapping of options",)),

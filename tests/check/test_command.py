@@ -15,6 +15,7 @@ from lerobot_topreward.check.command import check_dataset
 from lerobot_topreward.check.config import CheckConfig
 from lerobot_topreward.cli import main
 from lerobot_topreward.errors import UserError
+from lerobot_topreward.judging.defects import DEFECTS
 from lerobot_topreward.records import EpisodeRecording, Finding
 
 RecordDataset = Callable[..., Path]
@@ -42,8 +43,9 @@ def arm(tmp_path_factory: pytest.TempPathFactory) -> Path:
         root=root,
     )
     for recording in make_recordings(10):
-        for row in recording.values.astype(np.float32):
-            frame = {"action": row[:6], "observation.state": row[6:], "task": recording.task}
+        values = recording.values.astype(np.float32)
+        for action, state in zip(values[:, :6], values[:, 6:], strict=True):
+            frame = {"action": action, "observation.state": state, "task": recording.task}
             dataset.add_frame(frame)
         dataset.save_episode()
     dataset.finalize()
@@ -55,7 +57,9 @@ def own_arm(arm: Path, tmp_path: Path) -> Path:
     return shutil.copytree(arm, tmp_path / "arm")
 
 
-def change_rows(root: Path, column: str, change: Callable[[np.ndarray, np.ndarray], None]) -> None:
+def change_rows(
+    root: Path, column: str, change: Callable[[np.ndarray, np.ndarray], object]
+) -> None:
     """Change a column of ``data/`` in place, given its values and every row's episode."""
     (path,) = (root / "data").rglob("*.parquet")
     table = pq.read_table(path)
@@ -68,6 +72,14 @@ def change_rows(root: Path, column: str, change: Callable[[np.ndarray, np.ndarra
     values = pa.FixedSizeListArray.from_arrays(values, width) if width > 1 else values
     place = table.column_names.index(column)
     pq.write_table(table.set_column(place, table.field(column), values), path)
+
+
+def test_the_docs_name_every_defect_and_what_to_do() -> None:
+    page = (Path(__file__).parents[2] / "docs/recording.md").read_text()
+    rows = [line.strip("|").split("|") for line in page.splitlines() if line.startswith("| ")]
+    told = {row[0].strip(): row[-1].strip() for row in rows}
+    assert {defect: told.get(defect) for defect in DEFECTS} == DEFECTS
+    assert {*told} - {*DEFECTS} == {"defect"}
 
 
 def test_a_clean_recording_exits_with_0_and_stays_as_it_is(

@@ -35,10 +35,9 @@ def recorded_arm(tmp_path_factory: pytest.TempPathFactory) -> Path:
         values = recording.values.astype(np.float32)
         if recording.episode_index == 2:
             values[-80:] = values[-80] + rng.normal(0, 0.05, (80, 12))
-        for row in values:
-            dataset.add_frame(
-                {"action": row[:6], "observation.state": row[6:], "task": recording.task}
-            )
+        for action, state in zip(values[:, :6], values[:, 6:], strict=True):
+            frame = {"action": action, "observation.state": state, "task": recording.task}
+            dataset.add_frame(frame)
         dataset.save_episode()
     dataset.finalize()
     (path,) = (root / "data").rglob("*.parquet")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -51,13 +52,14 @@ def test_values_are_those_that_lerobot_reads(
     tasks = ("pick up the cube", ("open", "close"))
     root = record_dataset(lengths=(7, 9, 5), cameras=(), tasks=tasks, **options)
     theirs = LeRobotDataset("local/recorded", root=root)
+    every: list[Any] = [theirs[i] for i in range(len(theirs))]
     names = ["action", "observation.environment_state", "observation.state"]
     names = [name for name in names if name in theirs.features]
     found = recordings(root)
     assert sorted(found) == [0, 1, 2]
     for episode, ours in found.items():
         assert isinstance(ours, EpisodeRecording)
-        rows = [item for item in theirs if int(item["episode_index"]) == episode]
+        rows = [row for row in every if int(row["episode_index"]) == episode]
         values = [np.concatenate([row[name].numpy() for name in names]) for row in rows]
         np.testing.assert_array_equal(ours.values, np.array(values, dtype=np.float64))
         np.testing.assert_array_equal(ours.timestamp, [float(row["timestamp"]) for row in rows])

@@ -17,7 +17,7 @@ BAD = 4  # the episode that gets a defect
 Change = Callable[[EpisodeRecording], EpisodeRecording]
 
 
-def with_values(change: Callable[[np.ndarray], None]) -> Change:
+def with_values(change: Callable[[np.ndarray], object]) -> Change:
     def apply(recording: EpisodeRecording) -> EpisodeRecording:
         values = recording.values.copy()
         change(values)
@@ -26,7 +26,7 @@ def with_values(change: Callable[[np.ndarray], None]) -> Change:
     return apply
 
 
-def with_time(change: Callable[[np.ndarray], None]) -> Change:
+def with_time(change: Callable[[np.ndarray], object]) -> Change:
     def apply(recording: EpisodeRecording) -> EpisodeRecording:
         timestamp = recording.timestamp.copy()
         change(timestamp)
