@@ -146,7 +146,7 @@ def _make_page(
         columns.append("beyond what the first frame repeated earns")
     rules = {
         name: limit
-        for name, limit in config.rules.with_default().in_force.items()
+        for name, limit in config.rules.with_default(inspection).in_force.items()
         if inspection is not None or not RULES[name].of_recording
     }
     page = Page(

@@ -145,7 +145,8 @@ def test_the_command_makes_a_page_of_a_labelled_dataset(
     assert found["unlabelled"] == {"0": None}
     assert [part["instruction"] for part in found["episodes"][0]["parts"]] == ["reach", "lift"]
     assert found["episodes"][2]["metrics"]["voc"] is None
-    assert found["rules"] == {"min_final_progress": 0.8, "max_idle": 0.25, "drop_broken": 1}
+    assert set(found["rules"]) == {"min_final_progress", "max_idle", "drop_broken"}
+    assert found["rules"]["min_final_progress"] == 0.8
     shown = [bool(pictures["strip"]) for pictures in found["media"].values()]
     assert shown == ([True] * 3 if way == "strip" else [])
 
