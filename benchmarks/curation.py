@@ -111,11 +111,17 @@ def main() -> int:
     seeds = f"{_FIRST_SEED} to {_FIRST_SEED + config.episodes - 1}"
     print(f"\n{len(bad)} episodes (seeds {seeds}), {int(bad.sum())} of them bad:")
     print(f"all but the kinds {', '.join(SUCCEEDING)}. Dropped of each kind:\n")
+    reward, idle, broken = (
+        np.isin(np.arange(len(bad)), [*plan.drops[name]])
+        for name in ("min_final_progress", "max_idle", "drop_broken")
+    )
     print_table(
         {
             f"curate: {'; '.join(describe_rules(plan))}": np.array(
                 [not v.keep for v in plan.verdicts]
             ),
+            "the reward alone": reward,
+            "the recording alone": idle | broken,
             "drop the longest fifth": longest(lengths),
             "keep everything": np.zeros(len(bad), dtype=bool),
         },

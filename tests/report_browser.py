@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from lerobot_topreward.judging.episode_metrics import METRICS
-from lerobot_topreward.records import Segment
+from lerobot_topreward.records import Finding, Segment
 from lerobot_topreward.report.content import LENGTH, Curve, EpisodeContent
 from lerobot_topreward.report.media import EpisodeMedia, make_strip, make_thumbnail
 
@@ -49,6 +49,12 @@ def strip() -> EpisodeMedia:
     pictures = [Image.new("RGB", (64, 48), (shade(i), shade(i), shade(i))) for i in frames]
     return EpisodeMedia(make_strip(frames, pictures, 64, 90), make_thumbnail(pictures[-1]))
 
+
+FOUND = (  # in the recording of an episode
+    Finding(2, "broken", "frozen recording", "no reading changes for 1 s", (10, 20)),
+    Finding(2, "suspect", "jump", "lift jumps by 3", (15, 16)),
+    Finding(2, "suspect", "idle", "longest idle run 0.4 of the episode"),
+)
 
 FIVE = (
     episode(0, success=True),

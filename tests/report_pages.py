@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lerobot_topreward.judging.episode_metrics import METRICS
-from lerobot_topreward.report.content import LENGTH, EpisodeContent
+from lerobot_topreward.report.content import LENGTH, EpisodeContent, RecordingContent
 from lerobot_topreward.report.page import Page
 
 CAMERA = "observation.images.front"
@@ -36,6 +36,7 @@ def make_page(episodes: Sequence[EpisodeContent], **changes: Any) -> Page:
         "controls": [],
         "episodes": episodes,
         "unlabelled": {},
+        "recording": RecordingContent(None, {"broken": 0, "suspect": 0, "note": 0}, (), ()),
         "decisions": {},
     }
     return Page(**(values | changes))

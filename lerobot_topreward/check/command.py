@@ -19,8 +19,9 @@ from lerobot_topreward.data.locate import fetch_files, locate_dataset
 from lerobot_topreward.data.prefetch import work_ahead
 from lerobot_topreward.data.recording import RecordedDataset, open_recorded
 from lerobot_topreward.errors import EpisodeError, UserError
-from lerobot_topreward.files.jsonable import plain, read_json_object
+from lerobot_topreward.files.jsonable import read_json_object
 from lerobot_topreward.judging.defects import CHECKS, Check, ClockCheck
+from lerobot_topreward.judging.findings import LEVELS, findings_to_json
 from lerobot_topreward.judging.inspection import Inspection, inspect_dataset
 from lerobot_topreward.judging.pictures import (
     PictureNumbers,
@@ -31,7 +32,6 @@ from lerobot_topreward.judging.pictures import (
 from lerobot_topreward.records import Finding, Segment
 from lerobot_topreward.vlm.prompts import question
 
-LEVELS = ("broken", "suspect", "note")
 _PART_S = 30.0  # of an episode whose pictures are in memory at a time
 FOUND = 3  # exit code
 
@@ -135,22 +135,13 @@ def read_chunk_size(folder: Path) -> int:
 
 def to_json(result: CheckResult) -> Mapping[str, Any]:
     """What was found as JSON holds it."""
-    fps = result.dataset.fps
-    findings = result.inspection.findings
-
-    def seconds(finding: Finding) -> list[float] | None:
-        if finding.frames is None:
-            return None
-        return [round(frame / fps, 4) for frame in finding.frames]
-
     tasks = dict.fromkeys(task for task in result.inspection.tasks.values() if task)
     return {
         "dataset": result.repo_id,
         "episodes": len(result.episodes),
-        "fps": fps,
+        "fps": result.dataset.fps,
         "cameras": list(result.cameras),
-        "counts": {level: sum(f.level == level for f in findings) for level in LEVELS},
-        "findings": [{**plain(finding), "seconds": seconds(finding)} for finding in findings],
+        **findings_to_json(result.inspection.findings, fps=result.dataset.fps),
         "questions": {task: question(task) for task in tasks},
     }
 

@@ -9,6 +9,7 @@ from rich.console import Console
 from lerobot_topreward import __version__
 from lerobot_topreward.console import make_console, print_json, spell_options
 from lerobot_topreward.data.success import read_success
+from lerobot_topreward.errors import UserError
 from lerobot_topreward.evaluate.config import EvaluateConfig
 from lerobot_topreward.evaluate.gvl import gvl_baseline
 from lerobot_topreward.evaluate.summary import (
@@ -26,12 +27,15 @@ from lerobot_topreward.evaluate.table import (
     print_debias,
     print_groups,
     print_gvl,
+    print_recording,
     print_success,
     print_worst,
 )
 from lerobot_topreward.files.jsonable import plain
 from lerobot_topreward.judging.controls import ControlSummary, compare_controls, verdict
 from lerobot_topreward.judging.episode_metrics import episode_metrics
+from lerobot_topreward.judging.findings import findings_to_json, try_inspecting
+from lerobot_topreward.judging.inspection import Inspection
 from lerobot_topreward.records import EpisodeMetrics
 from lerobot_topreward.scoring.control_scores import (
     ControlScores,
@@ -56,6 +60,7 @@ class Evaluation:
     left_out: Mapping[str, str]  # control -> why it could not be scored
     failed: Mapping[int, str]  # episode -> why its controls or baseline could not be scored
     gvl: GvlSummary | None  # where it was asked for
+    recording: Inspection | UserError  # what it says of itself, or why it cannot be inspected
 
 
 def evaluate(config: EvaluateConfig, *, console: Console) -> int:
@@ -127,12 +132,18 @@ def evaluate_dataset(config: EvaluateConfig, *, console: Console | None = None) 
         left_out=controls.reasons,
         failed={**controls.failed, **(gvl.failed if gvl else {})},
         gvl=None if gvl is None else summarize_gvl(gvl, dataset.scores),
+        recording=try_inspecting(dataset.source.root, repo_id=dataset.source.repo_id),
     )
 
 
 def to_json(found: Evaluation) -> dict[str, Any]:
     """Put everything that was found as JSON can hold it; null where undefined."""
     dataset = found.dataset
+    recording: Mapping[str, Any]
+    if isinstance(found.recording, UserError):
+        recording = {"counts": None, "findings": [], "reason": spell_options(str(found.recording))}
+    else:
+        recording = {**findings_to_json(found.recording.findings, fps=dataset.fps), "reason": None}
     return {
         "version": __version__,
         "dataset": dataset.source.repo_id,
@@ -149,6 +160,7 @@ def to_json(found: Evaluation) -> dict[str, Any]:
         ],
         "debias": plain(found.debias),
         "gvl": plain(found.gvl),
+        "recording": recording,
         "controls_left_out": {name: spell_options(why) for name, why in found.left_out.items()},
         "failed": {str(episode): spell_options(why) for episode, why in found.failed.items()},
         "episodes": [
@@ -178,6 +190,7 @@ def print_evaluation(found: Evaluation, console: Console) -> None:
     else:
         console.print("these labels are debiased; the curves above are those of the raw scores")
     print_gvl(found.gvl, console)
+    print_recording(found.recording, console)
     for control, reason in found.left_out.items():
         console.print(f"control {control} was left out: {reason}", style="yellow")
     for episode, reason in found.failed.items():

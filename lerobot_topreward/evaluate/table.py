@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 
 from lerobot_topreward.console import number, shorten, text_table
+from lerobot_topreward.errors import UserError
 from lerobot_topreward.evaluate.summary import (
     DebiasSummary,
     GroupSummary,
@@ -14,6 +15,8 @@ from lerobot_topreward.evaluate.summary import (
 )
 from lerobot_topreward.judging.controls import ControlSummary, CurveSummary, verdict
 from lerobot_topreward.judging.episode_metrics import METRICS
+from lerobot_topreward.judging.findings import count_levels
+from lerobot_topreward.judging.inspection import Inspection
 from lerobot_topreward.judging.intervals import Estimate
 from lerobot_topreward.records import EpisodeMetrics
 
@@ -196,4 +199,18 @@ def print_gvl(found: GvlSummary | None, console: Console) -> None:
             f"  VOC of its percentages {number(found.voc.value)} {interval(found.voc)}, undefined in "
             f"{found.voc.undefined}; of log P(True) in the same episodes "
             f"{number(found.voc_reward.value)} {interval(found.voc_reward)}"
+        )
+
+
+def print_recording(found: Inspection | UserError, console: Console) -> None:
+    """Print how much the recording says against itself, or that it cannot be inspected."""
+    if isinstance(found, UserError):
+        console.print(f"recording: not checked, since {found}", style="yellow")
+        return
+    counts = count_levels(found.findings)
+    if counts["broken"] or counts["suspect"]:
+        console.print(
+            f"recording: {counts['broken']} broken, {counts['suspect']} suspect; "
+            "lerobot-topreward check says more",
+            style="yellow" if counts["broken"] else None,
         )

@@ -49,6 +49,9 @@ DEFECTS: Mapping[str, str] = {
 }
 
 
+_MANY_EPISODES = 8  # so many say what is usual
+
+
 @runtime_checkable
 class Check(Protocol):
     """Looks for defects in one episode."""
@@ -176,8 +179,10 @@ class ValueCheck:
         steps = np.abs(np.diff(fill_gaps(values), axis=0))
         for i in joints:
             limit = self.max_jump * profile.range[i]
-            # A speed, or a command that is a difference, jumps in every episode.
-            if limit <= 0 or profile.step[i] > limit / 2:
+            # A speed, or a command that is a difference, jumps in every episode. Of one episode
+            # or a few, the largest step may be the jump that is looked for.
+            usual = profile.leap if profile.episodes >= _MANY_EPISODES else profile.step
+            if limit <= 0 or usual[i] > limit / 2:
                 continue
             jumps = np.flatnonzero(steps[:, i] > limit)
             if len(jumps):

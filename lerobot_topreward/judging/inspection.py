@@ -151,19 +151,23 @@ def _find_unused(profile: Profile) -> Iterator[Finding]:
 def find_frozen(motions: Mapping[int, Motion], *, fps: float) -> Iterator[Finding]:
     """Find recordings in which every number stands still, bit for bit, as no sensor does.
 
-    Encoders of an arm at rest can repeat, too. So a run counts only where such runs are rare in the
-    dataset, or where it ends in a jump.
+    Encoders of an arm at rest can repeat, too. So a run is broken where it ends in a jump, and
+    suspect where such runs are rare in the dataset.
     """
     lengths = {e: m.repeats[1] - m.repeats[0] + 1 for e, m in motions.items() if m.repeats}
     every = [lengths.get(episode, 0) for episode in motions]
     usual = float(np.quantile(every, 0.9)) if len(every) >= LEAST_EPISODES else np.inf
     for episode, frames in lengths.items():
         motion = motions[episode]
-        rare = frames > _RARE * usual
-        if frames >= max(3, _FROZEN_S * fps) and (rare or motion.resumes > _JUMP):
-            jump = f", then jumps by {motion.resumes:.1f} times a fast step" if not rare else ""
-            text = f"no command and no reading changes a bit for {frames / fps:.2f} s{jump}"
+        text = f"no command and no reading changes a bit for {frames / fps:.2f} s"
+        if frames < max(3, _FROZEN_S * fps):
+            continue
+        if motion.resumes > _JUMP:
+            text = f"{text}, then all jump on, {motion.resumes:.1f} times as far as in a fast step"
             yield Finding(episode, "broken", "frozen recording", text, motion.repeats)
+        elif frames > _RARE * usual:
+            text = f"{text}; usual here is {usual / fps:.2f} s at most"
+            yield Finding(episode, "suspect", "frozen recording", text, motion.repeats)
 
 
 def find_out_of_step(motions: Mapping[int, Motion], profile: Profile) -> Iterator[Finding]:

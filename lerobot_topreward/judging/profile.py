@@ -25,6 +25,7 @@ class Profile:
     step: Float64[
         np.ndarray, " signals"
     ]  # 95th percentile of its steps between frames, median of the episodes'
+    leap: Float64[np.ndarray, " signals"]  # largest of its steps, median of the episodes'
     moves: Bool[np.ndarray, " signals"]  # in some episode
     two_valued: Bool[np.ndarray, " signals"]  # as a gripper that is open or closed
     episodes: int
@@ -49,7 +50,7 @@ def measure_profile(
 ) -> Profile:
     """Measure the signals of a dataset; what is not finite is left out."""
     width = len(signals.names)
-    lows, highs, noises, fast = [], [], [], []
+    lows, highs, noises, fast, largest = [], [], [], [], []
     moves, two_valued = np.zeros(width, dtype=bool), np.ones(width, dtype=bool)
     for recording in recordings:
         values = recording.values[np.isfinite(recording.values).all(axis=1)]
@@ -67,12 +68,13 @@ def measure_profile(
             continue
         steps = np.abs(np.diff(values, axis=0))
         fast.append(np.quantile(steps, 0.95, axis=0))
+        largest.append(steps.max(axis=0))
         if len(values) > span:
             power = np.lib.stride_tricks.sliding_window_view(steps**2, span, axis=0).mean(axis=-1)
             noises.append(np.sqrt(np.quantile(power, 0.1, axis=0) / 2))
     if not lows:
         zeros = np.zeros(width)
-        return Profile(fps, signals, zeros, zeros, zeros, zeros, moves, two_valued, 0)
+        return Profile(fps, signals, zeros, zeros, zeros, zeros, zeros, moves, two_valued, 0)
     least, greatest = np.array(lows), np.array(highs)
     return Profile(
         fps=fps,
@@ -81,6 +83,7 @@ def measure_profile(
         high=np.quantile(greatest, 0.95, axis=0),
         noise=np.quantile(noises, 0.25, axis=0) if noises else np.zeros(width),
         step=np.median(fast, axis=0) if fast else np.zeros(width),
+        leap=np.median(largest, axis=0) if largest else np.zeros(width),
         moves=moves,
         two_valued=two_valued
         & np.array(

@@ -18,6 +18,8 @@ from lerobot_topreward.files.atomic import open_draft
 from lerobot_topreward.files.jsonable import read_index
 from lerobot_topreward.judging.decisions import check_decisions, read_decisions
 from lerobot_topreward.judging.episode_metrics import episode_metrics
+from lerobot_topreward.judging.findings import try_inspecting
+from lerobot_topreward.judging.inspection import Inspection
 from lerobot_topreward.judging.metrics import roc_auc
 from lerobot_topreward.judging.rules import RULES, judge
 from lerobot_topreward.report.config import ReportConfig
@@ -26,6 +28,7 @@ from lerobot_topreward.report.content import (
     controls,
     episode_contents,
     page_metrics,
+    recording_content,
 )
 from lerobot_topreward.report.media import EpisodeMedia, Footage, read_strips
 from lerobot_topreward.report.page import Page, render
@@ -87,6 +90,8 @@ def report(config: ReportConfig, *, console: Console) -> int:
                     name=page.title,
                     sample_fps=dataset.key.sample_fps,
                 )
+    if page.recording.reason is not None:
+        console.print(f"recording not checked: {page.recording.reason}", style="yellow")
     without = [(episode, shown.reason) for episode, shown in sorted(media.items()) if shown.reason]
     for episode, reason in without[:_LISTED]:
         console.print(f"episode {episode} has no pictures: {reason}", style="yellow")
@@ -108,15 +113,18 @@ def _make_page(
     camera = resolve_camera(dataset.source.meta, config.camera or dataset.key.camera)
     rewards = dataset.rewards()
     metrics = episode_metrics(dataset.scores, rewards, fps=dataset.fps)
+    recording = try_inspecting(dataset.source.root, repo_id=dataset.source.repo_id)
+    inspection = recording if isinstance(recording, Inspection) else None
     findings = Findings(
         scores=dataset.scores,
         rewards=rewards,
         metrics=metrics,
-        verdicts=judge(metrics, config.rules),
+        verdicts=judge(metrics, config.rules, inspection=inspection),
         success={} if known is None else known.by_episode,
         controls=read_controls(dataset),
         horizon=dataset.horizon,
         scale=dataset.scale,
+        recording=recording,
     )
     decisions: Mapping[int, bool] = {}
     if config.rules.decisions is not None:
@@ -136,7 +144,11 @@ def _make_page(
     columns = ["scaled within each episode"] if normalize == "episode" else []
     if dataset.debias == "static" and not debiased:
         columns.append("beyond what the first frame repeated earns")
-    rules = config.rules.with_default().named
+    rules = {
+        name: limit
+        for name, limit in config.rules.with_default().in_force.items()
+        if inspection is not None or not RULES[name].of_recording
+    }
     page = Page(
         title=config.title or dataset.source.repo_id,
         dataset=dataset.source.repo_id,
@@ -161,6 +173,7 @@ def _make_page(
         ),
         controls=controls(findings),
         episodes=episode_contents(findings),
+        recording=recording_content(recording),
         unlabelled={
             episode: reasons.get(episode)
             for episode in range(dataset.source.meta.total_episodes)

@@ -1,16 +1,26 @@
 """What the page says: scores and verdicts become the data of the page, without any I/O."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int64
 
 from lerobot_topreward.console import spell_options
+from lerobot_topreward.errors import UserError
 from lerobot_topreward.judging.controls import compare_controls, verdict
 from lerobot_topreward.judging.episode_metrics import METRICS, Metric
+from lerobot_topreward.judging.findings import LEVELS, count_levels
+from lerobot_topreward.judging.inspection import Inspection, describe_coverage
 from lerobot_topreward.judging.metrics import mean_defined, voc
-from lerobot_topreward.records import EpisodeMetrics, FrameRewards, PrefixScores, Segment, Verdict
+from lerobot_topreward.records import (
+    EpisodeMetrics,
+    Finding,
+    FrameRewards,
+    PrefixScores,
+    Segment,
+    Verdict,
+)
 from lerobot_topreward.rewards import Scale
 
 _DECIMALS = 4  # a tenth of a millinat: less than a pixel at any zoom
@@ -45,6 +55,7 @@ class EpisodeContent:
     curve: Curve
     prefixes: Int64[np.ndarray, " prefixes"]  # last frame of each scored prefix
     static: Float[np.ndarray, " prefixes"] | None  # nats, log-prob of the first frame repeated
+    findings: Sequence[Finding] = ()  # what its recording says against itself, the worst first
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +66,27 @@ class ControlContent:
     sentence: str
     share: float  # its rise as a share of the real one
     episodes: int
+
+
+@dataclass(frozen=True, slots=True)
+class StartContent:
+    """Where the episodes of a task start, in the signals in which their starts differ most."""
+
+    task: str
+    sentence: str  # without its subject, the task
+    names: Sequence[str]  # of one or two signals
+    episodes: Sequence[int]
+    starts: Float[np.ndarray, "episodes signals"]  # 0..1 over the range of a signal
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingContent:
+    """What the recording says of the dataset; findings of episodes are with these."""
+
+    reason: str | None  # why it could not be inspected
+    counts: Mapping[str, int]  # findings by level, all episodes together
+    findings: Sequence[Finding]  # of the dataset as a whole
+    starts: Sequence[StartContent]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +101,7 @@ class Findings:
     controls: Mapping[str, Sequence[PrefixScores]]  # scores of each control that there is
     horizon: int  # of the advantage, frames
     scale: Scale
+    recording: Inspection | UserError  # what it says of itself, or why it cannot be inspected
 
 
 def page_metrics(findings: Findings) -> list[Metric]:
@@ -84,6 +117,12 @@ def episode_contents(findings: Findings) -> list[EpisodeContent]:
     verdicts = {verdict.episode_index: verdict for verdict in findings.verdicts}
     parts = _by_episode(findings.scores)
     static_parts = _by_episode(findings.controls.get("static", ()))
+    recorded: dict[int | None, list[Finding]] = {}
+    if isinstance(findings.recording, Inspection):
+        for found in sorted(
+            findings.recording.findings, key=lambda found: LEVELS.index(found.level)
+        ):
+            recorded.setdefault(found.episode_index, []).append(found)
     contents = []
     for metrics in findings.metrics:
         episode = metrics.episode_index
@@ -112,6 +151,7 @@ def episode_contents(findings: Findings) -> list[EpisodeContent]:
                 static=_round(np.concatenate([part.log_prob_true for part in static]))
                 if static
                 else None,
+                findings=recorded.get(episode, ()),
             )
         )
     return contents
@@ -152,6 +192,33 @@ def controls(findings: Findings) -> list[ControlContent]:
                 )
             )
     return contents
+
+
+def recording_content(found: Inspection | UserError) -> RecordingContent:
+    """Say what the recording says of the dataset as a whole."""
+    if isinstance(found, UserError):
+        return RecordingContent(spell_options(str(found)), {}, (), ())
+    whole = [finding for finding in found.findings if finding.episode_index is None]
+    return RecordingContent(
+        reason=None,
+        counts=count_levels(found.findings),
+        # Each note on coverage stands under its picture.
+        findings=_worst_first(finding for finding in whole if finding.defect != "coverage"),
+        starts=[
+            StartContent(
+                task=coverage.task,
+                sentence=describe_coverage(coverage).text.removeprefix(f"{coverage.task!r} "),
+                names=[name.removeprefix("observation.") for name in coverage.names],
+                episodes=coverage.episodes,
+                starts=np.round(coverage.starts, _DECIMALS),
+            )
+            for coverage in found.coverage
+        ],
+    )
+
+
+def _worst_first(findings: Iterable[Finding]) -> list[Finding]:
+    return sorted(findings, key=lambda finding: LEVELS.index(finding.level))
 
 
 def _by_episode(scores: Sequence[PrefixScores]) -> dict[int, list[PrefixScores]]:

@@ -12,7 +12,7 @@ from importlib.resources import files
 from lerobot_topreward.console import spell_options
 from lerobot_topreward.files.jsonable import plain
 from lerobot_topreward.judging.episode_metrics import Metric
-from lerobot_topreward.report.content import ControlContent, EpisodeContent
+from lerobot_topreward.report.content import ControlContent, EpisodeContent, RecordingContent
 from lerobot_topreward.report.media import EpisodeMedia
 
 # One after another inside one function; what is used while loading comes first.
@@ -22,6 +22,7 @@ SCRIPTS = (
     "state.js",
     "plot.js",
     "charts.js",
+    "recording.js",
     "overview.js",
     "pictures.js",
     "timeline.js",
@@ -56,6 +57,7 @@ class Page:
     controls: Sequence[ControlContent]
     episodes: Sequence[EpisodeContent]
     unlabelled: Mapping[int, str | None]  # episode without rewards -> why, where known
+    recording: RecordingContent
     decisions: Mapping[int, str]  # "keep" or "drop", a person's from an earlier report
 
 

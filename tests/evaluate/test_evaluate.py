@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lerobot_topreward.cli import main
 from lerobot_topreward.data.success import Success
 from lerobot_topreward.demo.command import DATASET
 from lerobot_topreward.evaluate.gvl import GvlAnswer, GvlResult
@@ -147,30 +146,6 @@ def test_what_debiasing_would_change() -> None:
     assert (found.voc_debiased.value, found.voc_debiased.undefined) == (1, 2)
     assert found.auc_debiased.value == 1
     assert summarize_debias(real, [], success) is None
-
-
-@pytest.fixture(scope="module")
-def demo_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundled episodes, some of them labelled by the bundled VLM."""
-    root = tmp_path_factory.mktemp("evaluate") / "dataset"
-    shutil.copytree(DATASET, root)
-    arguments = ["label", "--root", str(root), "--vlm", "builtin:so101-demo", "--scale", "prob"]
-    with pytest.raises(SystemExit) as done:
-        main([*arguments, "--episodes", "0:8", "--prefixes", "9", "--device", "cpu"])
-    assert done.value.code == 0
-    return root
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as done:
-            main([*arguments])
-        said = capsys.readouterr()
-        assert isinstance(done.value.code, int)
-        return done.value.code, said.out, said.err
-
-    return call
 
 
 def test_scores_of_the_sidecar_are_those_of_the_store(demo_dataset: Path) -> None:

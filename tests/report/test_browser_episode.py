@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from report_browser import (
     FIVE,
+    FOUND,
     LINES,
     Open,
     episode,
@@ -92,6 +93,29 @@ def test_an_episode_without_pictures_has_its_curves(show: Open) -> None:
     assert browser.execute_script(f"return {lane}") == ["reach", "lift the cup"]
 
 
+def test_findings_are_listed_and_lie_on_the_time_axis(show: Open) -> None:
+    browser = show([*FIVE[:2], replace(FIVE[2], findings=FOUND)], at="#episode=2")
+    lines = text(browser, "article .findings").splitlines()
+    assert lines[0].startswith("broken frozen recording: no reading changes for 1 s")
+    assert len(lines) == 3
+    rectangles = "[...document.querySelectorAll('.spans rect:not(.hatch-ground)')]"
+    until(browser, f"{rectangles}.length", 2)
+    kinds = browser.execute_script(f"return {rectangles}.map(span => span.className.baseVal)")
+    assert kinds == ["span-broken", "span-suspect"]
+    places = browser.execute_script(
+        f"return {rectangles}.map(span => [+span.getAttribute('x'), +span.getAttribute('width'),"
+        "+span.getAttribute('y')])"
+    )
+    scale = places[1][1] - 3  # px of a frame, less what is added on both sides
+    assert places[0][1] == pytest.approx(10 * scale + 3)
+    assert places[1][0] - places[0][0] == pytest.approx(5 * scale)
+    assert places[1][2] > places[0][2]  # below it, since they overlap
+    title = browser.execute_script(f"return {rectangles}[0].textContent")
+    assert title == "frozen recording: no reading changes for 1 s"
+    browser.find_element("css selector", "article .findings .at").click()
+    assert text(browser, "#clock").endswith("frame 10")
+
+
 def test_one_frame_and_nothing_defined_is_a_page_all_the_same(show: Open) -> None:
     first = np.zeros(1, dtype=np.int64)
     empty = dict.fromkeys(LINES, float("nan")) | {"success_score": -1.0, "seconds": 0.1}
@@ -122,7 +146,8 @@ def test_pictures_that_cannot_be_read_say_so(show: Open) -> None:
 
 
 def test_every_control_has_a_name(show: Open) -> None:
-    browser = show(FIVE, {0: strip()}, at="#episode=0")
+    browser = show([replace(FIVE[0], findings=FOUND)], {0: strip()}, at="#episode=0")
+    until(browser, "document.querySelector('.picture').dataset.frame", "0")
     unnamed = browser.execute_script(
         """return [...document.querySelectorAll('button, select, input, a, [role=slider], canvas')]
         .filter(one => !one.closest('[aria-hidden=true]') && one.getAttribute('aria-hidden') !== 'true'

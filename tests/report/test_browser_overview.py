@@ -2,11 +2,14 @@
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from report_browser import (
     FIVE,
+    FOUND,
     Open,
     episode,
     listed,
@@ -17,13 +20,13 @@ from report_browser import (
 )
 
 from lerobot_topreward.judging.decisions import read_decisions
-from lerobot_topreward.records import Segment
-from lerobot_topreward.report.content import ControlContent
+from lerobot_topreward.records import Finding, Segment
+from lerobot_topreward.report.content import ControlContent, RecordingContent, StartContent
 from lerobot_topreward.report.media import EpisodeMedia
 
 pytestmark = pytest.mark.slow
 
-
+NONE = "\u2013"
 EVIL = '</script><img src=x onerror="window.hacked = true"><b>{{title}}'
 
 
@@ -49,6 +52,7 @@ def test_text_of_a_dataset_stays_text(show: Open) -> None:
         keep=False,
         reasons=(EVIL,),
         parts=[Segment(3, 0, 9, EVIL), Segment(3, 9, 41, EVIL)],
+        findings=[Finding(1, "suspect", EVIL, EVIL, (3, 9))],
     )
     browser = show(
         [evil, episode(0)],
@@ -59,16 +63,28 @@ def test_text_of_a_dataset_stays_text(show: Open) -> None:
         success_origin=EVIL,
         unlabelled={7: EVIL},
         controls=[ControlContent("static", EVIL, 0.1, 2)],
+        recording=RecordingContent(
+            None,
+            {"broken": 0, "suspect": 2, "note": 0},
+            [Finding(None, "suspect", EVIL, EVIL)],
+            [StartContent(EVIL, EVIL, [EVIL, EVIL], [0, 1], np.eye(2))] * 2,
+        ),
     )
     assert browser.title == EVIL
     assert EVIL in text(browser, ".home-name")
     assert EVIL in text(browser, "#episodes .task")
     assert EVIL in text(browser, "#episodes .reason")
     assert EVIL in text(browser, ".missing")
+    assert EVIL in text(browser, ".about-recording li")
+    chart = "document.querySelector('#filter-starts').closest('figure')"
+    assert EVIL in browser.execute_script(f"return {chart}.querySelector('.hint').textContent")
+    until(browser, f"{chart}.querySelectorAll('a').length", 2)
     press(browser, "n", "\ue007")
     until(browser, "location.hash", "#episode=1")
     assert EVIL in text(browser, ".instructions")
     assert EVIL in text(browser, ".no-picture")
+    assert EVIL in text(browser, "article .findings")
+    assert EVIL in browser.execute_script("return document.querySelector('.spans').textContent")
     assert browser.execute_script("return document.querySelector('img[src=x]')") is None
     assert browser.execute_script("return window.hacked") is None
 
@@ -129,6 +145,50 @@ def test_episodes_are_filtered_by_task_verdict_outcome_and_text(show: Open) -> N
     assert choose("search", "") == [0, 1, 2, 3, 4]
     assert choose("filter-outcome", "failed") == [1]
     assert choose("filter-outcome", "unknown") == [2, 3, 4]
+
+
+def test_the_list_says_the_worst_of_each_recording(show: Open) -> None:
+    noted = episode(3, findings=[Finding(3, "note", "odd", "nothing much")])
+    browser = show([*FIVE[:2], replace(FIVE[2], findings=FOUND), noted, FIVE[4]])
+    cells = "[...document.querySelectorAll('td.c-recording')].map(cell => cell.textContent)"
+    browser.execute_script("document.querySelector('th[data-key=recording] button').click()")
+    assert listed(browser) == [2, 3, 0, 1, 4]
+    assert browser.execute_script(f"return {cells}") == ["1 broken", "1 note", *[NONE] * 3]
+    browser.find_element("id", "search").send_keys("frozen rec")
+    assert listed(browser) == [2]
+
+
+def test_start_poses_are_drawn_by_task_and_lead_to_their_episodes(show: Open) -> None:
+    two = StartContent("stack", "starts over half", ["x", "y"], [0, 2, 9], np.eye(3)[:, :2])
+    line = StartContent("pour", "starts anywhere", ["x"], [1], np.array([[np.nan]]))
+    counts = {"broken": 0, "suspect": 0, "note": 1}
+    unused = Finding(None, "note", "unused dimension", "action.3 moves in no episode")
+    browser = show(recording=RecordingContent(None, counts, [unused], [two, line]))
+    assert "1 note" in text(browser, ".about-recording")
+    assert "action.3 moves in no episode" in text(browser, ".about-recording li")
+    chart = "document.querySelector('#filter-starts').closest('figure')"
+    until(browser, f"{chart}.querySelectorAll('a').length", 2)  # nobody labelled episode 9
+    assert "starts over half" in browser.execute_script(f"return {chart}.textContent")
+    browser.execute_script(
+        "const box = document.querySelector('#filter-starts'); box.value = '1';"
+        "box.dispatchEvent(new Event('change'))"
+    )
+    until(browser, f"{chart}.querySelectorAll('a').length", 0)
+    assert "starts anywhere" in browser.execute_script(f"return {chart}.textContent")
+    browser.execute_script(
+        "const box = document.querySelector('#filter-starts'); box.value = '0';"
+        "box.dispatchEvent(new Event('change'))"
+    )
+    browser.execute_script(
+        f"{chart}.querySelectorAll('a')[1].dispatchEvent(new MouseEvent('click', {{bubbles: true}}))"
+    )
+    until(browser, "location.hash", "#episode=2")
+
+
+def test_a_recording_that_was_not_checked_says_why(show: Open) -> None:
+    browser = show(recording=RecordingContent("meta is damaged", {}, (), ()))
+    assert "not checked. meta is damaged" in text(browser, ".about")
+    assert browser.execute_script("return document.querySelector('.c-recording')") is None
 
 
 def test_keys_go_through_the_episodes_and_mark_them(show: Open) -> None:
@@ -215,6 +275,9 @@ def test_the_page_is_no_wider_than_its_window(show: Open, width: int, at: str) -
     browser = show()
     size = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 400}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    long = episode(3, task="unscrew_the_lid_" * 12, reasons=("x" * 200,), keep=False)
+    long_finding = Finding(3, "broken", "jump", "y" * 300, (0, 49))
+    long = episode(
+        3, task="unscrew_the_lid_" * 12, reasons=("x" * 200,), keep=False, findings=[long_finding]
+    )
     show([*FIVE[:3], long], {3: strip()}, at=at, title="owner/" + "long_name_" * 20)
     assert browser.execute_script("return document.scrollingElement.scrollWidth") <= width

@@ -15,14 +15,17 @@ import pytest
 from PIL import Image
 from report_pages import embedded, make_page
 
+from lerobot_topreward.errors import UserError
 from lerobot_topreward.judging.episode_metrics import episode_metrics
-from lerobot_topreward.records import PrefixScores, Segment, Verdict
+from lerobot_topreward.judging.inspection import Coverage, Inspection
+from lerobot_topreward.records import Finding, PrefixScores, Segment, Verdict
 from lerobot_topreward.report.content import (
     Findings,
     controls,
     curve,
     episode_contents,
     page_metrics,
+    recording_content,
 )
 from lerobot_topreward.report.media import (
     EpisodeMedia,
@@ -32,6 +35,8 @@ from lerobot_topreward.report.media import (
 )
 from lerobot_topreward.report.page import Page, render
 from lerobot_topreward.rewards import label_rewards
+
+INSPECTED = Inspection((), {}, {}, ())
 
 
 def scores(
@@ -50,7 +55,11 @@ def scores(
 
 
 def findings(
-    parts: Sequence[PrefixScores], *, horizon: int = 4, static: Sequence[PrefixScores] = ()
+    parts: Sequence[PrefixScores],
+    *,
+    horizon: int = 4,
+    static: Sequence[PrefixScores] = (),
+    recording: Inspection | UserError = INSPECTED,
 ) -> Findings:
     length = {(p.segment.episode_index): p.segment.start + p.segment.length for p in parts}
     episodes = np.repeat(sorted(length), [n for _, n in sorted(length.items())])
@@ -66,6 +75,7 @@ def findings(
         controls={"static": static} if static else {},
         horizon=horizon,
         scale="log-prob",
+        recording=recording,
     )
 
 
@@ -115,6 +125,46 @@ def test_a_reversed_control_is_judged_as_evaluate_does() -> None:
     assert control.sentence.startswith("Played backwards the curve falls, by 100%")
     [unknown] = controls(replace(found, success={}))
     assert unknown.episodes == 6
+
+
+def test_findings_go_to_their_episode_and_those_of_the_dataset_apart() -> None:
+    starts = Coverage("stack", (0, 4), ("observation.x",), np.array([[0.0], [1.0]]))
+    found = (
+        Finding(None, "note", "coverage", "stands under its picture"),
+        Finding(None, "note", "unused dimension", "action.3 moves in no episode"),
+        Finding(None, "suspect", "task spelled twice", "one task is spelled twice"),
+        Finding(0, "suspect", "jump", "x jumps", (3, 4)),
+        Finding(0, "broken", "not finite", "x is nan"),
+        Finding(7, "broken", "unreadable", "it is not labeled either"),
+    )
+    inspection = Inspection(found, {}, {}, (starts,))
+    parts = [scores([-9, -3]), scores([-9, -2], episode=4)]
+    first, second = episode_contents(findings(parts, recording=inspection))
+    assert [finding.level for finding in first.findings] == ["broken", "suspect"]
+    assert list(second.findings) == []
+    whole = recording_content(inspection)
+    assert whole.counts == {"broken": 2, "suspect": 2, "note": 2}
+    assert [finding.defect for finding in whole.findings] == [
+        "task spelled twice",
+        "unused dimension",
+    ]
+    [shown] = whole.starts
+    assert (shown.task, shown.names, shown.starts.tolist()) == ("stack", ["x"], [[0], [1]])
+    assert shown.sentence.startswith("starts over 100% of x, largest gap 100%")
+
+
+def test_a_recording_that_cannot_be_inspected_leaves_the_rest_as_it_is() -> None:
+    parts = [scores([-9, -3])]
+    reason = UserError("`root=x` is incomplete")
+    [content] = episode_contents(findings(parts, recording=reason))
+    assert list(content.findings) == []
+    found = embedded(render(make_page([content], recording=recording_content(reason)), {}))
+    assert found["recording"] == {
+        "reason": "--root x is incomplete",
+        "counts": {},
+        "findings": [],
+        "starts": [],
+    }
 
 
 def test_an_episode_of_one_frame_has_a_curve_and_no_voc() -> None:

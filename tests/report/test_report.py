@@ -14,11 +14,13 @@ import pytest
 from provenance import score_key
 from report_pages import CAMERA, embedded
 
+import lerobot_topreward.judging.findings
 import lerobot_topreward.report.recording
 from lerobot_topreward.cli import main
 from lerobot_topreward.data.dataset import open_source, segments
 from lerobot_topreward.data.schedule import sample_frames
 from lerobot_topreward.data.video_prints import video_prints
+from lerobot_topreward.errors import UserError
 from lerobot_topreward.records import FrameRewards, Segment
 from lerobot_topreward.report.media import (
     EpisodeMedia,
@@ -143,7 +145,7 @@ def test_the_command_makes_a_page_of_a_labelled_dataset(
     assert found["unlabelled"] == {"0": None}
     assert [part["instruction"] for part in found["episodes"][0]["parts"]] == ["reach", "lift"]
     assert found["episodes"][2]["metrics"]["voc"] is None
-    assert found["rules"] == {"min_final_progress": 0.8}
+    assert found["rules"] == {"min_final_progress": 0.8, "max_idle": 0.25, "drop_broken": 1}
     shown = [bool(pictures["strip"]) for pictures in found["media"].values()]
     assert shown == ([True] * 3 if way == "strip" else [])
 
@@ -171,8 +173,11 @@ def test_static_scores_of_the_store_are_drawn(report: Report, labelled: Path) ->
 def test_rules_and_a_persons_word_are_kept_apart(report: Report, tmp_path: Path) -> None:
     _, _, text = report("--videos", "none", "--min-voc", "0.9", "--max-stall", "0.1")
     found = embedded(text)
-    assert found["rules"] == {"min_voc": 0.9, "max_stall": 0.1}
-    assert found["rule_texts"] == ["VOC at least 0.9", "no stall longer than 0.1 s"]
+    assert found["rules"] == {"min_voc": 0.9, "max_stall": 0.1, "drop_broken": 1}
+    broken = "nothing broken in the recording"
+    assert found["rule_texts"] == ["VOC at least 0.9", "no stall longer than 0.1 s", broken]
+    without = embedded(report("--videos", "none", "--no-drop-broken", "--min-voc", "0.9")[2])
+    assert without["rules"] == {"min_voc": 0.9}
     word = {"format": 1, "dataset": "x", "fingerprint": found["fingerprint"]}
     decided = tmp_path / "decisions.json"
     decided.write_text(json.dumps({**word, "decisions": {"2": "drop", "1": "keep"}}))
@@ -186,6 +191,53 @@ def test_rules_and_a_persons_word_are_kept_apart(report: Report, tmp_path: Path)
     code, printed, _ = report("--decisions", str(decided))
     assert code == 2
     assert "must be about this dataset" in printed
+
+
+@pytest.fixture(scope="module")
+def defective(record_dataset: RecordDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same episodes with labels of all but the first; a sensor has gaps in the first and the last."""
+    force = np.sin(np.arange(76, dtype=np.float32))
+    force[[3, 58, 59]] = np.nan
+    root = record_dataset(
+        lengths=(24, 31, 1, 20),
+        tasks=("pick", ("reach", "lift"), "pick", "pour"),
+        cameras=("front",),
+        extra={"observation.force": force},
+        file_per_episode=True,
+    )
+    return label(root, tmp_path_factory.mktemp("defective") / "cups", unlabelled=[0])
+
+
+def test_what_the_recording_says_decides_as_in_curate(report: Report, defective: Path) -> None:
+    options = ("--videos", "none", "--min-final-progress", "0")
+    found = embedded(report(*options, root=defective)[2])
+    [_, _, last] = found["episodes"]
+    broken = [finding for finding in last["findings"] if finding["level"] == "broken"]
+    assert [(finding["defect"], finding["frames"]) for finding in broken] == [
+        ("not finite", [2, 3])
+    ]
+    assert last["reasons"] == [f"not finite: {broken[0]['text']}"]
+    assert found["recording"]["reason"] is None
+    assert found["recording"]["counts"]["broken"] == 2
+    assert "not compared" in {finding["defect"] for finding in found["recording"]["findings"]}
+    kept = embedded(report(*options, "--no-drop-broken", root=defective)[2])
+    assert kept["episodes"][2]["keep"]
+    assert kept["episodes"][2]["findings"] == last["findings"]
+
+
+def test_a_recording_that_cannot_be_inspected_costs_its_findings_only(
+    report: Report, defective: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise UserError("meta/episodes cannot be read")
+
+    monkeypatch.setattr(lerobot_topreward.judging.findings, "open_recorded", refuse)
+    code, printed, text = report("--videos", "none", root=defective)
+    assert code == 0
+    assert "recording not checked: meta/episodes cannot be read" in printed
+    found = embedded(text)
+    assert found["recording"]["reason"] == "meta/episodes cannot be read"
+    assert found["rules"] == {"min_final_progress": 0.8}
 
 
 def test_known_success_is_shown_with_its_origin(report: Report, tmp_path: Path) -> None:

@@ -95,6 +95,7 @@ function openEpisode(episode) {
   current.time = time;
   const screen = seen ? [seen.node, transport()] : [transport()];
   $("episode").replaceChildren(side(), h("article", { class: seen ? "" : "without" }, headings(episode),
+    findingList(episode.findings, seek),
     h("div", { class: "bench" }, h("section", { class: "viewer", "aria-label": "Pictures" }, ...screen), h("section", { class: "plots", "aria-label": "Curves" }, time.node), facts(episode))));
   $("episode").querySelector("[aria-current]")?.scrollIntoView({ block: "nearest" });
   fitTimeline();
@@ -112,6 +113,11 @@ function fitTimeline() {
   const top = node.getBoundingClientRect().top + window.scrollY;
   node.dataset.height = narrow ? 330 : window.innerHeight - top - strip - 34;
   draw();
+}
+
+function seek(frame) {
+  stop();
+  setFrame(frame);
 }
 
 function closeEpisode() {

@@ -24,6 +24,7 @@ function drawHelp() {
     ["Progress", "that value scaled to 0..1 over all episodes of the task"],
     ["Advantage", `progress gained in the ${number(data.horizon, 1)} s that follow`],
     ...metrics.map(({ label, explanation }) => [label, explanation]),
+    ["Recording", "what its numbers say against themselves. Broken: training on it is wrong; suspect: look at it; a note: nothing to do"],
   ];
   $("help").replaceChildren(
     h("header", {}, h("h2", { id: "help-title" }, "Keys and terms"), h("button", { type: "button", class: "round", "aria-label": "Close", onclick: () => $("help").close() }, icon(ICONS.drop))),

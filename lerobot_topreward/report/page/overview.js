@@ -71,6 +71,7 @@ function about() {
     h("p", {}, h("b", {}, "Progress "), `is ${made}${beyond}, scaled over all episodes of a task so that episodes compare.${differs}`),
     ...data.controls.map(({ name, sentence }) => h("p", {}, h("b", {}, `${name[0].toUpperCase()}${name.slice(1)} control: `), sentence)),
     h("p", {}, h("b", {}, "Scored "), `by ${data.vlm} on ${data.scored_camera}.`),
+    aboutRecording(),
   );
 }
 
@@ -82,6 +83,7 @@ function columns() {
   found.push({ name: "Progress over time", short: "Progress", class: "c-spark" });
   found.push({ key: "verdict", name: "Verdict", short: "Verdict", class: "c-verdict" });
   if (knowsSuccess) found.push({ key: "outcome", name: "What happened", short: "Truth", class: "c-outcome" });
+  if (inspected) found.push({ key: "recording", name: "What the recording says: its worst level, and how often", short: "Recording", class: "c-recording" });
   found.push({ key: "task", name: "Task", short: tasks.length > 1 ? "Task, reason to drop" : "Reason to drop", class: "c-task" });
   for (const metric of metrics) {
     const unit = metric.unit ? `, ${metric.unit}` : "";
@@ -98,12 +100,13 @@ function cell(column, episode) {
     "c-spark": () => sparkline(episode, 104, 30),
     "c-verdict": () => verdictBadge(episode),
     "c-outcome": () => outcomeText(episode),
+    "c-recording": () => recordingBadge(episode),
     "c-task": () => [
       tasks.length > 1 ? h("span", { class: "task", title: episode.task }, episode.task) : null,
       episode.reasons.length ? h("span", { class: "reason", title: episode.reasons.join("; ") }, episode.reasons.join("; ")) : null,
     ],
   }[column.class]();
-  return h("td", { class: column.class }, ...[content].flat());
+  return h("td", { class: column.class, "data-name": column.short }, ...[content].flat());
 }
 
 function table() {
@@ -127,15 +130,19 @@ function select(name, options, value, apply) {
   return node;
 }
 
+function shortTask(task) {
+  return task.length > 60 ? `${task.slice(0, 58)}…` : task;
+}
+
 function filters() {
   const set = (key) => (value) => {
     list[key] = value;
     arrange();
   };
-  const short = (task) => (task.length > 60 ? `${task.slice(0, 58)}…` : task);
   const search = h("input", { type: "search", id: "search", placeholder: "Search", "aria-label": "Search tasks, reasons and episode numbers", autocomplete: "off" });
   search.addEventListener("input", () => set("text")(search.value));
   const sorts = [...metrics.map(({ key, label }) => [key, `Worst first: ${label}`]), ["episode", "In order of episodes"]];
+  if (inspected) sorts.unshift(["recording", "Worst first: Recording"]);
   const order = select("order", sorts, list.sort, (key) => {
     [list.sort, list.worstFirst] = [key, true];
     arrange();
@@ -143,7 +150,7 @@ function filters() {
   order.setAttribute("aria-label", "Order");
   return h("div", { class: "filters" }, h("h2", {}, "Episodes"), h("span", { id: "count", class: "faint", role: "status" }),
     h("span", { class: "spacer" }), order,
-    tasks.length > 1 ? select("task", [["", "All tasks"], ...tasks.map((task) => [task, short(task)])], "", set("task")) : null,
+    tasks.length > 1 ? select("task", [["", "All tasks"], ...tasks.map((task) => [task, shortTask(task)])], "", set("task")) : null,
     select("verdict", [["", "Any verdict"], ["keep", "Kept"], ["drop", "Dropped"], ["marked", "Marked"], ["unmarked", "Not marked"], ["overruled", "Marked against the rules"]], "", set("verdict")),
     knowsSuccess ? select("outcome", [["", "Any outcome"], ...OUTCOMES.map(({ name }) => [name, name[0].toUpperCase() + name.slice(1)])], "", set("outcome")) : null,
     search);
@@ -152,7 +159,7 @@ function filters() {
 function drawList() {
   document.querySelector("#episodes tbody").replaceChildren(...shown.map((episode) => rows.get(episode.index)));
   for (const old of document.querySelectorAll("#episodes td.sorted")) old.classList.remove("sorted");
-  for (const episode of shown) rows.get(episode.index).querySelector(`td.number.c-${list.sort}`)?.classList.add("sorted");
+  for (const episode of shown) rows.get(episode.index).querySelector(`td.number.c-${list.sort}, td.c-recording.c-${list.sort}`)?.classList.add("sorted");
   for (const head of document.querySelectorAll("#episodes th[data-key]")) {
     const { worst } = SORTS[head.dataset.key];
     const ascending = (worst === "low") === list.worstFirst;
@@ -173,7 +180,7 @@ function unlabelled() {
 
 function drawOverview() {
   $("overview").replaceChildren(
-    headline(), about(), h("div", { class: "charts" }, ...charts()), filters(), table(),
+    headline(), about(), h("div", { class: "charts" }, ...charts(), startChart()), filters(), table(),
     h("p", { id: "nothing", class: "hint", hidden: true }, "No episode matches. Clear the search or choose another filter."),
     unlabelled() ?? "",
     h("p", { class: "foot faint" }, `lerobot-topreward ${data.version}, ${data.made}. Dataset ${data.dataset}, fingerprint ${data.fingerprint.slice(0, 12)}.`),

@@ -103,6 +103,7 @@ const SORTS = {
   verdict: { value: (episode) => (verdict(episode) === "drop" ? 0 : 1), worst: "low" },
   outcome: { value: (episode) => (episode.success === null ? null : Number(episode.success)), worst: "low" },
   task: { value: (episode) => episode.task, worst: "low" },
+  recording: { value: (episode) => LEVELS.reduce((sum, level) => 1e4 * sum + countOf(episode, level), 0), worst: "high" },
 };
 for (const metric of metrics) {
   const never = metric.undefined ? Infinity : null;
@@ -126,7 +127,8 @@ function isListed(episode) {
   const found = () =>
     String(episode.index) === text.replace(/^#/, "") ||
     episode.task.toLowerCase().includes(text) ||
-    episode.reasons.some((reason) => reason.toLowerCase().includes(text));
+    episode.reasons.some((reason) => reason.toLowerCase().includes(text)) ||
+    episode.findings.some((finding) => `${finding.level} ${describeFinding(finding)}`.toLowerCase().includes(text));
   return (
     (list.task === "" || episode.task === list.task) &&
     (list.outcome === "" || outcome(episode.success) === list.outcome) &&

@@ -130,7 +130,8 @@ function timeline(episode, moved, playing) {
     drawn = `${width} ${height}`;
     x = scale([0, Math.max(1, episode.frames - 1)], [GUTTER, width - EDGE]);
     const lane = episode.parts.length > 1 ? 22 : 0;
-    const room = height - lane - PANES.length * HEAD - 24;
+    const spans = spanHeight(episode);
+    const room = height - lane - spans - PANES.length * HEAD - 24;
     const root = svg("svg", { class: "curves", width, height, viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" });
     if (lane) root.append(partLane(episode, x, width), ...partBorders(episode, x, height - 24));
     let top = lane;
@@ -140,7 +141,7 @@ function timeline(episode, moved, playing) {
       top += HEAD + size + 8;
       return made;
     });
-    root.append(...panes.map((made) => made.group), timeAxis(episode, x, height - 24, width));
+    root.append(...panes.map((made) => made.group), spanLane(episode, x, height - 24 - spans), timeAxis(episode, x, height - 24, width));
     const strip = filmstrip(episode, GUTTER, width - GUTTER - EDGE);
     place.replaceChildren(root, strip ?? "", cursor);
     show(frame);
