@@ -16,8 +16,8 @@ from PIL import Image
 from report_pages import embedded, make_page
 
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.judging.episode_metrics import episode_metrics
 from lerobot_topreward.judging.coverage import Coverage
+from lerobot_topreward.judging.episode_metrics import episode_metrics
 from lerobot_topreward.judging.inspection import Inspection
 from lerobot_topreward.records import Finding, PrefixScores, Segment, Verdict
 from lerobot_topreward.report.content import (
