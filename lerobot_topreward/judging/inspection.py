@@ -250,9 +250,8 @@ def find_bad_tasks(tasks: Mapping[int, str]) -> Iterator[Finding]:
         if not words:
             yield Finding(episode, "broken", "no task", "it has no task")
         elif words in _PLACEHOLDERS or len(words) < 3 or not re.search(r"[^\W\d_]", words):
-            yield Finding(
-                episode, "suspect", "placeholder task", f"the task is {task!r}, which says nothing"
-            )
+            text = f"the task is {task!r}, which says nothing"
+            yield Finding(episode, "suspect", "placeholder task", text)
     spellings: dict[str, Counter[str]] = defaultdict(Counter)
     for task in tasks.values():
         spellings[" ".join(re.findall(r"\w+", task.casefold()))][task] += 1
