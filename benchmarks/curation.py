@@ -44,6 +44,7 @@ class Config:
 
     work: Path = Path("curation")  # keeps the recorded and labeled episodes
     episodes: int = 56  # fresh ones; of each of the eight kinds as many
+    first_seed: int = _FIRST_SEED  # the one that the episodes begin with
 
     def __post_init__(self) -> None:
         """Refuse a number that does not hold every kind."""
@@ -53,10 +54,10 @@ class Config:
 
 def recorded(config: Config) -> Path:
     """Simulate and render, unless that is done."""
-    folder = config.work / f"recorded-{config.episodes}"
+    folder = config.work / f"recorded-{config.first_seed}-{config.episodes}"
     if not (folder / TRUTH_FILE).is_file():  # written last
         shutil.rmtree(folder, ignore_errors=True)
-        seeds = f"{_FIRST_SEED}:{_FIRST_SEED + config.episodes}"
+        seeds = f"{config.first_seed}:{config.first_seed + config.episodes}"
         # A process of its own: how to render is decided when MuJoCo is imported.
         command = (sys.executable, "-m", "lerobot_topreward.simulation.simulate")
         subprocess.run([*command, "--output", str(folder), "--seeds", seeds], check=True)
@@ -108,7 +109,7 @@ def main() -> int:
     kinds = truth["kind"].to_numpy()
     bad = ~truth["success"].to_numpy(dtype=bool)
     lengths = np.array([episode.frames for episode in plan.metrics])
-    seeds = f"{_FIRST_SEED} to {_FIRST_SEED + config.episodes - 1}"
+    seeds = f"{config.first_seed} to {config.first_seed + config.episodes - 1}"
     print(f"\n{len(bad)} episodes (seeds {seeds}), {int(bad.sum())} of them bad:")
     print(f"all but the kinds {', '.join(SUCCEEDING)}. Dropped of each kind:\n")
     reward, idle, broken = (

@@ -8,11 +8,9 @@ a clean episode is called broken. Then seconds and memory on 100, 1,000 and 10,0
     python benchmarks/recording.py --work recording
 """
 
-import resource
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -161,13 +159,13 @@ def time_checks(source: Path, work: Path, sizes: Sequence[int]) -> None:
         for old in (folder / "meta/episodes").rglob("*.parquet"):
             old.unlink()
         pq.write_table(pa.table(rows), folder / "meta/episodes/chunk-000/file-000.parquet")
-        command = [sys.executable, "-m", "lerobot_topreward", "check", "--root", str(folder)]
-        began = time.perf_counter()
-        done = subprocess.run([*command, "--json"], capture_output=True, text=True)
-        seconds = time.perf_counter() - began
-        if done.returncode not in (0, 3):
-            raise UserError(done.stderr)
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
+        measured = subprocess.run(
+            [sys.executable, "-c", _MEASURE, str(folder)],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        seconds, peak = map(float, measured.stdout.split())
         print(
             f"| {copies * len(episodes)} | {frames} | {seconds:.1f} | {peak:.2f} GB |", flush=True
         )

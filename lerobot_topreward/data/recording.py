@@ -51,7 +51,8 @@ class RecordedDataset:
 
     def files_of(self, chosen: Collection[int]) -> list[str]:
         """Name the files of ``data/`` that hold these episodes."""
-        return [name for name, inside in self.files.items() if {*inside} & {*chosen}]
+        selected = {*chosen}
+        return [name for name, inside in self.files.items() if not selected.isdisjoint(inside)]
 
     def episodes(
         self, chosen: Sequence[int]
@@ -61,8 +62,9 @@ class RecordedDataset:
         Yields:
             Each chosen episode with its recording, or with the reason why it cannot be read.
         """
+        selected = {*chosen}
         for name, inside in self.files.items():
-            wanted = sorted({*inside} & {*chosen})
+            wanted = sorted(selected.intersection(inside))
             if not wanted:
                 continue
             try:

@@ -117,7 +117,7 @@ def inspect_recording(
         motions[episode] = measure_motion(recording, profile)
         tasks[episode] = recording.task
         hashes[episode] = hash_frames(recording)
-        starts[episode] = recording.values[0]
+        starts[episode] = recording.values[0].copy()  # a view would keep the whole episode
     coverage = measure_coverage(starts, tasks, profile)
     findings += find_frozen(motions, fps=fps)
     findings += find_out_of_step(motions, profile)

@@ -77,6 +77,7 @@ def change_rows(
 def test_the_docs_name_every_defect_and_what_to_do() -> None:
     page = (Path(__file__).parents[2] / "docs/recording.md").read_text()
     rows = [line.strip("|").split("|") for line in page.splitlines() if line.startswith("| ")]
+    rows = [row for row in rows if len(row) == 5]  # the measured ones have other columns
     told = {row[0].strip(): row[-1].strip() for row in rows}
     assert {defect: told.get(defect) for defect in DEFECTS} == DEFECTS
     assert {*told} - {*DEFECTS} == {"defect"}
