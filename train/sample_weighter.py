@@ -120,7 +120,7 @@ def make_weighter(
     *,
     policy: PreTrainedPolicy,
     device: torch.device,
-    dataset: LeRobotDataset,
+    dataset: Any,  # a LeRobotDataset, streamed or not
 ) -> TopRewardWeighter:
     """Weigh the frames that a trainer's dataset holds, for a configuration of `as_params`.
 

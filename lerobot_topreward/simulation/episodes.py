@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64
+from jaxtyping import Bool, Float, Float32, Float64
 from lerobot_env_so101.pick_place_env import SO101PickPlaceGymEnv
 from lerobot_env_so101.scripted.pick_place import GRASP_HEIGHT, Phase, PickPlaceController
 
@@ -111,7 +111,7 @@ class Attempt:
         # qpos, agent_pos, environment_state, action, progress, success of every frame
         self.rows: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, float, bool]] = []
 
-    def step(self, move: Point, grasp: float) -> None:
+    def step(self, move: Float[np.ndarray, " 3"], grasp: float) -> None:
         """Apply one action (units of ACTION_SCALE, grasp 0 closed .. 1 open) for 0.1 s."""
         action = np.array([*move, grasp], dtype=np.float32)
         progress = self._progress.update(self.env, success=self._success)

@@ -91,9 +91,7 @@ def test_the_same_again_changes_nothing_and_other_rules_replace(
     output = tmp_path / "good"
     run("--root", dataset, "--output", output)
     before = contents(output)
-    assert "nothing changed" in run(
-        "--root", dataset, "--output", output, "--min-final-progress", "0.8"
-    )
+    assert "nothing changed" in run("--root", dataset, "--output", output)
     assert contents(output) == before
     run("--root", dataset, "--output", output, "--keep-top", "0.4")
     assert LeRobotDataset("local/good", root=output).num_episodes == 3

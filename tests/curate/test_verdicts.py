@@ -59,7 +59,7 @@ def test_what_becomes_of_episodes_without_labels_is_asked(run: Run, recorded: Pa
     source = write_labels(recorded, tmp_path / "cups", unlabelled=(3, 4))
     outputs = ("--output", tmp_path / "no", "--episodes-file", tmp_path / "no.json")
     said = run("--root", source, *outputs, code=2)
-    assert "2 of 5 episodes are not labeled, so no rule can judge them (3, 4)" in said
+    assert "2 of 5 episodes are not labeled, so no rule about rewards can judge them (3, 4)" in said
     assert "--unlabelled keep or --unlabelled drop" in said
     assert not list(tmp_path.glob("no*"))
     said = run("--root", source, "--unlabelled", "keep")
