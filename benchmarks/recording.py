@@ -38,6 +38,8 @@ from lerobot_topreward.data.dataset import open_source
 from lerobot_topreward.demo.command import DATASET as BUNDLED
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.simulation.headless import require_simulation
+from lerobot_topreward.simulation.tasks import SUCCEEDING, kind_of
+from lerobot_topreward.simulation.truth import read_truth
 
 JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
 # A small process in between: what it starts would begin with the memory of this one.
@@ -103,6 +105,17 @@ def record_joints(folder: Path, *, episodes: int, fps: int) -> None:
 def _encode(degrees: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     noisy = degrees + rng.normal(0, 0.06, degrees.shape)
     return (np.round(noisy / _STEP_DEG) * _STEP_DEG).astype(np.float32)
+
+
+def bundled_kinds() -> list[str]:
+    """Name the kind of every bundled episode."""
+    truth = read_truth(BUNDLED)
+    return [truth[episode].kind for episode in sorted(truth)]
+
+
+def joint_kinds(episodes: int) -> list[str]:
+    """Name the kind of every simulated episode."""
+    return [kind_of(_FIRST_SEED + number) for number in range(episodes)]
 
 
 @cache
@@ -204,6 +217,17 @@ def run(config: BenchmarkConfig, sources: dict[str, Path]) -> None:
             for level in ("broken", "suspect")
         ]
         print(f"| {name}: {total} | {named[0]} | {named[1]} |")
+    print(
+        "\n| longest idle run | of good episodes, at most | of idle ones, at least |\n|---|---|---|"
+    )
+    for name, source in sources.items():
+        motions = check_dataset(CheckConfig(root=source)).inspection.motions.values()
+        kinds = bundled_kinds() if source == BUNDLED else joint_kinds(config.episodes)
+        good, idle = (
+            [m.longest_idle for m in motions if kinds[m.episode_index] in of]
+            for of in (SUCCEEDING, ("idle",))
+        )
+        print(f"| {name} | {max(good):.2f} | {min(idle):.2f} |")
     print(f"\n| defect | {' | '.join(sources)} |\n|---{'|---' * len(sources)}|")
     scratch = config.work / "scratch"
 

@@ -2,8 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +20,15 @@ from lerobot_topreward.data.recording import RecordedDataset, open_recorded
 from lerobot_topreward.errors import EpisodeError, UserError
 from lerobot_topreward.files.jsonable import read_json_object
 from lerobot_topreward.judging.defects import CHECKS, Check, ClockCheck
-from lerobot_topreward.judging.findings import LEVELS, findings_to_json
-from lerobot_topreward.judging.inspection import Inspection, inspect_dataset
+from lerobot_topreward.judging.findings import LEVELS, findings_to_json, inspect_dataset
+from lerobot_topreward.judging.inspection import Inspection
 from lerobot_topreward.judging.pictures import (
     PictureNumbers,
     find_bad_pictures,
     join_numbers,
     measure_pictures,
 )
-from lerobot_topreward.records import Finding, Segment
+from lerobot_topreward.records import Clip, Finding, Segment
 from lerobot_topreward.vlm.prompts import question
 
 _PART_S = 30.0  # of an episode whose pictures are in memory at a time
@@ -99,9 +98,11 @@ def check_dataset(
     dataset = open_recorded(place.root, repo_id=place.repo_id, option=place.option)
     chosen = parse_episodes(config.episodes, total=len(dataset.lengths), max_episodes=None)
     fetch_files(place.root, place.repo_id, place.revision, dataset.files_of(chosen))
-    inspection = inspect_dataset(
-        dataset, chosen, checks=[ClockCheck(chunk_size=chunk_size), *CHECKS[1:], *checks]
-    )
+    ours = [
+        replace(check, chunk_size=chunk_size) if isinstance(check, ClockCheck) else check
+        for check in CHECKS
+    ]
+    inspection = inspect_dataset(dataset, chosen, checks=[*ours, *checks])
     cameras: list[str] = []
     if config.video:
         found, cameras = _check_pictures(config, chosen, inspection, console)
@@ -123,7 +124,7 @@ def read_chunk_size(folder: Path) -> int:
             f"`policy_path={folder}` must be the folder of a policy; there is no {file}. It is "
             "checkpoints/last/pretrained_model in the output of a training run"
         )
-    content = read_json_object(file, advice="Give the size with chunk_size")
+    content = read_json_object(file, advice="Give the size with `chunk_size`")
     size = content.get("chunk_size", content.get("horizon"))
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
         raise UserError(
@@ -176,10 +177,17 @@ def _check_pictures(
         numbers: dict[int, list[PictureNumbers]] = {}
         failed: dict[int, str] = {}
         last: np.ndarray | None = None
-        read = partial(
-            read_clip, source, camera=camera, sample_fps=config.sample_fps, final_frame=False
-        )
-        for segment, clip in work_ahead(lambda part, read=read: read(segment=part), parts):
+
+        def read(part: Segment, camera: str = camera) -> Clip:
+            return read_clip(
+                source,
+                camera=camera,
+                segment=part,
+                sample_fps=config.sample_fps,
+                final_frame=False,
+            )
+
+        for segment, clip in work_ahead(read, parts):
             if isinstance(clip, EpisodeError):
                 failed.setdefault(segment.episode_index, str(clip))
                 continue

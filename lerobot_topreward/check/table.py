@@ -1,12 +1,13 @@
 """What was found in a recording, for a terminal."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 
 from rich.console import Console
 
 from lerobot_topreward.console import shorten, text_table
 from lerobot_topreward.judging.defects import DEFECTS
+from lerobot_topreward.judging.findings import count_levels
 from lerobot_topreward.judging.inspection import Inspection
 from lerobot_topreward.records import Finding
 from lerobot_topreward.vlm.prompts import question
@@ -27,7 +28,7 @@ def print_check(
     seconds: float,
     console: Console,
 ) -> None:
-    """Print each defect with its episodes, the worst of them and what to do; then the counts."""
+    """Print each defect with its episodes, the first of them and what to do; then the counts."""
     looked = f"numbers and pictures of {', '.join(cameras)}" if cameras else "numbers"
     console.print(
         f"dataset  {name}: {episodes} episodes, {frames / fps / 60:.1f} minutes at {fps:g} fps; "
@@ -37,7 +38,7 @@ def print_check(
     groups: dict[tuple[str, str], list[Finding]] = defaultdict(list)
     for finding in inspection.findings:
         groups[finding.level, finding.defect].append(finding)
-    order = [*DEFECTS]
+    order = {defect: place for place, defect in enumerate(DEFECTS)}
     for level in _COLORS:
         found = {defect: group for (of, defect), group in groups.items() if of == level}
         if not found:
@@ -45,15 +46,14 @@ def print_check(
         table = text_table(level)
         for heading in ("defect", "episodes", "for example", "what to do"):
             table.add_column(heading, overflow="fold")
-        known = {defect: place for place, defect in enumerate(order)}
-        for defect in sorted(found, key=lambda defect: known.get(defect, len(known))):
+        for defect in sorted(found, key=lambda defect: order.get(defect, len(order))):
             group = found[defect]
             table.add_row(
                 defect, _name_episodes(group), _example(group), DEFECTS.get(defect, ""),
                 style=_COLORS[level] if level == "broken" else None,
             )  # fmt: skip
         console.print(table, soft_wrap=False)
-    counts = Counter(finding.level for finding in inspection.findings)
+    counts = count_levels(inspection.findings)
     clean = episodes - len({f.episode_index for f in inspection.findings} - {None})
     console.print(
         f"{counts['broken']} broken, {counts['suspect']} suspect, {counts['note']} notes; nothing "

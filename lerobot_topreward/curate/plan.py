@@ -9,13 +9,13 @@ import numpy as np
 from lerobot_topreward.curate.config import CurateConfig
 from lerobot_topreward.curate.trim import find_spans
 from lerobot_topreward.data.dataset import Source, episode_rows, open_source
-from lerobot_topreward.data.recording import open_recorded
 from lerobot_topreward.data.success import read_success
 from lerobot_topreward.errors import NotLabeledError, UserError
 from lerobot_topreward.files.jsonable import plain
 from lerobot_topreward.judging.decisions import Decisions, check_decisions, read_decisions
 from lerobot_topreward.judging.episode_metrics import episode_metrics
-from lerobot_topreward.judging.inspection import Inspection, inspect_dataset
+from lerobot_topreward.judging.findings import inspect_folder
+from lerobot_topreward.judging.inspection import Inspection
 from lerobot_topreward.judging.rules import (
     RULES,
     CustomRule,
@@ -103,9 +103,7 @@ def make_plan(config: CurateConfig, custom: Sequence[CustomRule] = ()) -> Plan:
         [] if labels is None else [episode for episode in episodes if episode not in judged]
     )
     frames = source.frames  # fetches data/, which the inspection reads
-    option = f"the dataset in {source.root}"
-    recorded = open_recorded(source.root, repo_id=source.repo_id, option=option)
-    inspection = inspect_dataset(recorded, episodes)
+    inspection = inspect_folder(source.root, repo_id=source.repo_id)
     rules = config.rules.with_default(inspection, labeled=labels is not None)
 
     # Rules that compare episodes would drop some of those that they have kept before. So a dataset

@@ -29,7 +29,7 @@ from lerobot.datasets.language import LANGUAGE_COLUMNS
 from lerobot.datasets.utils import DATA_DIR, EPISODES_DIR, INFO_PATH, STATS_PATH, serialize_dict
 
 from lerobot_topreward.data.dataset import Source, read_columns
-from lerobot_topreward.data.fingerprints import flatten_column
+from lerobot_topreward.data.recording import NUMBERS, flatten_column
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.storage.columns import PARQUET_OPTIONS, Stats
 from lerobot_topreward.storage.reader import LabelledDataset
@@ -38,7 +38,6 @@ _SHARE = 0.02  # of a signal's range: what is less is no movement
 _STEPS = 5  # ordinary changes from one frame to the next: what is less may be noise
 # A VLM's opinion of a stationary video drifts: by a quarter in four seconds, in the demo.
 _DRIFT = 0.3  # progress; what differs more is not drift, though nothing that is recorded moves
-_NUMBERS = ("float", "int", "uint", "bool")  # how the dtypes of columns of numbers begin
 
 
 def find_spans(
@@ -142,7 +141,7 @@ def _read_numbers(
 ) -> Float[np.ndarray, "frames signals"] | None:
     """Numbers of these columns side by side in the order of the frames; None without any."""
     features = source.meta.features
-    names = [n for n in names if n in features and features[n]["dtype"].startswith(_NUMBERS)]
+    names = [n for n in names if n in features and features[n]["dtype"].startswith(NUMBERS)]
     if not names:
         return None
     table = read_columns(source, names)
@@ -160,7 +159,7 @@ def trim_dataset(root: Path, spans: Mapping[int, range]) -> None:
     info = load_json(root / INFO_PATH)
     features = info["features"]
     numbers = {
-        n: feature for n, feature in features.items() if feature["dtype"].startswith(_NUMBERS)
+        n: feature for n, feature in features.items() if feature["dtype"].startswith(NUMBERS)
     }
     videos = [name for name, feature in features.items() if feature["dtype"] == "video"]
     stats: dict[int, Stats] = {}

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 
 from lerobot_topreward.data.frames import FrameTable, find_runs, task_names
+from lerobot_topreward.data.recording import flatten_column, recorded_columns
 from lerobot_topreward.errors import UserError
 
 
@@ -40,12 +41,7 @@ def compute_fingerprints(
     Raises:
         UserError: A file of ``data/`` cannot be read.
     """
-    names = sorted(
-        name
-        for name, feature in meta.features.items()
-        if (name == "action" or name.startswith(("action.", "observation.")))
-        and feature["dtype"].startswith(("float", "int", "uint", "bool"))
-    )
+    names = recorded_columns({name: item["dtype"] for name, item in meta.features.items()})
     values = [hashlib.sha256() for _ in range(meta.total_episodes)]
     for path in files:
         try:
@@ -72,19 +68,3 @@ def compute_fingerprints(
         episodes.append(hashlib.sha256(repr(head).encode()).hexdigest())
     dataset = hashlib.sha256("".join(episodes).encode()).hexdigest()
     return Fingerprints(recordings, tuple(episodes), dataset)
-
-
-def flatten_column(column: pa.ChunkedArray) -> np.ndarray:
-    """Give the numbers of a column, row after row, whatever lists and extension types hold them.
-
-    Raises:
-        TypeError: It holds something else.
-    """
-    values = column.combine_chunks()
-    while isinstance(values.type, pa.BaseExtensionType):
-        values = values.storage
-    while pa.types.is_list(values.type) or pa.types.is_fixed_size_list(values.type):
-        values = values.flatten()
-    if not (pa.types.is_primitive(values.type) or pa.types.is_boolean(values.type)):
-        raise TypeError(f"it must hold numbers; it holds {values.type}")
-    return values.to_numpy(zero_copy_only=False)

@@ -5,6 +5,7 @@ file after file, so that memory holds one file of ``data/`` at a time, and repor
 per episode.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 from lerobot_topreward.data.info import (
     AGAIN,
     EPISODES_DIR,
+    INFO_PATH,
     TASKS_PATH,
     Info,
     find_file,
@@ -27,8 +29,10 @@ from lerobot_topreward.data.info import (
 from lerobot_topreward.errors import EpisodeError, UserError
 from lerobot_topreward.records import EpisodeRecording, Signals
 
-_NUMBERS = ("float", "int", "uint", "bool")  # how the dtypes of columns of numbers begin
+NUMBERS = ("float", "int", "uint", "bool")  # how the dtypes of columns of numbers begin
+_MOST = 100_000  # numbers in a row: what info.json claims is not made room for
 _GRIPPER = ("gripper", "grasp", "jaw", "finger")
+_LAST = 2.0**62  # frame
 _EPISODE_COLUMNS = ("episode_index", "length", "data/chunk_index", "data/file_index")
 
 
@@ -39,7 +43,7 @@ class RecordedDataset:
     root: Path
     info: Info
     signals: Signals
-    columns: tuple[str, ...]  # of ``data/`` that `signals` are made of
+    columns: Sequence[str]  # of ``data/`` that `signals` are made of
     tasks: Mapping[int, str]
     lengths: tuple[int, ...]  # frames of every episode, as ``meta/episodes`` promises them
     files: Mapping[str, tuple[int, ...]]  # file of ``data/`` -> the episodes that it should hold
@@ -97,7 +101,7 @@ class RecordedDataset:
         features = self.info.features
         try:
             parts = [
-                _numbers(table, column, width=int(np.prod(features[column].shape)))
+                _numbers(table, column, width=math.prod(features[column].shape))
                 for column in self.columns
             ]
             frame_index = _numbers(table, "frame_index", width=1)[:, 0]
@@ -106,7 +110,8 @@ class RecordedDataset:
             if "task_index" in table.column_names:
                 numbers = _numbers(table, "task_index", width=1)[:, 0]
                 first = np.sort(np.unique(numbers, return_index=True)[1])
-                task = [self.tasks.get(int(number), "") for number in numbers[first] if number >= 0]
+                # A float equals the whole number that a task has; inf and nan equal none.
+                task = [self.tasks.get(number, "") for number in numbers[first].tolist()]
         except EpisodeError as error:
             return error
         return EpisodeRecording(
@@ -114,7 +119,10 @@ class RecordedDataset:
             task=" / ".join(task),
             declared=self.lengths[episode],
             timestamp=timestamp,
-            frame_index=np.nan_to_num(frame_index, nan=-1).astype(np.int64),
+            # What no frame has stands for what is no index at all.
+            frame_index=np.nan_to_num(frame_index, nan=-1, posinf=-1, neginf=-1)
+            .clip(-1, _LAST)
+            .astype(np.int64),
             values=np.concatenate([np.empty((len(table), 0)), *parts], axis=1),
         )
 
@@ -131,14 +139,13 @@ def open_recorded(root: Path, *, repo_id: str, option: str) -> RecordedDataset:
         UserError: it is no LeRobot v3 dataset, or ``meta/`` cannot be read.
     """
     info = read_info(root, repo_id=repo_id, option=option)
-    columns = tuple(
-        sorted(
-            name
-            for name, feature in info.features.items()
-            if (name == "action" or name.startswith(("action.", "observation.")))
-            and feature.dtype.startswith(_NUMBERS)
-        )
-    )
+    columns = recorded_columns({name: item.dtype for name, item in info.features.items()})
+    for column in columns:
+        if math.prod(info.features[column].shape) > _MOST:
+            raise UserError(
+                f"{option}: {column} must have at most {_MOST} numbers in a row; {INFO_PATH} says "
+                f"{info.features[column].shape}"
+            )
     table = _read_tables(root, option=option)
     lengths = table["length"].to_pylist()
     files: dict[str, list[int]] = defaultdict(list)
@@ -189,9 +196,8 @@ def _read_tasks(root: Path, *, option: str) -> dict[int, str]:
         table = pq.read_table(path)
         numbers = table["task_index"].to_pylist()
         # LeRobot writes the texts as the index of a pandas table, which may have no name.
-        (texts,) = [table[name].to_pylist() for name in table.column_names if name != "task_index"][
-            :1
-        ]
+        text, *_ = [name for name in table.column_names if name != "task_index"]
+        texts = table[text].to_pylist()
     except (pa.ArrowException, OSError, LookupError, ValueError) as error:
         raise UserError(f"{option}: {TASKS_PATH} cannot be read: {first_line(error)}") from error
     return {
@@ -206,7 +212,7 @@ def _describe_signals(info: Info, columns: Sequence[str]) -> Signals:
     where: dict[str, range] = {}
     own: dict[str, list[str]] = {}  # the names that a column gives its dimensions
     for column in columns:
-        width = int(np.prod(info.features[column].shape))
+        width = math.prod(info.features[column].shape)
         given = _flatten_names(info.features[column].names)
         own[column] = given if len(given) == width else []
         labels = own[column] or ([str(i) for i in range(width)] if width > 1 else [])
@@ -240,6 +246,32 @@ def _pair(
     return tuple(zip(commands, readings, strict=True))
 
 
+def recorded_columns(dtypes: Mapping[str, str]) -> list[str]:
+    """Name the columns of numbers that were recorded, given every column's dtype, sorted."""
+    return sorted(
+        name
+        for name, dtype in dtypes.items()
+        if (name == "action" or name.startswith(("action.", "observation.")))
+        and dtype.startswith(NUMBERS)
+    )
+
+
+def flatten_column(column: pa.ChunkedArray) -> np.ndarray:
+    """Give the numbers of a column, row after row, whatever lists and extension types hold them.
+
+    Raises:
+        TypeError: It holds something else.
+    """
+    values = column.combine_chunks()
+    while isinstance(values.type, pa.BaseExtensionType):
+        values = values.storage
+    while pa.types.is_list(values.type) or pa.types.is_fixed_size_list(values.type):
+        values = values.flatten()
+    if not (pa.types.is_primitive(values.type) or pa.types.is_boolean(values.type)):
+        raise TypeError(f"it must hold numbers; it holds {values.type}")
+    return values.to_numpy(zero_copy_only=False)
+
+
 def _flatten_names(names: Any) -> list[str]:
     """LeRobot holds names as a list, or as lists by the kind of joint."""
     if isinstance(names, Mapping):
@@ -253,16 +285,10 @@ def _numbers(table: pa.Table, column: str, *, width: int) -> np.ndarray:
     Raises:
         EpisodeError: it holds something else, or rows of another width.
     """
-    values = table[column].combine_chunks()
-    while isinstance(values.type, pa.BaseExtensionType):
-        values = values.storage
-    while pa.types.is_list(values.type) or pa.types.is_fixed_size_list(values.type):
-        if values.null_count:
-            raise EpisodeError(f"column {column} must have a value in every row; some are null")
-        values = values.flatten()
-    if not (pa.types.is_primitive(values.type) or pa.types.is_boolean(values.type)):
-        raise EpisodeError(f"column {column} must hold numbers; it holds {values.type}")
-    cells = values.to_numpy(zero_copy_only=False)
+    try:
+        cells = flatten_column(table[column])
+    except TypeError as error:
+        raise EpisodeError(f"column {column} cannot be used: {error}") from None
     if len(cells) != len(table) * width:
         raise EpisodeError(
             f"column {column} must have {width} numbers in every row; it has {len(cells)} in "

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
-from lerobot_topreward.judging.profile import Profile
+from lerobot_topreward.judging.profile import LEAST_EPISODES, Profile
 from lerobot_topreward.records import Finding
 
-_LEAST_EPISODES = 8  # of a task
 _MANY = 2000  # start poses: of more, pairs are not compared
 _NEAR = 0.02  # of the signals' ranges: start poses that are nearer to each other are alike
 
@@ -36,19 +35,24 @@ def measure_coverage(
     measured = [i for i in np.flatnonzero(profile.range > 0) if i not in commands]
     found: list[Coverage] = []
     for task, episodes in groups.items():
-        if len(episodes) < _LEAST_EPISODES or not measured:
+        if len(episodes) < LEAST_EPISODES or not measured:
             continue
         poses = np.array([starts[episode] for episode in episodes])[:, measured]
         poses = (poses - profile.low[measured]) / profile.range[measured]
-        spread = np.nanstd(np.where(np.isfinite(poses), poses, np.nan), axis=0)
+        spread = np.std(np.where(np.isfinite(poses), poses, 0), axis=0)
         chosen = np.argsort(-spread, kind="stable")[:2]
         names = tuple(profile.signals.names[measured[i]] for i in chosen)
         found.append(Coverage(task, tuple(episodes), names, poses[:, chosen]))
     return found
 
 
-def describe_coverage(coverage: Coverage) -> Finding:
-    """Put into words how the start poses of a task crowd and where none is."""
+def note_coverage(coverage: Coverage) -> Finding:
+    """Make a note of where the episodes of a task start."""
+    return Finding(None, "note", "coverage", f"{coverage.task!r} {describe_coverage(coverage)}")
+
+
+def describe_coverage(coverage: Coverage) -> str:
+    """Put into words how the start poses of a task crowd and where none is; the task is left out."""
     starts = coverage.starts
     sides: list[str] = []
     for name, values in zip(coverage.names, starts.T, strict=True):
@@ -57,10 +61,10 @@ def describe_coverage(coverage: Coverage) -> Finding:
         gap = float(np.diff(ordered).max(initial=0.0))
         name = name.removeprefix("observation.")
         sides.append(f"{min(width, 1):.0%} of {name}, largest gap {min(gap, 1):.0%}")
-    text = f"{coverage.task!r} starts over {'; '.join(sides)}"
+    text = f"starts over {'; '.join(sides)}"
     if len(starts) <= _MANY:
         gaps = np.abs(starts[:, None] - starts[None]).max(axis=-1)
         np.fill_diagonal(gaps, np.inf)
         near = int((gaps.min(axis=1) < _NEAR).sum())
         text = f"{text}; {near} of {len(starts)} episodes within {_NEAR:.0%} of another"
-    return Finding(None, "note", "coverage", text)
+    return text

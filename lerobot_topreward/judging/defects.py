@@ -110,7 +110,6 @@ class ClockCheck:
                 (bad, bad),
             )
             return
-        # Timestamps are float32: a frame's share of an hour is rounded to a fraction of itself.
         back = np.flatnonzero(steps <= 0)
         if len(back):
             yield Finding(

@@ -1,27 +1,44 @@
-"""What was found in a recording as every command shows it."""
+"""The recording of a dataset is inspected, and what was found is shown, alike by every command."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lerobot_topreward.data.recording import open_recorded
+from lerobot_topreward.data.recording import RecordedDataset, open_recorded
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.files.jsonable import plain
-from lerobot_topreward.judging.inspection import Inspection, inspect_dataset
+from lerobot_topreward.judging.defects import CHECKS, Check
+from lerobot_topreward.judging.inspection import Inspection, inspect_recording
 from lerobot_topreward.records import Finding
 
 LEVELS = ("broken", "suspect", "note")
 
 
-def try_inspecting(root: Path, *, repo_id: str) -> Inspection | UserError:
-    """Inspect all episodes of a dataset whose files are here.
+def inspect_dataset(
+    dataset: RecordedDataset, episodes: Sequence[int], *, checks: Sequence[Check] = CHECKS
+) -> Inspection:
+    """Check these episodes of a dataset, whose files are here."""
+    return inspect_recording(
+        lambda: dataset.episodes(episodes), dataset.signals, fps=dataset.fps, checks=checks
+    )
 
-    Returns:
-        What was found, or why the recording cannot be inspected, where that is no reason to stop.
+
+def inspect_folder(
+    root: Path, *, repo_id: str, episodes: Sequence[int] | None = None
+) -> Inspection:
+    """Check episodes of a dataset, or all, whose files are here.
+
+    Raises:
+        UserError: ``meta/`` cannot be read.
     """
+    recorded = open_recorded(root, repo_id=repo_id, option=f"the dataset in {root}")
+    return inspect_dataset(recorded, range(len(recorded.lengths)) if episodes is None else episodes)
+
+
+def try_inspecting(root: Path, *, repo_id: str) -> Inspection | UserError:
+    """Check all episodes, or give the reason why not, where that is no reason to stop."""
     try:
-        recorded = open_recorded(root, repo_id=repo_id, option=f"the dataset in {root}")
-        return inspect_dataset(recorded, range(len(recorded.lengths)))
+        return inspect_folder(root, repo_id=repo_id)
     except UserError as error:
         return error
 

@@ -8,28 +8,27 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import UInt64
 
-from lerobot_topreward.data.recording import RecordedDataset
 from lerobot_topreward.errors import EpisodeError
 from lerobot_topreward.judging.coverage import (
     Coverage,
-    describe_coverage,
     measure_coverage,
+    note_coverage,
 )
 from lerobot_topreward.judging.defects import CHECKS, Check
 from lerobot_topreward.judging.motion import (
+    LONGEST_LAG_S,
     MOTION_METRICS,
     Motion,
     longest_run,
     measure_motion,
     task_z,
 )
-from lerobot_topreward.judging.profile import Profile, measure_profile
+from lerobot_topreward.judging.profile import LEAST_EPISODES, Profile, measure_profile
 from lerobot_topreward.records import EpisodeRecording, Finding, Signals
 
 Recordings = Iterable[tuple[int, EpisodeRecording | EpisodeError]]
 
 MAX_Z = 3.5  # Iglewicz and Hoaglin (1993), How to Detect and Handle Outliers
-LEAST_EPISODES = 8  # of a task: fewer have no median to be far from
 _FROZEN_S = 0.5  # of repeated frames; shorter ones are a slow sensor
 _RARE = 3.0  # times the 90th percentile of the longest runs: what is longer is not usual here
 _JUMP = 3.0  # times the 95th percentile of steps: a recording that froze resumes so
@@ -61,24 +60,18 @@ class Inspection:
                 broken[finding.episode_index].append(finding)
         return dict(broken)
 
-    def motions_by_task(self) -> dict[str, list[Motion]]:
-        """Group the episodes that could be read by their task."""
-        return _by_task(self.motions)
+    def describe_broken(self) -> dict[int, str]:
+        """Say in a sentence what is broken in each of them."""
+        return {
+            episode: "; ".join(f"{found.defect}: {found.text}" for found in findings)
+            for episode, findings in self.broken.items()
+        }
 
     def with_findings(self, more: Iterable[Finding]) -> "Inspection":
         """Add findings: those of the dataset first, then by episode."""
         every = [*self.findings, *more]
         every.sort(key=lambda found: -1 if found.episode_index is None else found.episode_index)
         return replace(self, findings=tuple(every))
-
-
-def inspect_dataset(
-    dataset: RecordedDataset, episodes: Sequence[int], *, checks: Sequence[Check] = CHECKS
-) -> Inspection:
-    """Check these episodes of a dataset, whose files are here."""
-    return inspect_recording(
-        lambda: dataset.episodes(episodes), dataset.signals, fps=dataset.fps, checks=checks
-    )
 
 
 def inspect_recording(
@@ -97,36 +90,38 @@ def inspect_recording(
         fps: the dataset's clock, Hz.
         checks: of single episodes, your own among them.
     """
-    recordings = (found for _, found in read() if not isinstance(found, EpisodeError))
-    profile = measure_profile(recordings, signals, fps=fps)
-    findings: list[Finding] = [*_find_unused(profile)]
-    motions: dict[int, Motion] = {}
-    tasks: dict[int, str] = {}
-    hashes: dict[int, UInt64[np.ndarray, " frames"]] = {}
-    starts: dict[int, np.ndarray] = {}
-    for episode, recording in read():
-        if isinstance(recording, EpisodeError):
-            findings.append(Finding(episode, "broken", "unreadable", str(recording)))
-            continue
-        if len(recording.values) == 0:
-            text = f"has no frames; meta/episodes says {recording.declared}"
-            findings.append(Finding(episode, "broken", "missing frames", text))
-            continue
-        for check in checks:
-            findings += check.find(recording, profile)
-        motions[episode] = measure_motion(recording, profile)
-        tasks[episode] = recording.task
-        hashes[episode] = hash_frames(recording)
-        starts[episode] = recording.values[0].copy()  # a view would keep the whole episode
-    coverage = measure_coverage(starts, tasks, profile)
-    findings += find_frozen(motions, fps=fps)
-    findings += find_out_of_step(motions, profile)
-    findings += find_saturated(motions)
-    findings += find_outliers(motions)
-    findings += find_bad_tasks(tasks)
-    findings += find_copies(hashes, least=profile.frames(_LEAST_COPY_S))
-    findings += [describe_coverage(found) for found in coverage]
-    return Inspection((), motions, tasks, tuple(coverage)).with_findings(findings)
+    # Values of strangers overflow: what comes of it is inf or nan, which no limit calls wrong.
+    with np.errstate(all="ignore"):
+        recordings = (found for _, found in read() if not isinstance(found, EpisodeError))
+        profile = measure_profile(recordings, signals, fps=fps)
+        findings: list[Finding] = [*_find_unused(profile)]
+        motions: dict[int, Motion] = {}
+        tasks: dict[int, str] = {}
+        hashes: dict[int, UInt64[np.ndarray, " frames"]] = {}
+        starts: dict[int, np.ndarray] = {}
+        for episode, recording in read():
+            if isinstance(recording, EpisodeError):
+                findings.append(Finding(episode, "broken", "unreadable", str(recording)))
+                continue
+            if len(recording.values) == 0:
+                text = f"has no frames; meta/episodes says {recording.declared}"
+                findings.append(Finding(episode, "broken", "missing frames", text))
+                continue
+            for check in checks:
+                findings += check.find(recording, profile)
+            motions[episode] = measure_motion(recording, profile)
+            tasks[episode] = recording.task
+            hashes[episode] = hash_frames(recording)
+            starts[episode] = recording.values[0].copy()  # a view would keep the whole episode
+        coverage = measure_coverage(starts, tasks, profile)
+        findings += find_frozen(motions, fps=fps)
+        findings += find_out_of_step(motions, profile)
+        findings += find_saturated(motions)
+        findings += find_outliers(motions)
+        findings += find_bad_tasks(tasks)
+        findings += find_copies(hashes, least=profile.frames(_LEAST_COPY_S))
+        findings += [note_coverage(found) for found in coverage]
+        return Inspection((), motions, tasks, tuple(coverage)).with_findings(findings)
 
 
 def _find_unused(profile: Profile) -> Iterator[Finding]:
@@ -168,7 +163,7 @@ def find_out_of_step(motions: Mapping[int, Motion], profile: Profile) -> Iterato
     known = {e: m.agreement for e, m in motions.items() if np.isfinite(m.agreement).any()}
     if not known:
         return
-    reach = profile.frames(1.0)
+    reach = profile.frames(LONGEST_LAG_S)
     best = {episode: int(np.nanargmax(agreement)) for episode, agreement in known.items()}
     usual = int(np.median([*best.values()]))
     if np.median([np.nanmax(agreement) for agreement in known.values()]) < _AGREE:
@@ -201,7 +196,7 @@ def find_out_of_step(motions: Mapping[int, Motion], profile: Profile) -> Iterato
 
 def find_saturated(motions: Mapping[int, Motion]) -> Iterator[Finding]:
     """Find episodes whose commands are cut off at a limit more than elsewhere in the task."""
-    for members in _by_task(motions).values():
+    for members in group_by_task(motions).values():
         usual = float(np.median([np.nan_to_num(motion.saturated) for motion in members]))
         for motion in members:
             if motion.saturated >= max(_SATURATED, 2 * usual):
@@ -215,7 +210,7 @@ def find_saturated(motions: Mapping[int, Motion]) -> Iterator[Finding]:
 def find_outliers(motions: Mapping[int, Motion]) -> Iterator[Finding]:
     """Find episodes that move unlike the others of their task, by robust z."""
     few = Counter()
-    for task, members in _by_task(motions).items():
+    for task, members in group_by_task(motions).items():
         if len(members) < LEAST_EPISODES:
             few[task] += len(members)
             continue
@@ -247,16 +242,21 @@ def find_bad_tasks(tasks: Mapping[int, str]) -> Iterator[Finding]:
     """Find tasks that say nothing, and two spellings of one task."""
     for episode, task in tasks.items():
         words = task.strip().casefold().strip(".!?\"'")
-        if not words:
-            yield Finding(episode, "broken", "no task", "it has no task")
-        elif words in _PLACEHOLDERS or len(words) < 3 or not re.search(r"[^\W\d_]", words):
+        if not all(part.strip() for part in task.split(" / ")):  # as the reader joins several
+            how = "some of its frames have" if words else "it has"
+            yield Finding(episode, "broken", "no task", f"{how} no task")
+        elif (
+            words in _PLACEHOLDERS
+            or (words.isascii() and len(words) < 3)  # two Chinese characters can be a task
+            or not re.search(r"[^\W\d_]", words)
+        ):
             text = f"the task is {task!r}, which says nothing"
             yield Finding(episode, "suspect", "placeholder task", text)
     spellings: dict[str, Counter[str]] = defaultdict(Counter)
     for task in tasks.values():
         spellings[" ".join(re.findall(r"\w+", task.casefold()))][task] += 1
-    for found in spellings.values():
-        if len(found) > 1:
+    for words, found in spellings.items():
+        if words and len(found) > 1:
             shown = ", ".join(f"{text!r} ({count})" for text, count in found.most_common(3))
             yield Finding(None, "suspect", "task spelled twice", f"one task is spelled {shown}")
 
@@ -295,7 +295,8 @@ def hash_frames(recording: EpisodeRecording) -> UInt64[np.ndarray, " frames"]:
     return (values.astype(np.uint64) * weights).sum(axis=1, dtype=np.uint64)
 
 
-def _by_task(motions: Mapping[int, Motion]) -> dict[str, list[Motion]]:
+def group_by_task(motions: Mapping[int, Motion]) -> dict[str, list[Motion]]:
+    """Group the motions of episodes by their task."""
     groups: dict[str, list[Motion]] = defaultdict(list)
     for motion in motions.values():
         groups[motion.task].append(motion)

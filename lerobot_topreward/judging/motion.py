@@ -16,7 +16,7 @@ from lerobot_topreward.records import EpisodeRecording
 STILL_S = 0.3  # s: what stays within the tolerance for so long is still
 _SMOOTH_S = 0.2  # s over which a signal is averaged before it is differentiated
 _REVERSAL_SHARE = 0.03  # of a signal's range that a movement back has to cover to count
-_LONGEST_LAG_S = 1.0  # s by which a reading may follow its command, or come before it
+LONGEST_LAG_S = 1.0  # s by which a reading may follow its command, or come before it
 _POSITION = 0.25  # of a signal's range: what moves less between two frames is a position
 _CUT_SPEED = 0.2  # of a joint's usual speed: what reaches a limit faster is cut off there
 _NEAR_S = 0.1  # s over which that speed is measured
@@ -38,9 +38,7 @@ class Motion:
     jerk: float  # log dimensionless jerk: less is smoother
     path: float  # length of the way, as a multiple of the diagonal of the box that it fills
     reversals: float  # turns of all joints per second
-    agreement: Float64[
-        np.ndarray, " lags"
-    ]  # -1..1, of commands and readings by lag, see `measure_agreement`
+    agreement: Float64[np.ndarray, " lags"]  # of commands and readings, see `measure_agreement`
     repeats: tuple[int, int] | None  # longest run of frames that are equal bit for bit
     resumes: float  # the step after that run, as a multiple of the 95th percentile of steps
     saturated: float  # 0..1, of the frames that are not idle: a command is cut off at a limit
@@ -218,7 +216,7 @@ def measure_agreement(
     is the mean over the joints that move. nan where no command has a reading, nothing moves, or the
     episode is too short for the lag: at least two thirds of it must overlap.
     """
-    reach = profile.frames(_LONGEST_LAG_S)
+    reach = profile.frames(LONGEST_LAG_S)
     agreement = np.full(2 * reach + 1, np.nan)
     span = np.ptp(values, axis=0) if len(values) else np.zeros(len(profile.signals.names))
     pairs = [

@@ -11,12 +11,12 @@ from jaxtyping import Bool, Float32, Int64, UInt8
 
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.judging.motion import find_runs_of
+from lerobot_topreward.judging.profile import LEAST_EPISODES
 from lerobot_topreward.records import Finding
 
 _BLOCK = 8  # pixels: blocks of so many are averaged before pictures are compared
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
 _WHITE = 250  # of 255: an overexposed pixel
-_LEAST_EPISODES = 8  # of a camera, before one is called blurred
 _MANY_SPANS, _MANY_S, _MANY_SHARE = 3, 3.0, 0.3  # a camera that freezes so much is broken
 
 
@@ -131,7 +131,7 @@ def find_bad_pictures(
         fps: the dataset's clock, Hz.
     """
     sharpness = {e: float(np.median(found.sharpness)) for e, found in pictures.items()}
-    usual = float(np.median([*sharpness.values()])) if len(sharpness) >= _LEAST_EPISODES else 0.0
+    usual = float(np.median([*sharpness.values()])) if len(sharpness) >= LEAST_EPISODES else 0.0
     for episode, found in pictures.items():
         luminance, white, contrast = (
             float(np.median(values)) for values in (found.luminance, found.white, found.contrast)

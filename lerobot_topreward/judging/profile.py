@@ -10,7 +10,7 @@ from lerobot_topreward.records import EpisodeRecording, Signals
 
 _STILL_SHARE = 0.005  # of a signal's range that counts as still, unless its noise is larger
 STILL_NOISE = 8.0  # standard deviations of the noise, peak to peak, that a still signal covers
-_MANY = 8  # episodes: so many say what is usual
+LEAST_EPISODES = 8  # fewer do not say what is usual
 _QUIET_S = 0.5  # s over which the power of the noise is averaged
 
 
@@ -23,10 +23,8 @@ class Profile:
     low: Float64[np.ndarray, " signals"]  # 5th percentile of the episodes' least values
     high: Float64[np.ndarray, " signals"]  # 95th percentile of their greatest ones
     noise: Float64[np.ndarray, " signals"]  # standard deviation from frame to frame while still
-    step: Float64[
-        np.ndarray, " signals"
-    ]  # 95th percentile of its steps between frames, median of the episodes'
-    leap: Float64[np.ndarray, " signals"]  # largest of its steps, median of the episodes'
+    step: Float64[np.ndarray, " signals"]  # 95th percentile of an episode's steps, their median
+    leap: Float64[np.ndarray, " signals"]  # an episode's largest step between frames, their median
     moves: Bool[np.ndarray, " signals"]  # in some episode
     two_valued: Bool[np.ndarray, " signals"]  # as a gripper that is open or closed
     episodes: int
@@ -47,7 +45,7 @@ class Profile:
 
         Of a few episodes the largest step may be a defect itself, so fast steps stand for it.
         """
-        return self.leap if self.episodes >= _MANY else self.step
+        return self.leap if self.episodes >= LEAST_EPISODES else self.step
 
     def frames(self, seconds: float) -> int:
         """So many seconds in frames, at least one."""
@@ -94,10 +92,8 @@ def measure_profile(
         step=np.median(fast, axis=0) if fast else np.zeros(width),
         leap=np.median(largest, axis=0) if largest else np.zeros(width),
         moves=moves,
+        # In every episode the same two values, or one of them.
         two_valued=two_valued
-        & np.array(
-            [len({*ends}) == 2 for ends in np.vstack([least, greatest]).T],
-            dtype=bool,
-        ),
+        & np.array([len({*ends}) == 2 for ends in np.vstack([least, greatest]).T], dtype=bool),
         episodes=len(lows),
     )

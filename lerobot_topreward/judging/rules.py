@@ -17,13 +17,14 @@ import numpy as np
 from jaxtyping import Float
 
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.judging.inspection import LEAST_EPISODES, Inspection
+from lerobot_topreward.judging.inspection import Inspection, group_by_task
 from lerobot_topreward.judging.motion import task_z
+from lerobot_topreward.judging.profile import LEAST_EPISODES
 from lerobot_topreward.records import EpisodeMetrics, Verdict
 
 DEFAULT_FINAL_PROGRESS = 0.8
-# Share of an episode. Of 136 simulated ones, the good ones stand still for .12 of their length at
-# most, and those that stopped before they were done for .28 at least; see docs/recording.md.
+# Share of an episode. Of the simulated ones in docs/recording.md, good ones stand still for .13 of
+# their length at most, and those that stopped before they were done for .28 at least.
 DEFAULT_IDLE = 0.25
 MANUAL = "decided by a person"
 _MIN_EPISODES = 5  # of a task before one of them can be called an outlier
@@ -132,10 +133,7 @@ def _find_outliers(metrics: Sequence[EpisodeMetrics], limit: float) -> Drops:
 
 def _find_broken(inspection: Inspection, _: float) -> Drops:
     """Drop the episodes on which training would be wrong."""
-    return {
-        episode: "; ".join(f"{found.defect}: {found.text}" for found in findings)
-        for episode, findings in inspection.broken.items()
-    }
+    return inspection.describe_broken()
 
 
 def _find_idle(inspection: Inspection, limit: float) -> Drops:
@@ -158,7 +156,7 @@ def _choose_idle(inspection: Inspection | None) -> float | None:
 def _find_jerky(inspection: Inspection, limit: float) -> Drops:
     """Drop the episodes that move less smoothly than the others of their task."""
     drops: dict[int, str] = {}
-    for members in inspection.motions_by_task().values():
+    for members in group_by_task(inspection.motions).values():
         if len(members) < LEAST_EPISODES:
             continue
         jerk = [motion.jerk for motion in members]

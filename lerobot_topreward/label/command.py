@@ -15,10 +15,9 @@ from lerobot_topreward import __version__
 from lerobot_topreward.config import as_json
 from lerobot_topreward.console import INTERRUPTED, spell_options
 from lerobot_topreward.data.dataset import Source, fetch_videos, find_video, segments
-from lerobot_topreward.data.recording import open_recorded
 from lerobot_topreward.data.video_prints import video_prints
 from lerobot_topreward.errors import EpisodeError
-from lerobot_topreward.judging.inspection import inspect_dataset
+from lerobot_topreward.judging.findings import inspect_folder
 from lerobot_topreward.judging.metrics import mean_defined, rise, rise_in_words, voc
 from lerobot_topreward.label.config import LabelConfig
 from lerobot_topreward.label.job import Job, claim_output, open_job, write_rewards
@@ -218,18 +217,15 @@ def label_dataset(config: LabelConfig, *, console: Console | None = None) -> Lab
 
 def _find_broken(source: Source, episodes: Sequence[int], console: Console) -> dict[int, str]:
     """Say which recordings are broken, as `lerobot-topreward check` does."""
-    recorded = open_recorded(source.root, repo_id=source.repo_id, option=f"{source.root}")
-    broken = {
-        episode: "; ".join(f"{found.defect}: {found.text}" for found in findings)
-        for episode, findings in inspect_dataset(recorded, episodes).broken.items()
-    }
+    inspection = inspect_folder(source.root, repo_id=source.repo_id, episodes=episodes)
+    broken = inspection.describe_broken()
     for episode, reason in [*broken.items()][:_LISTED]:
         console.print(f"episode {episode} is broken: {reason}", style="yellow")
     if broken:
         more = f"and {len(broken) - _LISTED} more are broken. " if len(broken) > _LISTED else ""
         console.print(
             f"{more}Broken episodes are labeled all the same; curate drops them, and "
-            "lerobot-topreward check says more (`skip_check` is silent)",
+            "lerobot-topreward check says more (`skip_check` leaves this out)",
             style="yellow",
         )
     return broken

@@ -9,9 +9,10 @@ from jaxtyping import Float, Int64
 from lerobot_topreward.console import spell_options
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.judging.controls import compare_controls, verdict
+from lerobot_topreward.judging.coverage import describe_coverage
 from lerobot_topreward.judging.episode_metrics import METRICS, Metric
 from lerobot_topreward.judging.findings import LEVELS, count_levels
-from lerobot_topreward.judging.inspection import Inspection, describe_coverage
+from lerobot_topreward.judging.inspection import Inspection
 from lerobot_topreward.judging.metrics import mean_defined, voc
 from lerobot_topreward.records import (
     EpisodeMetrics,
@@ -119,9 +120,7 @@ def episode_contents(findings: Findings) -> list[EpisodeContent]:
     static_parts = _by_episode(findings.controls.get("static", ()))
     recorded: dict[int | None, list[Finding]] = {}
     if isinstance(findings.recording, Inspection):
-        for found in sorted(
-            findings.recording.findings, key=lambda found: LEVELS.index(found.level)
-        ):
+        for found in _worst_first(findings.recording.findings):
             recorded.setdefault(found.episode_index, []).append(found)
     contents = []
     for metrics in findings.metrics:
@@ -207,7 +206,7 @@ def recording_content(found: Inspection | UserError) -> RecordingContent:
         starts=[
             StartContent(
                 task=coverage.task,
-                sentence=describe_coverage(coverage).text.removeprefix(f"{coverage.task!r} "),
+                sentence=describe_coverage(coverage),
                 names=[name.removeprefix("observation.") for name in coverage.names],
                 episodes=coverage.episodes,
                 starts=np.round(coverage.starts, _DECIMALS),

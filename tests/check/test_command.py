@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from recordings import FPS, JOINTS, make_recordings
+from recordings import change_rows, make_recordings, record_arm
 
 from lerobot_topreward.check.command import check_dataset
 from lerobot_topreward.check.config import CheckConfig
@@ -31,47 +31,12 @@ def run(*arguments: object) -> int:
 @pytest.fixture(scope="session")
 def arm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten clean episodes of an arm, recorded with LeRobot."""
-    from lerobot.datasets.lerobot_dataset import LeRobotDataset
-
-    root = tmp_path_factory.mktemp("arm") / "dataset"
-    names = [f"{joint}.pos" for joint in JOINTS]
-    vector = {"dtype": "float32", "shape": (6,), "names": names}
-    dataset = LeRobotDataset.create(
-        "local/arm",
-        fps=int(FPS),
-        features={"action": vector, "observation.state": vector},
-        root=root,
-    )
-    for recording in make_recordings(10):
-        values = recording.values.astype(np.float32)
-        for action, state in zip(values[:, :6], values[:, 6:], strict=True):
-            frame = {"action": action, "observation.state": state, "task": recording.task}
-            dataset.add_frame(frame)
-        dataset.save_episode()
-    dataset.finalize()
-    return root
+    return record_arm(tmp_path_factory.mktemp("arm") / "dataset", make_recordings(10))
 
 
 @pytest.fixture
 def own_arm(arm: Path, tmp_path: Path) -> Path:
     return shutil.copytree(arm, tmp_path / "arm")
-
-
-def change_rows(
-    root: Path, column: str, change: Callable[[np.ndarray, np.ndarray], object]
-) -> None:
-    """Change a column of ``data/`` in place, given its values and every row's episode."""
-    (path,) = (root / "data").rglob("*.parquet")
-    table = pq.read_table(path)
-    kind = table[column].type
-    cells = table[column].combine_chunks()
-    width = kind.list_size if pa.types.is_fixed_size_list(kind) else 1
-    flat = (cells.flatten() if width > 1 else cells).to_numpy(zero_copy_only=False).copy()
-    change(flat.reshape(-1, width), table["episode_index"].to_numpy())
-    values = pa.array(flat)
-    values = pa.FixedSizeListArray.from_arrays(values, width) if width > 1 else values
-    place = table.column_names.index(column)
-    pq.write_table(table.set_column(place, table.field(column), values), path)
 
 
 def test_the_docs_name_every_defect_and_what_to_do() -> None:

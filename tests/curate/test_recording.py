@@ -5,10 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from recordings import FPS, JOINTS, inspect, make_recordings
+from recordings import change_rows, inspect, make_recordings, record_arm
 
 from lerobot_topreward.cli import main
 from lerobot_topreward.judging.rules import RulesConfig, find_drops
@@ -24,29 +22,15 @@ def run(*arguments: object) -> int:
 @pytest.fixture(scope="session")
 def recorded_arm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten episodes without labels: 2 stands still for half of its time, 5 has a gap in time."""
-    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+    recordings = make_recordings(10)
+    held = recordings[2].values
+    held[-80:] = held[-80] + np.random.default_rng(0).normal(0, 0.05, (80, 12))
+    root = record_arm(tmp_path_factory.mktemp("arm") / "dataset", recordings)
 
-    root = tmp_path_factory.mktemp("arm") / "dataset"
-    vector = {"dtype": "float32", "shape": (6,), "names": [f"{joint}.pos" for joint in JOINTS]}
-    features = {"action": vector, "observation.state": vector}
-    dataset = LeRobotDataset.create("local/arm", fps=int(FPS), features=features, root=root)
-    rng = np.random.default_rng(0)
-    for recording in make_recordings(10):
-        values = recording.values.astype(np.float32)
-        if recording.episode_index == 2:
-            values[-80:] = values[-80] + rng.normal(0, 0.05, (80, 12))
-        for action, state in zip(values[:, :6], values[:, 6:], strict=True):
-            frame = {"action": action, "observation.state": state, "task": recording.task}
-            dataset.add_frame(frame)
-        dataset.save_episode()
-    dataset.finalize()
-    (path,) = (root / "data").rglob("*.parquet")
-    table = pq.read_table(path)
-    time = table["timestamp"].to_numpy().copy()
-    late = np.flatnonzero(table["episode_index"].to_numpy() == 5)[60:]
-    time[late] += np.float32(1.0)
-    place = table.column_names.index("timestamp")
-    pq.write_table(table.set_column(place, table.field("timestamp"), pa.array(time)), path)
+    def leave_gap(timestamp: np.ndarray, episode: np.ndarray) -> None:
+        timestamp[np.flatnonzero(episode == 5)[60:]] += 1
+
+    change_rows(root, "timestamp", leave_gap)
     return root
 
 

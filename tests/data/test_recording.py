@@ -17,6 +17,7 @@ import pytest
 from lerobot_topreward.data import info, locate
 from lerobot_topreward.data.recording import RecordedDataset, open_recorded
 from lerobot_topreward.errors import EpisodeError, UserError
+from lerobot_topreward.judging.findings import inspect_dataset
 from lerobot_topreward.records import EpisodeRecording
 
 
@@ -109,14 +110,17 @@ def replace_column(name: str, values: pa.Array) -> Callable[[pa.Table], pa.Table
     [
         (lambda t: t.drop_columns(["action"]), "lacks the columns action"),
         (lambda t: t.drop_columns(["timestamp"]), "lacks the columns timestamp"),
-        (replace_column("action", pa.array(["x"] * 12)), "column action must hold numbers"),
+        (
+            replace_column("action", pa.array(["x"] * 12)),
+            "column action cannot be used: it must hold numbers",
+        ),
         (
             replace_column("action", pa.array([[1.0] * 5] * 12, pa.list_(pa.float32()))),
             "column action must have 6 numbers in every row",
         ),
         (
             replace_column("action", pa.array([None, *[[1.0] * 6] * 11], pa.list_(pa.float32()))),
-            "column action must have a value in every row",
+            "column action must have 6 numbers in every row; it has 18 in 4 rows",
         ),
     ],
 )
@@ -168,3 +172,26 @@ def test_a_table_of_episodes_that_is_wrong_is_refused(
     pq.write_table(table, path)
     with pytest.raises(UserError, match=said):
         read(small)
+
+
+def test_a_row_of_more_numbers_than_memory_holds_is_refused(small: Path) -> None:
+    path = small / "meta/info.json"
+    content = json.loads(path.read_text())
+    content["features"]["action"]["shape"] = [10**6, 10**6]
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="action must have at most 100000 numbers in a row"):
+        read(small)
+
+
+@pytest.mark.parametrize("column", ["task_index", "frame_index", "episode_index", "timestamp"])
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 1e300, -1e300, 0.5])
+def test_indices_that_are_none_are_no_traceback(small: Path, column: str, value: float) -> None:
+    def spoil(table: pa.Table) -> pa.Table:
+        values = table[column].to_numpy().astype(np.float64)
+        values[5] = value
+        return table.set_column(table.column_names.index(column), column, pa.array(values))
+
+    rewrite(small, spoil)
+    dataset = read(small)
+    found = inspect_dataset(dataset, range(3))
+    assert 1 in found.broken  # the fifth row is of the second episode

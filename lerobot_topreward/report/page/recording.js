@@ -101,7 +101,7 @@ function startScatter(width, { names, episodes: indices, starts, task }) {
   for (const [index, place] of places) {
     const episode = byIndex.get(index);
     const dot = glyph(episode ? kindOf(episode) : "plain", x(place[0]), y(place[1] ?? 0.5));
-    const title = `Episode ${index}: ${names.map((name, i) => `${name} ${percent(place[i])}`).join(", ")}${episode ? "" : "; not labelled"}`;
+    const title = `Episode ${index}: ${names.map((name, i) => `${name} ${percent(place[i])}`).join(", ")}${episode ? "" : "; not labeled"}`;
     root.append(hover(episode ? svg("a", { href: `#episode=${index}`, tabindex: -1, "aria-label": title }, dot) : svg("g", {}, dot), title));
   }
   return root;
