@@ -33,6 +33,7 @@ def make_page(episodes: Sequence[EpisodeContent], **changes: Any) -> Page:
         "metrics": [*METRICS, LENGTH],
         "success_origin": None,
         "success_auc": math.nan,
+        "judgment": {"level": "usable", "reasons": ["curves follow time"], "evidence": []},
         "controls": [],
         "episodes": episodes,
         "unlabelled": {},

@@ -32,10 +32,16 @@ from lerobot_topreward.evaluate.table import (
     print_worst,
 )
 from lerobot_topreward.files.jsonable import plain
-from lerobot_topreward.judging.controls import ControlSummary, compare_controls, verdict
+from lerobot_topreward.judging.controls import ControlSummary, compare_controls, judge_control
 from lerobot_topreward.judging.episode_metrics import episode_metrics
 from lerobot_topreward.judging.findings import findings_to_json, try_inspecting
 from lerobot_topreward.judging.inspection import Inspection
+from lerobot_topreward.judging.judgment import (
+    Judgment,
+    judge_labels,
+    judgment_to_json,
+    print_judgment,
+)
 from lerobot_topreward.records import EpisodeMetrics
 from lerobot_topreward.scoring.control_scores import (
     ControlScores,
@@ -56,6 +62,7 @@ class Evaluation:
     truth: Mapping[int, bool]  # whether an episode succeeded, as far as it is known
     success: SuccessSummary | None
     controls: Sequence[ControlSummary]
+    judgment: Judgment
     debias: DebiasSummary | None
     left_out: Mapping[str, str]  # control -> why it could not be scored
     failed: Mapping[int, str]  # episode -> why its controls or baseline could not be scored
@@ -128,6 +135,9 @@ def evaluate_dataset(config: EvaluateConfig, *, console: Console | None = None) 
             for scores in controls.controls.values()
             if scores
         ],
+        judgment=judge_labels(
+            dataset, controls=controls.controls, success=success, metrics=metrics
+        ),
         debias=summarize_debias(controls.real, controls.controls.get("static", []), success),
         left_out=controls.reasons,
         failed={**controls.failed, **(gvl.failed if gvl else {})},
@@ -155,9 +165,10 @@ def to_json(found: Evaluation) -> dict[str, Any]:
         ],
         "success": plain(found.success),
         "controls": [
-            {**plain(control), "verdict": spell_options(verdict(control))}
+            {**plain(control), "verdict": spell_options(judge_control(control).text)}
             for control in found.controls
         ],
+        "judgment": judgment_to_json(found.judgment),
         "debias": plain(found.debias),
         "gvl": plain(found.gvl),
         "recording": recording,
@@ -191,6 +202,7 @@ def print_evaluation(found: Evaluation, console: Console) -> None:
         console.print("these labels are debiased; the curves above are those of the raw scores")
     print_gvl(found.gvl, console)
     print_recording(found.recording, console)
+    print_judgment(found.judgment, console)
     for control, reason in found.left_out.items():
         console.print(f"control {control} was left out: {reason}", style="yellow")
     for episode, reason in found.failed.items():

@@ -13,7 +13,7 @@ from lerobot_topreward.evaluate.summary import (
     GvlSummary,
     SuccessSummary,
 )
-from lerobot_topreward.judging.controls import ControlSummary, CurveSummary, verdict
+from lerobot_topreward.judging.controls import ControlSummary, CurveSummary, judge_control
 from lerobot_topreward.judging.episode_metrics import METRICS
 from lerobot_topreward.judging.findings import count_levels
 from lerobot_topreward.judging.inspection import Inspection
@@ -170,7 +170,7 @@ def print_controls(controls: Sequence[ControlSummary], console: Console) -> None
         + ", the last three prefixes over the first; final score below real: share of episodes"
     )
     for control in controls:
-        console.print(f"{control.control}: {verdict(control)}")
+        console.print(f"{control.control}: {judge_control(control).text}")
 
 
 def print_debias(found: DebiasSummary | None, console: Console) -> None:

@@ -8,7 +8,7 @@ has to fall. The swapped instruction is never carried out, so its reward has to 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -26,9 +26,20 @@ MOST, LITTLE = 0.5, 0.2
 ORDERED = 0.5
 # How often the true instruction must end higher than another one before we say that it is read.
 CLEARLY_ABOVE = 0.75
-FEW = 5  # episodes below which a sentence is a hint
-
+# Episodes (or outcomes of one kind) below which nothing but a constant is judged as bad: intervals
+# of fewer hardly mean anything.
+FEW = 5
+Grade = Literal["good", "care", "bad"]
 Interval = tuple[float, float]  # nan, nan where it is undefined
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What one look at the reward found."""
+
+    name: str  # of what was looked at
+    grade: Grade
+    text: str  # a sentence with numbers, and what to do about it
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,71 +174,92 @@ def _share(
     return np.mean(control, axis=axis) / risen
 
 
-def verdict(summary: ControlSummary) -> str:
-    """Say in a sentence what a control says of the reward."""
+def judge_control(summary: ControlSummary) -> Evidence:
+    """Say what a control says of the reward."""
+    share, words = summary.share, rise_in_words(summary.share)
     # Curves rise where the lower end of their mean rise is above zero, or where there is no
     # interval, the mean itself.
     name = "prob_rise" if summary.scale == "prob" else "rise"
     risen = getattr(summary.real, f"{name}_interval")[0]
     risen = getattr(summary.real, name) if np.isnan(risen) else risen
-    share, words = summary.share, rise_in_words(summary.share)
-    explains_most = share >= MOST and summary.other.voc >= ORDERED
+    # The real videos may rise no more than the control: the interval of the ratio reaches 1.
+    highest = share if np.isnan(summary.share_interval[1]) else summary.share_interval[1]
+    explains_all = share >= MOST and highest >= 1
+    grade: Grade
     if np.isnan(share) or not risen > 0:
-        sentence = (
-            "The curves of the real videos do not rise, so there is nothing to compare: this "
-            "reward shows no progress. Try another `camera`, a larger `vlm` or a clearer "
-            "`instruction`."
+        grade, text = (
+            "bad",
+            (
+                "the curves of the real videos do not rise, so there is nothing to compare: this "
+                "reward shows no progress; try another `camera`, a larger `vlm` or a clearer "
+                "`instruction`"
+            ),
         )
     elif summary.control == "static":
         shown = f"the first frame repeated {words}"
         prob = " or `scale=prob`" if summary.scale == "log-prob" else ""
         if share < LITTLE:
-            sentence = f"Time alone explains little of this curve: {shown}."
-        elif explains_most:
-            sentence = (
-                f"Time alone explains most of this curve: {shown}. Do not weight with it; try "
-                f"`debias=static`, a larger `vlm`{prob}."
+            grade, text = "good", f"time alone explains little of this curve: {shown}"
+        elif explains_all:
+            grade, text = (
+                "bad",
+                (
+                    f"time alone explains all of this curve: {shown}; try `debias=static`, a larger "
+                    f"`vlm`{prob}"
+                ),
             )
         else:
-            sentence = (
-                f"Time alone explains a part of this curve: {shown}. `debias=static` takes that "
-                "part away."
+            part = "most" if share >= MOST else "a part"
+            grade, text = (
+                "care",
+                (
+                    f"time alone explains {part} of this curve: {shown}; `debias=static` subtracts "
+                    "that part"
+                ),
             )
     elif summary.control == "reversed":
-        shown = f"Played backwards the curve {words}, where it should fall"
         if share <= -LITTLE:
-            sentence = (
-                f"Played backwards the curve falls, by {_percent(-share)} of what it rises "
-                "forwards, as it should: the reward follows what is seen."
+            grade, text = (
+                "good",
+                (
+                    f"played backwards the curve falls, by {_percent(-share)} of what it rises "
+                    "forwards, as it should: the reward follows what is seen"
+                ),
             )
         elif share < LITTLE:
-            sentence = (
-                "Played backwards the curve neither rises nor falls much: the order of the images "
-                "counts, and a success that is undone is only in part taken back."
-            )
-        elif explains_most:
-            sentence = (
-                f"{shown}: the order of the images hardly counts for this model. Do not weight "
-                "with it; try a larger `vlm`."
+            grade, text = (
+                "good",
+                (
+                    "played backwards the curve neither rises nor falls much: the order of the images "
+                    "counts, and a success that is undone is only in part taken back"
+                ),
             )
         else:
-            sentence = f"{shown}: the order of the images counts only in part."
+            shown = f"played backwards the curve {words}, where it should fall"
+            grade = "bad" if explains_all else "care"
+            counts = "hardly counts for this model" if explains_all else "counts only in part"
+            text = f"{shown}: the order of the images {counts}; try a larger `vlm`"
     else:
         above = f"the true task ends higher in {_percent(summary.real_above)} of the episodes"
         shown = f"asked about another task the curve {words}, and {above}"
         if share < LITTLE and summary.real_above >= CLEARLY_ABOVE:
-            sentence = f"The model reads the instruction: {shown}."
+            grade, text = "good", f"the model reads the instruction: {shown}"
         elif share >= MOST and summary.real_above < CLEARLY_ABOVE:
-            sentence = (
-                f"The model does not read the instruction: {shown}. Its reward says that something "
-                "is done, not that the task is. Where the two tasks look alike, ask a different "
-                "one with `swapped_instruction`; else try a clearer `instruction` or a larger "
-                "`vlm`."
+            grade, text = (
+                "care",
+                (
+                    f"the model does not read the instruction: {shown}. Its reward says that something "
+                    "is done, not that the task is. Where the two tasks look alike, ask a different "
+                    "one with `swapped_instruction`; else try a clearer `instruction` or a larger "
+                    "`vlm`"
+                ),
             )
         else:
-            sentence = f"The model reads the instruction only in part: {shown}."
-    few = f" (Only {summary.episodes} episodes: a hint, no more.)" if summary.episodes < FEW else ""
-    return sentence + few
+            grade, text = "care", f"the model reads the instruction only in part: {shown}"
+    if summary.episodes < FEW:
+        text += f" (only {summary.episodes} episodes: a hint, no more)"
+        grade = "care" if grade == "bad" else grade
+    return Evidence(summary.control, grade, text)
 
 
 def _percent(share: float) -> str:

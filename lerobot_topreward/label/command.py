@@ -8,17 +8,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 
 from lerobot_topreward import __version__
 from lerobot_topreward.config import as_json
 from lerobot_topreward.console import INTERRUPTED, spell_options
 from lerobot_topreward.data.dataset import Source, fetch_videos, find_video, segments
+from lerobot_topreward.data.success import read_success
 from lerobot_topreward.data.video_prints import video_prints
 from lerobot_topreward.errors import EpisodeError
 from lerobot_topreward.judging.findings import inspect_folder
-from lerobot_topreward.judging.metrics import mean_defined, rise, rise_in_words, voc
+from lerobot_topreward.judging.judgment import Judgment, judge_labels, print_judgment
+from lerobot_topreward.judging.metrics import mean_defined, voc
 from lerobot_topreward.label.config import LabelConfig
 from lerobot_topreward.label.job import Job, claim_output, open_job, write_rewards
 from lerobot_topreward.publish.card import CardFacts
@@ -26,10 +27,12 @@ from lerobot_topreward.publish.lineage import lineage_of
 from lerobot_topreward.publish.push import PushResult, check_push, push
 from lerobot_topreward.records import Clip, PrefixScores
 from lerobot_topreward.rewards import debias_static
+from lerobot_topreward.scoring.control_scores import read_controls
 from lerobot_topreward.scoring.run import Outcome, load_scorer, score_shards
 from lerobot_topreward.scoring.scorer import SizedScorer
 from lerobot_topreward.storage.key import ScoreKey
 from lerobot_topreward.storage.output import describe_lineage
+from lerobot_topreward.storage.reader import LabelledDataset
 from lerobot_topreward.storage.store import (
     Shard,
     Store,
@@ -44,15 +47,6 @@ _LISTED = 5  # broken episodes that are named
 
 
 @dataclass(frozen=True, slots=True)
-class StaticControl:
-    """What the first frame repeated does, beside the real videos; nan where undefined."""
-
-    real_voc: float  # mean over segments, -1..1
-    static_voc: float  # mean over segments whose curve is not constant, -1..1
-    share: float  # mean rise of static curves over mean rise of real ones; nan if these do not rise
-
-
-@dataclass(frozen=True, slots=True)
 class LabelResult:
     """What a run did."""
 
@@ -64,7 +58,7 @@ class LabelResult:
     failed: Mapping[int, str]  # episode -> reason
     seconds: float = 0.0
     interrupted: bool = False
-    static: StaticControl | None = None  # where it was scored
+    judgment: Judgment | None = None  # of the reward, where there is one
     pushed: PushResult | None = None
     broken: Mapping[int, str] = field(default_factory=dict)  # episode -> what its recording says
 
@@ -100,11 +94,8 @@ def label(config: LabelConfig, *, console: Console) -> int:
     if result.pushed is not None:
         state = "unchanged" if result.pushed.unchanged else f"{result.pushed.uploaded} files"
         console.print(f"pushed               {result.pushed.url} ({state})")
-    if (static := result.static) is not None:
-        console.print(
-            f"static control       VOC {static.static_voc:.2f} against {static.real_voc:.2f} of the "
-            f"real videos; {rise_in_words(static.share)}"
-        )
+    if result.judgment is not None:
+        print_judgment(result.judgment, console)
     for line in failure_lines(result.failed):
         console.print(line, style="yellow")
     return 1 if result.failed else 0
@@ -182,11 +173,11 @@ def label_dataset(config: LabelConfig, *, console: Console | None = None) -> Lab
         scores, static = read_all("none"), read_all("static")
 
         # Make rewards of it, and bring them to the Hub.
-        provenance = None
+        provenance = rewards = None
         if config.debias == "static" and not outcome.interrupted:
             scores = leave_out_undebiased(scores, static, console=console)
         if scores and not outcome.interrupted:
-            provenance = write_rewards(
+            provenance, rewards = write_rewards(
                 config, job, key, scores, static, shown=sorted(shown), console=console
             )
             if config.debias == "static":
@@ -200,9 +191,21 @@ def label_dataset(config: LabelConfig, *, console: Console | None = None) -> Lab
             failed=failed,
             seconds=time.monotonic() - began,
             interrupted=outcome.interrupted,
-            static=compare_static(scores, static),
             broken=broken,
         )
+        if rewards is not None and provenance is not None:
+            labels = LabelledDataset(
+                source=source,
+                labels=job.output,
+                scores=tuple(scores),
+                key=key,
+                provenance=provenance,
+                stored=rewards,
+                static=tuple(static) if config.debias == "static" else (),
+            )
+            controls, success = read_controls(labels), read_success(source, None)
+            judgment = judge_labels(labels, controls=controls, success=success)
+            result = replace(result, judgment=judgment)
         write_state(
             "interrupted" if outcome.interrupted else "complete",
             labelled=result.labelled,
@@ -280,25 +283,6 @@ def _report_sizes(
             )
 
     return look
-
-
-def compare_static(
-    real: Sequence[PrefixScores], static: Sequence[PrefixScores]
-) -> StaticControl | None:
-    """Compare static videos with the real ones of the same segments; None without any."""
-    segments = {score.segment for score in static}
-    curves = [score.log_prob_true for score in real if score.segment in segments]
-    still = [score.log_prob_true for score in static]
-    if not curves:
-        return None
-    risen = float(np.mean([rise(curve) for curve in curves]))
-    return StaticControl(
-        real_voc=mean_defined([voc(curve) for curve in curves]),
-        static_voc=mean_defined([voc(curve) for curve in still]),
-        share=float(np.mean([rise(curve) for curve in still])) / risen
-        if risen > 0
-        else float("nan"),
-    )
 
 
 def leave_out_undebiased(

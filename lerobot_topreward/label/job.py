@@ -17,7 +17,7 @@ from lerobot_topreward.files.atomic import WORK_FOLDER, output_lock, replace_fil
 from lerobot_topreward.files.transaction import finish_interrupted
 from lerobot_topreward.label.config import LabelConfig
 from lerobot_topreward.publish.push import Destination
-from lerobot_topreward.records import PrefixScores, Segment
+from lerobot_topreward.records import FrameRewards, PrefixScores, Segment
 from lerobot_topreward.rewards import label_rewards
 from lerobot_topreward.storage.columns import write_columns
 from lerobot_topreward.storage.key import ScoreKey
@@ -123,11 +123,11 @@ def write_rewards(
     *,
     shown: Sequence[str],
     console: Console,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], FrameRewards]:
     """Turn scores into the rewards of every frame; write the sidecar, the columns or both; `shown` are sizes in words.
 
     Returns:
-        How the rewards were made, as it is stored with them.
+        How the rewards were made, as it is stored with them, and the rewards.
 
     Raises:
         UserError: the output cannot be written; the raw scores are kept.
@@ -160,7 +160,7 @@ def write_rewards(
         needed = ROW_BYTES * len(rewards.index)
         with require_space(job.output, needed=needed), replace_file(path) as draft:
             write_sidecar(draft, rewards, fingerprint=fingerprint, provenance=provenance)
-        return provenance
+        return provenance, rewards
     # What is pushed to the source itself needs no videos: they are on the Hub already.
     to_source = config.push.push_to_hub and job.destination.repo_id == source.repo_id
     if config.other_cameras and not to_source:
@@ -177,4 +177,4 @@ def write_rewards(
         overwrite=config.overwrite,
         console=console,
     )
-    return provenance
+    return provenance, rewards

@@ -20,6 +20,7 @@ from lerobot_topreward.judging.decisions import check_decisions, read_decisions
 from lerobot_topreward.judging.episode_metrics import episode_metrics
 from lerobot_topreward.judging.findings import try_inspecting
 from lerobot_topreward.judging.inspection import Inspection
+from lerobot_topreward.judging.judgment import judge_labels, judgment_to_json
 from lerobot_topreward.judging.metrics import roc_auc
 from lerobot_topreward.judging.rules import RULES, judge
 from lerobot_topreward.report.config import ReportConfig
@@ -170,6 +171,9 @@ def _make_page(
         success_auc=roc_auc(
             np.array([found.success_score for found in judged]),
             np.array([findings.success[found.episode_index] for found in judged], dtype=bool),
+        ),
+        judgment=judgment_to_json(
+            judge_labels(dataset, controls=findings.controls, success=known, metrics=metrics)
         ),
         controls=controls(findings),
         episodes=episode_contents(findings),

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int64
 
 from lerobot_topreward.console import spell_options
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.judging.controls import compare_controls, verdict
+from lerobot_topreward.judging.controls import compare_controls, judge_control
 from lerobot_topreward.judging.coverage import describe_coverage
 from lerobot_topreward.judging.episode_metrics import METRICS, Metric
 from lerobot_topreward.judging.findings import LEVELS, count_levels
@@ -187,7 +187,10 @@ def controls(findings: Findings) -> list[ControlContent]:
             )
             contents.append(
                 ControlContent(
-                    name, spell_options(verdict(summary)), summary.share, summary.episodes
+                    name,
+                    spell_options(judge_control(summary).text),
+                    summary.share,
+                    summary.episodes,
                 )
             )
     return contents

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from typing import Any
 
 from lerobot_topreward.console import spell_options
 from lerobot_topreward.files.jsonable import plain
@@ -54,6 +55,7 @@ class Page:
     metrics: Sequence[Metric]  # in the order in which the page shows them
     success_origin: str | None
     success_auc: float  # 0..1; nan where undefined
+    judgment: Mapping[str, Any]  # as JSON
     controls: Sequence[ControlContent]
     episodes: Sequence[EpisodeContent]
     unlabelled: Mapping[int, str | None]  # episode without rewards -> why, where known

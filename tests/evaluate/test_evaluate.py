@@ -201,6 +201,11 @@ def test_controls_are_scored_once_and_then_reported(
     code, out, err = run("evaluate", "--root", str(root), *controls, "--device", "cpu", "--json")
     assert code == 0
     assert "scored 4 of 4 episodes" in err  # what goes on is not mixed with the JSON
+    judgment = json.loads(out)["judgment"]
+    assert (judgment["level"], judgment["reasons"]) == (
+        "usable",
+        [found["text"] for found in judgment["evidence"]],
+    )
     found = json.loads(out)["controls"]
     assert [control["control"] for control in found] == ["static", "reversed", "swapped"]
     assert [control["episodes"] for control in found] == [4, 4, 4]
@@ -209,8 +214,9 @@ def test_controls_are_scored_once_and_then_reported(
     assert again == 0
     assert "scored" not in err
     assert "the real videos of 4" in out
-    assert "Time alone explains little" in out
-    assert "The model reads the instruction" in out
+    assert "time alone explains little" in out
+    assert "the model reads the instruction" in out
+    assert "this reward: usable" in out
 
 
 @pytest.mark.slow

@@ -62,6 +62,7 @@ def test_text_of_a_dataset_stays_text(show: Open) -> None:
         vlm=EVIL,
         success_origin=EVIL,
         unlabelled={7: EVIL},
+        judgment={"level": EVIL, "reasons": [EVIL], "evidence": []},
         controls=[ControlContent("static", EVIL, 0.1, 2)],
         recording=RecordingContent(
             None,
@@ -74,6 +75,8 @@ def test_text_of_a_dataset_stays_text(show: Open) -> None:
     assert EVIL in text(browser, ".home-name")
     assert EVIL in text(browser, "#episodes .task")
     assert EVIL in text(browser, "#episodes .reason")
+    assert EVIL in text(browser, ".judgment h2")
+    assert EVIL in text(browser, ".judgment li")
     assert EVIL in text(browser, ".missing")
     assert EVIL in text(browser, ".about-recording li")
     chart = "document.querySelector('#filter-starts').closest('figure')"

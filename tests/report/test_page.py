@@ -123,7 +123,7 @@ def test_a_reversed_control_is_judged_as_evaluate_does() -> None:
     found = replace(findings(real), controls={"reversed": [*falls, *rises]}, success=known)
     [control] = controls(found)
     assert control.episodes == 3
-    assert control.sentence.startswith("Played backwards the curve falls, by 100%")
+    assert control.sentence.startswith("played backwards the curve falls, by 100%")
     [unknown] = controls(replace(found, success={}))
     assert unknown.episodes == 6
 

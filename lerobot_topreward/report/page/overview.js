@@ -26,6 +26,16 @@ function thumbnail(episode) {
   return h("img", { class: "thumb", alt: "", decoding: "async", src: `data:image/webp;base64,${source}` });
 }
 
+function judgment() {
+  const { level, reasons } = data.judgment;
+  const [kind, mark] = { usable: ["good", ICONS.keep], "usable with care": ["care", ICONS.care] }[level] ?? ["bad", ICONS.drop];
+  return h("section", { class: `judgment ${kind}`, "aria-label": "Judgment of the reward" },
+    h("h2", {}, icon(mark), `This reward: ${level}`),
+    kind === "good"
+      ? h("details", {}, h("summary", {}, "Why"), h("ul", {}, ...reasons.map((reason) => h("li", {}, reason))))
+      : h("ul", {}, ...reasons.map((reason) => h("li", {}, reason))));
+}
+
 function headline() {
   const minutes = episodes.reduce((sum, episode) => sum + episode.metrics.seconds, 0) / 60;
   const vocs = episodes.map((episode) => episode.metrics.voc).filter((value) => value !== null);
@@ -180,7 +190,7 @@ function unlabelled() {
 
 function drawOverview() {
   $("overview").replaceChildren(
-    headline(), about(), h("div", { class: "charts" }, ...charts(), startChart()), filters(), table(),
+    judgment(), headline(), about(), h("div", { class: "charts" }, ...charts(), startChart()), filters(), table(),
     h("p", { id: "nothing", class: "hint", hidden: true }, "No episode matches. Clear the search or choose another filter."),
     unlabelled() ?? "",
     h("p", { class: "foot faint" }, `lerobot-topreward ${data.version}, ${data.made}. Dataset ${data.dataset}, fingerprint ${data.fingerprint.slice(0, 12)}.`),
