@@ -8,7 +8,6 @@ from jaxtyping import Float, Int64
 
 from lerobot_topreward.console import spell_options
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.judging.controls import compare_controls, judge_control
 from lerobot_topreward.judging.coverage import describe_coverage
 from lerobot_topreward.judging.episode_metrics import METRICS, Metric
 from lerobot_topreward.judging.findings import LEVELS, count_levels
@@ -57,16 +56,6 @@ class EpisodeContent:
     prefixes: Int64[np.ndarray, " prefixes"]  # last frame of each scored prefix
     static: Float[np.ndarray, " prefixes"] | None  # nats, log-prob of the first frame repeated
     findings: Sequence[Finding] = ()  # what its recording says against itself, the worst first
-
-
-@dataclass(frozen=True, slots=True)
-class ControlContent:
-    """What a control says of the rewards."""
-
-    name: str
-    sentence: str
-    share: float  # its rise as a share of the real one
-    episodes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,25 +164,6 @@ def curve(scores: Sequence[PrefixScores], reward: FrameRewards, *, horizon: int)
         progress=_round(reward.progress[frame]),
         advantage=_round(reward.advantage[frame]),
     )
-
-
-def controls(findings: Findings) -> list[ControlContent]:
-    """Say what each control that was scored says of the rewards."""
-    contents = []
-    for name, scores in findings.controls.items():
-        if scores:
-            summary = compare_controls(
-                findings.scores, scores, scale=findings.scale, success=findings.success
-            )
-            contents.append(
-                ControlContent(
-                    name,
-                    spell_options(judge_control(summary).text),
-                    summary.share,
-                    summary.episodes,
-                )
-            )
-    return contents
 
 
 def recording_content(found: Inspection | UserError) -> RecordingContent:
