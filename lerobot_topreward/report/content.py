@@ -22,7 +22,7 @@ from lerobot_topreward.records import (
     Segment,
     Verdict,
 )
-from lerobot_topreward.rewards import Scale
+from lerobot_topreward.rewards import Formula
 
 _DECIMALS = 4  # a tenth of a millinat: less than a pixel at any zoom
 LENGTH = Metric("seconds", "Length", "Length", "of the episode", "high", unit="s", digits=1)
@@ -101,7 +101,7 @@ class Findings:
     success: Mapping[int, bool]
     controls: Mapping[str, Sequence[PrefixScores]]  # scores of each control that there is
     horizon: int  # of the advantage, frames
-    scale: Scale
+    formula: Formula  # what progress is made of, without what it subtracts
     recording: Inspection | UserError  # what it says of itself, or why it cannot be inspected
 
 
@@ -183,7 +183,7 @@ def controls(findings: Findings) -> list[ControlContent]:
     for name, scores in findings.controls.items():
         if scores:
             summary = compare_controls(
-                findings.scores, scores, scale=findings.scale, success=findings.success
+                findings.scores, scores, formula=findings.formula, success=findings.success
             )
             contents.append(
                 ControlContent(

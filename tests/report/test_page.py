@@ -35,7 +35,7 @@ from lerobot_topreward.report.media import (
     make_strip,
 )
 from lerobot_topreward.report.page import Page, render
-from lerobot_topreward.rewards import label_rewards
+from lerobot_topreward.rewards import PAPER, label_rewards
 
 INSPECTED = Inspection((), {}, {}, ())
 
@@ -75,7 +75,7 @@ def findings(
         success={0: False},
         controls={"static": static} if static else {},
         horizon=horizon,
-        scale="log-prob",
+        formula=PAPER,
         recording=recording,
     )
 
