@@ -33,7 +33,7 @@ from lerobot_topreward.judging.episode_metrics import episode_metrics
 from lerobot_topreward.judging.intervals import Estimate, auc_estimate, mean_estimate
 from lerobot_topreward.judging.rules import DEFAULT_FINAL_PROGRESS
 from lerobot_topreward.records import EpisodeMetrics, PrefixScores
-from lerobot_topreward.rewards import debias_static
+from lerobot_topreward.rewards import Debias, Formula
 from lerobot_topreward.storage.reader import LabelledDataset
 
 # Rounding steps of log P(True): logits are about 16 to 32, where bfloat16 has 8 and float16 11
@@ -97,13 +97,16 @@ def judge_labels(
     return judge_reward(
         dataset.scores,
         metrics,
-        curves=debias_static(dataset.scores, dataset.static) if dataset.static else None,
+        curves=dataset.curves() if dataset.known_formula.scale != "prob" else None,
         controls=[
-            compare_controls(dataset.scores, scores, scale=dataset.scale, success=truth)
+            compare_controls(
+                dataset.scores, scores, formula=Formula(dataset.formula.scale), success=truth
+            )
             for scores in controls.values()
             if scores
         ],
         success=truth,
+        subtracted=dataset.known_formula.debias,
         dtype=dataset.key.dtype,
     )
 
@@ -115,6 +118,7 @@ def judge_reward(
     curves: Sequence[Float[np.ndarray, " _"]] | None = None,
     controls: Sequence[ControlSummary] = (),
     success: Mapping[int, bool],
+    subtracted: Debias = "none",
     dtype: str = "float32",
 ) -> Judgment:
     """Judge a reward by its scores.
@@ -125,6 +129,7 @@ def judge_reward(
         curves: what progress is made of, one curve per segment; by default log P(True), nats.
         controls: what each control that was scored says.
         success: by episode, as far as it is known.
+        subtracted: what is subtracted in `curves`.
         dtype: that the VLM computed in.
     """
     made_of = [part.log_prob_true for part in scores] if curves is None else curves
@@ -140,7 +145,7 @@ def judge_reward(
         *(
             []
             if order.grade == "bad"
-            else _judge_controls(controls, episodes=len(metrics), subtracted=curves is not None)
+            else _judge_controls(controls, episodes=len(metrics), subtracted=subtracted)
         ),
         *_judge_success(auc),
         *_judge_drops(metrics),
@@ -237,10 +242,10 @@ def _judge_order(
 
 
 def _judge_controls(
-    controls: Sequence[ControlSummary], *, episodes: int, subtracted: bool
+    controls: Sequence[ControlSummary], *, episodes: int, subtracted: Debias
 ) -> list[Evidence]:
     """Ask the controls that were scored; a reward without the static one is not proven."""
-    if subtracted:
+    if subtracted == "static":
         text = "what the first frame repeated earns is subtracted already"
         others = [judge_control(control) for control in controls if control.control != "static"]
         return [Evidence("static", "good", text), *others]

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from lerobot_topreward import __version__
+from lerobot_topreward.console import spell_options
 from lerobot_topreward.data.dataset import Source, fetch_videos, open_source, segments
 from lerobot_topreward.data.episodes import parse_episodes
 from lerobot_topreward.data.selection import resolve_camera
@@ -18,7 +19,7 @@ from lerobot_topreward.files.transaction import finish_interrupted
 from lerobot_topreward.label.config import LabelConfig
 from lerobot_topreward.publish.push import Destination
 from lerobot_topreward.records import FrameRewards, PrefixScores, Segment
-from lerobot_topreward.rewards import label_rewards
+from lerobot_topreward.rewards import Formula, label_rewards
 from lerobot_topreward.storage.columns import write_columns
 from lerobot_topreward.storage.key import ScoreKey
 from lerobot_topreward.storage.labels import explain_edit
@@ -119,12 +120,25 @@ def write_rewards(
     job: Job,
     key: ScoreKey,
     scores: Sequence[PrefixScores],
-    static: Sequence[PrefixScores],
+    controls: Sequence[PrefixScores],
     *,
+    formula: Formula,
+    why: str | None,
     shown: Sequence[str],
     console: Console,
 ) -> tuple[dict[str, Any], FrameRewards]:
-    """Turn scores into the rewards of every frame; write the sidecar, the columns or both; `shown` are sizes in words.
+    """Turn scores into the rewards of every frame; write the sidecar, the columns or both.
+
+    Args:
+        config: the command's options.
+        job: where from, and where to.
+        key: of the scores.
+        scores: of every episode that gets rewards, control "none".
+        controls: what the formula subtracts.
+        formula: what progress is made of.
+        why: it was chosen, where nobody said so.
+        shown: sizes of images, in words.
+        console: where remarks are shown.
 
     Returns:
         How the rewards were made, as it is stored with them, and the rewards.
@@ -138,8 +152,8 @@ def write_rewards(
         source.frames.episode_index,
         horizon=job.horizon,
         normalize=config.normalize,
-        scale=config.scale,
-        static=static if config.debias == "static" else None,
+        formula=formula,
+        controls=controls,
     )
     provenance: dict[str, Any] = {
         "version": __version__,
@@ -147,13 +161,17 @@ def write_rewards(
         "revision": source.revision,
         "scoring": key.to_json(),
         "normalize": config.normalize,
-        "scale": config.scale,
-        "debias": config.debias,
+        "scale": formula.scale,
+        "debias": formula.debias,
         "horizon_frames": job.horizon,
         "shown": list(shown),
         "episodes_labelled": len({score.segment.episode_index for score in scores}),
         "episodes_total": source.meta.total_episodes,
     }
+    if formula.debias == "contrast":
+        provenance["contrast"] = config.contrast
+    if why is not None:
+        provenance["formula"] = {"option": config.formula, "why": spell_options(why)}
     fingerprint = source.fingerprints.dataset
     if config.write == "sidecar":
         path = job.output / SIDECAR_NAME

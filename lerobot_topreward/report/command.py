@@ -35,6 +35,7 @@ from lerobot_topreward.report.content import (
 from lerobot_topreward.report.media import EpisodeMedia, Footage, read_strips
 from lerobot_topreward.report.page import Page, render
 from lerobot_topreward.report.recording import check_rerun, write_recording
+from lerobot_topreward.rewards import Formula
 from lerobot_topreward.scoring.control_scores import read_controls
 from lerobot_topreward.storage.reader import LabelledDataset, open_labelled
 from lerobot_topreward.storage.store import read_run
@@ -125,7 +126,6 @@ def _make_page(
         success={} if known is None else known.by_episode,
         controls=read_controls(dataset),
         horizon=dataset.horizon,
-        scale=dataset.scale,
         recording=recording,
     )
     decisions: Mapping[int, bool] = {}
@@ -143,10 +143,10 @@ def _make_page(
     judged = [found for found in metrics if found.episode_index in findings.success]
     # How the dataset's own progress differs from the page's, which lets episodes compare.
     normalize = dataset.provenance.get("normalize")
-    debiased = dataset.debias == "static" and (bool(dataset.static) or normalize == "task")
     columns = ["scaled within each episode"] if normalize == "episode" else []
-    if dataset.debias == "static" and not debiased:
-        columns.append("beyond what the first frame repeated earns")
+    formula = dataset.formula if normalize == "task" else dataset.known_formula
+    if formula != dataset.formula:
+        columns.append(f"made of {dataset.formula.words}")
     rules = {
         name: limit
         for name, limit in config.rules.with_default(inspection).in_force.items()
@@ -163,8 +163,7 @@ def _make_page(
         scored_camera=dataset.key.camera,
         fps=dataset.fps,
         horizon=dataset.horizon / dataset.fps,
-        scale=dataset.scale,
-        debiased=debiased,
+        made_of=formula.words,
         columns=" and ".join(columns) or None,
         rules=rules,
         rule_texts=[RULES[name].describe(limit) for name, limit in rules.items()],
@@ -179,7 +178,7 @@ def _make_page(
         ),
         static_share=nan
         if static is None
-        else compare_controls(dataset.scores, static, scale=dataset.scale).share,
+        else compare_controls(dataset.scores, static, formula=Formula(dataset.formula.scale)).share,
         episodes=episode_contents(findings),
         recording=recording_content(recording),
         unlabelled={

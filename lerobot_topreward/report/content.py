@@ -21,7 +21,6 @@ from lerobot_topreward.records import (
     Segment,
     Verdict,
 )
-from lerobot_topreward.rewards import Scale
 
 _DECIMALS = 4  # a tenth of a millinat: less than a pixel at any zoom
 LENGTH = Metric("seconds", "Length", "Length", "of the episode", "high", unit="s", digits=1)
@@ -90,7 +89,6 @@ class Findings:
     success: Mapping[int, bool]
     controls: Mapping[str, Sequence[PrefixScores]]  # scores of each control that there is
     horizon: int  # of the advantage, frames
-    scale: Scale
     recording: Inspection | UserError  # what it says of itself, or why it cannot be inspected
 
 

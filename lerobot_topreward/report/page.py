@@ -47,8 +47,7 @@ class Page:
     scored_camera: str  # feature key
     fps: float  # Hz
     horizon: float  # s, of the advantage
-    scale: str
-    debiased: bool  # progress is beyond what the static control earns
+    made_of: str  # what progress is made of, in words
     columns: str | None  # how the dataset's own progress is made, where it is made otherwise
     rules: Mapping[str, float]  # limits in force by their names
     rule_texts: Sequence[str]  # what they say

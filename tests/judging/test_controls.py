@@ -6,6 +6,7 @@ import pytest
 from lerobot_topreward.judging.controls import compare_controls, judge_control
 from lerobot_topreward.judging.metrics import rise_in_words
 from lerobot_topreward.records import PrefixScores, Segment
+from lerobot_topreward.rewards import PAPER, Formula
 
 
 def scored(
@@ -46,7 +47,7 @@ def test_a_control_is_summed_up_beside_the_real_curves() -> None:
     real = several([[-8, -4, -2, -2, -2], [-6, -6, -6, -6, -6]])
     still = several([[-8, -8, -5, -5, -5], [-6, -5, -6, -6, -6]], control="static")
     found = compare_controls(real, still)
-    assert (found.control, found.episodes, found.scale) == ("static", 2, "log-prob")
+    assert (found.control, found.episodes, found.formula) == ("static", 2, PAPER)
     # The second real curve is constant: its VOC is undefined and not counted as zero.
     assert found.real.voc == pytest.approx(0.8944, abs=1e-4)
     assert found.real.voc_undefined == 1
@@ -56,14 +57,15 @@ def test_a_control_is_summed_up_beside_the_real_curves() -> None:
     assert found.share == pytest.approx(0.5)
     assert found.real.success_score == pytest.approx(-4)
     assert found.real_above == pytest.approx(0.75)  # the second one is a tie
-    assert found.real.prob_rise == pytest.approx((np.exp(-2) - np.exp(-8)) / 2)
     assert np.isnan(found.real.voc_interval).all()  # of one value
 
 
 def test_progress_of_probability_is_compared_as_such() -> None:
     still = several([[-9, -7, -6, -6, -6]] * 3, control="static")
     logs = compare_controls(several([[-9, -5, -0.1, -0.1, -0.1]] * 3), still)
-    probs = compare_controls(several([[-9, -5, -0.1, -0.1, -0.1]] * 3), still, scale="prob")
+    probs = compare_controls(
+        several([[-9, -5, -0.1, -0.1, -0.1]] * 3), still, formula=Formula("prob")
+    )
     assert logs.share == pytest.approx(3 / 8.9)
     assert probs.share == pytest.approx(
         (np.exp(-6) - np.exp(-9)) / (np.exp(-0.1) - np.exp(-9)), rel=1e-5
@@ -120,7 +122,9 @@ def test_static_videos() -> None:
 
 
 def test_scale_prob_is_no_cure_of_itself() -> None:
-    summary = compare_controls(several(RISING), several(RISING, control="static"), scale="prob")
+    summary = compare_controls(
+        several(RISING), several(RISING, control="static"), formula=Formula("prob")
+    )
     assert "`scale=prob`" not in judge_control(summary).text
 
 

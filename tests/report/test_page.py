@@ -74,7 +74,6 @@ def findings(
         success={0: False},
         controls={"static": static} if static else {},
         horizon=horizon,
-        scale="log-prob",
         recording=recording,
     )
 

@@ -74,12 +74,10 @@ function drawSplit() {
 }
 
 function about() {
-  const made = data.scale === "prob" ? "P(True)" : "log P(True)";
-  const beyond = data.debiased ? ", beyond what the first frame repeated earns" : "";
   const differs = data.columns ? ` The dataset's own progress is ${data.columns}, so its values differ.` : "";
   return h("div", { class: "about" },
     h("p", {}, h("b", {}, "Rules: "), `${data.rule_texts.join("; ")}.`),
-    h("p", {}, h("b", {}, "Progress "), `is ${made}${beyond}, scaled over all episodes of a task so that episodes compare.${differs}`),
+    h("p", {}, h("b", {}, "Progress "), `is ${data.made_of}, scaled over all episodes of a task so that episodes compare.${differs}`),
     h("p", {}, h("b", {}, "Scored "), `by ${data.vlm} on ${data.scored_camera}.`),
     aboutRecording(),
   );
