@@ -13,6 +13,7 @@ from lerobot_topreward.console import INTERRUPTED
 from lerobot_topreward.errors import TrainingError, UserError
 from lerobot_topreward.train.arguments import Arguments, print_help, split_arguments
 from lerobot_topreward.train.config import WeightingConfig, as_params, from_params, show
+from lerobot_topreward.train.draws import BatchWorth, measure_batches
 from lerobot_topreward.train.frame_weights import weigh
 from lerobot_topreward.train.records import FrameLabels, FrameWeights
 from lerobot_topreward.train.summary import summarize, summary_table
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from lerobot.configs.train import TrainPipelineConfig
 
 _INSTALL = "pip install 'lerobot-topreward[train]'"
-_STAYS = ("source", "sidecar", "unlabelled_weight")  # options that go with any scheme
+_STAYS = ("source", "sidecar", "unlabelled_weight", "apply")  # options that go with any scheme
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ class Plan:
     changed: Sequence[str]  # what a resumed run does otherwise than before
     labels: FrameLabels
     weights: FrameWeights
+    worth: BatchWorth
     title: str  # a line that says how frames are weighted
 
 
@@ -62,7 +64,8 @@ def train(arguments: Sequence[str], *, console: Console) -> int:
         for change in plan.changed:
             console.print(f"not as in the checkpoint: {change}", style="yellow")
         console.print(plan.title)
-        summary = summarize(plan.labels, plan.weights, scheme=plan.weighting.scheme)
+        scheme = plan.weighting.scheme
+        summary = summarize(plan.labels, plan.weights, scheme=scheme, worth=plan.worth)
         console.print(summary_table(summary))
     if not split.dry_run:
         return _run(plan, split, console if is_main else Console(quiet=True))
@@ -97,9 +100,11 @@ def make_plan(split: Arguments) -> Plan:
         for package, needed in needs.items():
             if needed and find_spec(package) is None:
                 raise ImportError(f"no package {package}")
-        per_sample_policy(policy.type)
+        if weighting.apply == "loss":
+            per_sample_policy(policy.type)
     except ImportError as error:
         raise UserError(f"training needs more than is installed ({error}): {_INSTALL}") from error
+    weighting.refuse_streaming(streaming=config.dataset.streaming)
     chunk = chunk_frames(policy, weighting)
     source = open_dataset(config.dataset)
     if source.revision is None:  # else LeRobot fetches what it needs
@@ -111,9 +116,17 @@ def make_plan(split: Arguments) -> Plan:
     episodes = training_episodes(source, config.dataset)
     labels = read_labels(source, episodes=episodes, config=weighting)
     weights = weigh(labels, weighting, chunk=chunk)
+    worth = measure_batches(
+        labels,
+        weights,
+        drop_last=getattr(policy, "drop_n_last_frames", 0),
+        batch=config.batch_size,
+    )
     scheme = weighting.scheme
     title = f"{scheme.name}: {scheme.describe(chunk=chunk, fps=labels.fps)}"
-    return Plan(config, weighting, changed, labels, weights, title)
+    if weighting.apply == "sampling":
+        title += "; frames are drawn by their weight"
+    return Plan(config, weighting, changed, labels, weights, worth, title)
 
 
 def choose_weighting(

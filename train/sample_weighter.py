@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from lerobot.configs.policies import PreTrainedConfig
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.datasets.streaming_dataset import StreamingLeRobotDataset
 from lerobot.policies.pretrained import PreTrainedPolicy
 from torch import Tensor
 
@@ -33,10 +34,12 @@ class TopRewardWeighter(BatchWeighter):
         table[weights.index] = weights.weight
         self._table = torch.from_numpy(table).to(device)
         self.per_batch = config.normalization == "batch"
+        self.drawn = weights if config.apply == "sampling" else None
         self._epsilon = config.scheme.epsilon if isinstance(config.scheme, Rabc) else Rabc.epsilon
         weight = weights.weight.astype(np.float64)
         self._stats = {
             "type": config.scheme.name,
+            "apply": config.apply,
             "num_frames": len(weight),
             "mean_weight": float(weight.mean()),
             "max_weight": float(weight.max()),
@@ -52,8 +55,9 @@ class TopRewardWeighter(BatchWeighter):
 
         Returns:
             The weights, >= 0, which sum to the batch's size where they are normalized per batch;
-            and their statistics for the log, before that. A frame that was not among those
-            trained on weighs NaN, at which the trainer patch saves and stops.
+            and their statistics for the log, before that. The losses of frames that were drawn by
+            their weight all weigh 1. A frame that was not among those trained on weighs NaN, at
+            which the trainer patch saves and stops.
 
         Raises:
             ValueError: the batch has no index.
@@ -69,7 +73,9 @@ class TopRewardWeighter(BatchWeighter):
         # One transfer, at the step's beginning, when the device has nothing else to do.
         mean, zero, largest = measured.tolist()
         stats = {"mean_weight": mean, "share_zero": zero, "max_weight": largest}
-        if self.per_batch:
+        if self.drawn is not None:
+            weights = torch.where(weights.isnan(), weights, 1.0)
+        elif self.per_batch:
             weights = weights * (len(weights) / (weights.sum() + self._epsilon))
         return weights, stats
 
@@ -128,6 +134,7 @@ def make_weighter(
         UserError: the labels or the configuration do not allow it.
     """
     config = from_params(params)
+    config.refuse_streaming(streaming=isinstance(dataset, StreamingLeRobotDataset))
     source = source_of(dataset.meta)
     labels = read_labels(source, episodes=dataset.episodes, config=config)
     weights = weigh(labels, config, chunk=chunk_frames(policy.config, config))

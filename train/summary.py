@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lerobot_topreward.console import spell_options
+from lerobot_topreward.train.draws import BatchWorth
 from lerobot_topreward.train.records import FrameLabels, FrameWeights, list_first
 from lerobot_topreward.train.schemes import Scheme
 
@@ -54,9 +55,16 @@ class WeightSummary:
     tasks: tuple[GroupSummary, ...]  # by task index
     episodes: tuple[GroupSummary, ...]  # by episode index
     warnings: tuple[str, ...]
+    worth: BatchWorth | None = None
 
 
-def summarize(labels: FrameLabels, weights: FrameWeights, *, scheme: Scheme) -> WeightSummary:
+def summarize(
+    labels: FrameLabels,
+    weights: FrameWeights,
+    *,
+    scheme: Scheme,
+    worth: BatchWorth | None = None,
+) -> WeightSummary:
     """Summarize the weights of the frames that are trained on.
 
     Where weights are normalized per batch, these are the raw ones: the batches see them in this
@@ -74,7 +82,7 @@ def summarize(labels: FrameLabels, weights: FrameWeights, *, scheme: Scheme) -> 
     episodes = _summarize_groups(weights, labels.episode_index, {})
     labeled = set(labels.episode_index[labels.labelled].tolist())
     warnings = tuple(_warn(overall, tasks, episodes, scheme, labeled=labeled))
-    return WeightSummary(overall, tasks, episodes, warnings)
+    return WeightSummary(overall, tasks, episodes, warnings, worth)
 
 
 def _summarize_groups(
@@ -178,6 +186,15 @@ def summary_table(summary: WeightSummary) -> RenderableType:
             ", ".join(f"{value:.3g}" for value in overall.quantiles)
         ),
     }
+    if (worth := summary.worth) is not None:
+        facts |= {
+            f"a batch of {worth.batch} is worth": (
+                f"{worth.by_loss:.1f} frames by loss, {worth.by_sampling:.1f} by sampling"
+            ),
+            "different frames an epoch": (
+                f"{percent(worth.distinct / worth.frames)} of those drawn, by sampling"
+            ),
+        }
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column()
