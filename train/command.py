@@ -16,13 +16,17 @@ from lerobot_topreward.train.config import WeightingConfig, as_params, from_para
 from lerobot_topreward.train.draws import BatchWorth, measure_batches
 from lerobot_topreward.train.frame_weights import weigh
 from lerobot_topreward.train.records import FrameLabels, FrameWeights
+from lerobot_topreward.train.schemes import Awr
 from lerobot_topreward.train.summary import summarize, summary_table
 
 if TYPE_CHECKING:
     from lerobot.configs.train import TrainPipelineConfig
 
 _INSTALL = "pip install 'lerobot-topreward[train]'"
-_STAYS = ("source", "sidecar", "unlabelled_weight", "apply")  # options that go with any scheme
+# Options that go with any scheme.
+_STAYS = ("source", "sidecar", "unlabelled_weight", "apply", "stationary")
+# What a checkpoint was trained with that does not say so, because it is older than the option.
+_BEFORE = {"apply": "loss", "stationary": "keep"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +156,9 @@ def choose_weighting(
             "--sample_weighting=null)"
         )
     saved = dict(given.extra_params)
+    if config.resume:
+        is_awr = saved.get("scheme", Awr.name) == Awr.name
+        saved = _BEFORE | ({"baseline": "mean"} if is_awr else {}) | saved
     before = as_params(from_params(saved))
     if options.get("scheme", before["scheme"]) != before["scheme"]:
         saved = {name: saved[name] for name in _STAYS if name in saved}

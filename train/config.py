@@ -18,6 +18,9 @@ class WeightingConfig:
     # What the weights do: multiply the losses, or say how often a frame is drawn, whose loss is then
     # left alone.
     apply: Literal["loss", "sampling"] = "loss"
+    # Of frames at which nothing moves for a second or longer, and progress does not either: keep
+    # them, or let them weigh nothing. The end of an episode that succeeds stays.
+    stationary: Literal["keep", "drop"] = "keep"
     # The scope in which weights average 1; by default the batch for rabc, as in LeRobot, and the
     # dataset for the others and with apply=sampling.
     normalize: Literal["dataset", "batch"] | None = None

@@ -55,6 +55,7 @@ class WeightSummary:
     tasks: tuple[GroupSummary, ...]  # by task index
     episodes: tuple[GroupSummary, ...]  # by episode index
     warnings: tuple[str, ...]
+    stationary: int | None = None  # frames that weigh nothing because they stand still
     worth: BatchWorth | None = None
 
 
@@ -82,7 +83,8 @@ def summarize(
     episodes = _summarize_groups(weights, labels.episode_index, {})
     labeled = set(labels.episode_index[labels.labelled].tolist())
     warnings = tuple(_warn(overall, tasks, episodes, scheme, labeled=labeled))
-    return WeightSummary(overall, tasks, episodes, warnings, worth)
+    still = None if weights.stationary is None else int(weights.stationary.sum())
+    return WeightSummary(overall, tasks, episodes, warnings, still, worth)
 
 
 def _summarize_groups(
@@ -186,6 +188,9 @@ def summary_table(summary: WeightSummary) -> RenderableType:
             ", ".join(f"{value:.3g}" for value in overall.quantiles)
         ),
     }
+    if summary.stationary is not None:
+        share = percent(summary.stationary / overall.frames)
+        facts["stationary, so dropped"] = f"{summary.stationary} frames, {share}"
     if (worth := summary.worth) is not None:
         facts |= {
             f"a batch of {worth.batch} is worth": (
