@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float32
 
 from lerobot_topreward.errors import UserError
+from lerobot_topreward.train.advantages import gain_beyond_usual, standardize
 from lerobot_topreward.train.records import (
     FrameLabels,
     prefix_gain,
@@ -19,10 +20,6 @@ from lerobot_topreward.train.records import (
     span_frames,
     success_scores,
 )
-
-# Of progress, 0..1. Labels are float32, so differences of equal differences are not quite zero;
-# dividing by their spread would make weights out of rounding errors.
-_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,15 +76,24 @@ class Uniform(Scheme):
 class ProgressScheme(Scheme):
     """A scheme that judges a frame by the progress that is gained after it."""
 
-    horizon: float | None = None  # span of the advantage, seconds; by default the action chunk
+    # Span of the advantage, seconds; by default the action chunk. episode: to the episode's end, for
+    # awr with baseline=stage.
+    horizon: Literal["episode"] | float | None = None
 
     def __post_init__(self) -> None:
         """Refuse a horizon that is not positive."""
+        if self.horizon == "episode":
+            raise UserError(
+                "`weighting.horizon=episode` compares episodes that had come as far: it needs "
+                "`weighting.scheme=awr` and `weighting.baseline=stage`; give both, or seconds"
+            )
         _require_positive(horizon=self.horizon)
 
     def horizon_frames(self, *, chunk: int, fps: float) -> int:
         """The span of the advantage, frames, >= 1."""
-        return chunk if self.horizon is None else span_frames("horizon", self.horizon, fps=fps)
+        if self.horizon is None or self.horizon == "episode":
+            return chunk
+        return span_frames("horizon", self.horizon, fps=fps)
 
     def gain(self, labels: FrameLabels, *, chunk: int) -> Float32[np.ndarray, " frames"]:
         """Progress gained over the horizon, -1..1 for each frame."""
@@ -105,9 +111,10 @@ class Awr(ProgressScheme):
     """Advantage-weighted regression: ``clip(exp(z / beta), w_min, w_max)``.
 
     z is the advantage minus its mean, divided by its standard deviation, so that beta means the
-    same whatever the span and the task. Where the advantage is constant, z = 0. Source: the
-    weight ``exp(A / beta)`` with an upper limit is that of Peng et al., Advantage-Weighted
-    Regression, https://arxiv.org/abs/1910.00177; their A is a return minus a learned value.
+    same whatever the span and the task. Where the advantage is constant, z = 0. See `advantages` for
+    ``baseline=stage``. Source: the weight ``exp(A / beta)`` with an upper limit is that of Peng et
+    al., Advantage-Weighted Regression, https://arxiv.org/abs/1910.00177; their A is a return minus
+    a learned value.
     """
 
     name = "awr"
@@ -122,11 +129,22 @@ class Awr(ProgressScheme):
     w_min: float = 0.0  # smallest weight before normalization
     w_max: float = 20.0  # largest weight before normalization
     per: Literal["dataset", "task"] = "dataset"  # what the advantage is standardized over
+    # What a gain is compared with: that of all frames, or what is usual from the same progress on.
+    baseline: Literal["mean", "stage"] = "mean"
+    # With horizon=episode, what final progress is worth a second earlier, 0..1; by default as much.
+    discount: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse options that break a rule."""
-        super().__post_init__()
-        _require_positive(beta=self.beta, w_max=self.w_max)
+        if self.horizon != "episode" or self.baseline != "stage":
+            super().__post_init__()
+        if self.discount is not None and self.horizon != "episode":
+            raise UserError(
+                f"`weighting.discount={self.discount:g}` is of the final progress, which is looked "
+                "at with `weighting.horizon=episode` only; leave it out, or give that too"
+            )
+        _require_range("discount", self.discount, low=0, high=1)
+        _require_positive(discount=self.discount, beta=self.beta, w_max=self.w_max)
         _require_range("w_min", self.w_min, low=0)
         if self.w_min > self.w_max:
             raise UserError(
@@ -135,12 +153,23 @@ class Awr(ProgressScheme):
 
     def weights(self, labels: FrameLabels, *, chunk: int) -> Float32[np.ndarray, " frames"]:
         """See `Scheme.weights`."""
-        gain = self.gain(labels, chunk=chunk).astype(np.float64)
-        group = labels.task_index if self.per == "task" else np.zeros(len(gain), dtype=np.int64)
-        exponent = _standardize(gain, group) / self.beta
+        group = labels.task_index if self.per == "task" else np.zeros_like(labels.task_index)
+        if self.baseline == "stage":
+            span = self.horizon_frames(chunk=chunk, fps=labels.fps)
+            span = None if self.horizon == "episode" else span
+            gain = gain_beyond_usual(labels, group, horizon=span, discount=self.discount)
+        else:
+            gain = self.gain(labels, chunk=chunk).astype(np.float64)
+        exponent = standardize(gain, group) / self.beta
         # exp(700) is still finite, and far beyond any sensible limit.
         weights = np.clip(np.exp(np.minimum(exponent, 700.0)), self.w_min, self.w_max)
         return weights.astype(np.float32)
+
+    def describe(self, *, chunk: int, fps: float) -> str:
+        """See `Scheme.describe`."""
+        to_end = self.horizon == "episode"
+        what = "final progress" if to_end else super().describe(chunk=chunk, fps=fps)
+        return f"{what}, beyond the usual" if self.baseline == "stage" else what
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -273,7 +302,7 @@ class Filter(ProgressScheme):
             )
         if self.by == "success" and self.horizon is not None:
             raise UserError(
-                f"`weighting.horizon={self.horizon:g}` is the span of the advantage, which "
+                f"`weighting.horizon={self.horizon}` is the span of the advantage, which "
                 "`weighting.by=success` does not use; leave one of them out"
             )
         if self.by == "success" and self.threshold is not None and self.threshold > 0:
@@ -307,17 +336,6 @@ class Filter(ProgressScheme):
 
 
 SCHEMES: dict[str, type[Scheme]] = {c.name: c for c in (Awr, TopAwr, Rabc, Filter, Uniform)}
-
-
-def _standardize(
-    values: Float64[np.ndarray, " frames"], group: Int64[np.ndarray, " frames"]
-) -> Float64[np.ndarray, " frames"]:
-    """Subtract each group's mean and divide by its standard deviation; 0 where it is constant."""
-    count = np.maximum(np.bincount(group), 1)
-    centered = values - (np.bincount(group, weights=values) / count)[group]
-    spread = np.sqrt(np.bincount(group, weights=centered**2) / count)
-    scale = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > _ROUNDING)
-    return centered * scale[group]
 
 
 def _require_positive(**options: float | None) -> None:
