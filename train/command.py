@@ -38,6 +38,7 @@ class Plan:
     changed: Sequence[str]  # what a resumed run does otherwise than before
     labels: FrameLabels
     weights: FrameWeights
+    chunk: int  # the policy's action chunk, frames
     worth: BatchWorth
     title: str  # a line that says how frames are weighted
 
@@ -69,7 +70,9 @@ def train(arguments: Sequence[str], *, console: Console) -> int:
             console.print(f"not as in the checkpoint: {change}", style="yellow")
         console.print(plan.title)
         scheme = plan.weighting.scheme
-        summary = summarize(plan.labels, plan.weights, scheme=scheme, worth=plan.worth)
+        summary = summarize(
+            plan.labels, plan.weights, scheme=scheme, chunk=plan.chunk, worth=plan.worth
+        )
         console.print(summary_table(summary))
     if not split.dry_run:
         return _run(plan, split, console if is_main else Console(quiet=True))
@@ -130,7 +133,7 @@ def make_plan(split: Arguments) -> Plan:
     title = f"{scheme.name}: {scheme.describe(chunk=chunk, fps=labels.fps)}"
     if weighting.apply == "sampling":
         title += "; frames are drawn by their weight"
-    return Plan(config, weighting, changed, labels, weights, worth, title)
+    return Plan(config, weighting, changed, labels, weights, chunk, worth, title)
 
 
 def choose_weighting(

@@ -10,6 +10,8 @@ from jaxtyping import Bool, Float32, Float64, Int64
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.rewards import advantage
 
+NOTHING = 0.01  # of the mean weight: what weighs less is said to weigh nothing
+
 
 @dataclass(frozen=True, slots=True)
 class FrameLabels:
@@ -61,6 +63,11 @@ class FrameWeights:
     capped: Bool[np.ndarray, " frames"]  # the formula's upper limit was reached
     # Weighs nothing because it stands still; None: such frames are kept.
     stationary: Bool[np.ndarray, " frames"] | None = None
+
+    @property
+    def nothing(self) -> Bool[np.ndarray, " frames"]:
+        """The frames that weigh nothing: under a hundredth of the mean."""
+        return self.weight < NOTHING * np.mean(self.weight, dtype=np.float64)
 
     @property
     def effective(self) -> float:

@@ -18,7 +18,7 @@ from lerobot_topreward.train.config import WeightingConfig, from_params
 from lerobot_topreward.train.frame_weights import weigh
 from lerobot_topreward.train.labels import read_labels
 from lerobot_topreward.train.lerobot_patch import BatchWeighter
-from lerobot_topreward.train.records import FrameWeights
+from lerobot_topreward.train.records import NOTHING, FrameWeights
 from lerobot_topreward.train.schemes import Rabc, Scheme, Uniform
 
 
@@ -37,13 +37,14 @@ class TopRewardWeighter(BatchWeighter):
         self.drawn = weights if config.apply == "sampling" else None
         self._epsilon = config.scheme.epsilon if isinstance(config.scheme, Rabc) else Rabc.epsilon
         weight = weights.weight.astype(np.float64)
+        self._nothing = NOTHING * float(weight.mean())
         self._stats = {
             "type": config.scheme.name,
             "apply": config.apply,
             "num_frames": len(weight),
             "mean_weight": float(weight.mean()),
             "max_weight": float(weight.max()),
-            "share_zero": float(np.mean(weight == 0)),
+            "share_zero": float(weights.nothing.mean()),
             "share_capped": float(weights.capped.mean()),
             "effective_frames": weights.effective,
         }
@@ -69,7 +70,9 @@ class TopRewardWeighter(BatchWeighter):
             )
         index = torch.as_tensor(batch["index"], device=self._table.device).reshape(-1).long()
         weights = self._table[index.clamp(-1, len(self._table) - 1)]
-        measured = torch.stack([weights.mean(), (weights == 0).float().mean(), weights.max()])
+        measured = torch.stack(
+            [weights.mean(), (weights < self._nothing).float().mean(), weights.max()]
+        )
         # One transfer, at the step's beginning, when the device has nothing else to do.
         mean, zero, largest = measured.tolist()
         stats = {"mean_weight": mean, "share_zero": zero, "max_weight": largest}

@@ -6,13 +6,19 @@ class like these and its place in `SCHEMES`: its options, help and messages foll
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32
 
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.train.advantages import gain_beyond_usual, standardize
+from lerobot_topreward.train.base_scheme import (
+    ProgressScheme,
+    Scheme,
+    require_positive,
+    require_range,
+)
 from lerobot_topreward.train.records import (
     FrameLabels,
     prefix_gain,
@@ -20,40 +26,6 @@ from lerobot_topreward.train.records import (
     span_frames,
     success_scores,
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scheme:
-    """What all schemes have. The texts say which options help when weights will not train well."""
-
-    name: ClassVar[str]
-    normalize: ClassVar[Literal["dataset", "batch"]] = "dataset"  # unless the user says otherwise
-    keeps_episodes: ClassVar[bool] = True  # an episode without any weight deserves a warning
-    if_all_zero: ClassVar[str] = "choose options that keep more frames"
-    if_nearly_equal: ClassVar[str | None] = None  # None: no warning
-    if_almost_nothing: ClassVar[str] = "choose options that keep more frames"
-    if_capped: ClassVar[str | None] = None  # None: no warning
-    if_task_is_lost: ClassVar[str | None] = None  # None: a warning without advice
-    cap: ClassVar[float | str] = np.inf  # the largest weight of the formula, or its option's name
-
-    def weights(self, labels: FrameLabels, *, chunk: int) -> Float32[np.ndarray, " frames"]:
-        """Weigh frames.
-
-        Args:
-            labels: of at least one frame, all of them labeled.
-            chunk: the policy's action chunk, frames, >= 1; the default span of the advantage.
-
-        Returns:
-            Raw weights, 0..`cap` for each frame.
-
-        Raises:
-            UserError: a span is below one frame, or the labels lack what the formula needs.
-        """
-        raise NotImplementedError
-
-    def describe(self, *, chunk: int, fps: float) -> str:
-        """Say in a few words what is weighed."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,40 +42,6 @@ class Uniform(Scheme):
     def describe(self, *, chunk: int, fps: float) -> str:
         """See `Scheme.describe`."""
         return "plain behavior cloning"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProgressScheme(Scheme):
-    """A scheme that judges a frame by the progress that is gained after it."""
-
-    # Span of the advantage, seconds; by default the action chunk. episode: to the episode's end, for
-    # awr with baseline=stage.
-    horizon: Literal["episode"] | float | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse a horizon that is not positive."""
-        if self.horizon == "episode":
-            raise UserError(
-                "`weighting.horizon=episode` compares episodes that had come as far: it needs "
-                "`weighting.scheme=awr` and `weighting.baseline=stage`; give both, or seconds"
-            )
-        _require_positive(horizon=self.horizon)
-
-    def horizon_frames(self, *, chunk: int, fps: float) -> int:
-        """The span of the advantage, frames, >= 1."""
-        if self.horizon is None or self.horizon == "episode":
-            return chunk
-        return span_frames("horizon", self.horizon, fps=fps)
-
-    def gain(self, labels: FrameLabels, *, chunk: int) -> Float32[np.ndarray, " frames"]:
-        """Progress gained over the horizon, -1..1 for each frame."""
-        horizon = self.horizon_frames(chunk=chunk, fps=labels.fps)
-        return progress_gain(labels, horizon=horizon)
-
-    def describe(self, *, chunk: int, fps: float) -> str:
-        """See `Scheme.describe`."""
-        frames = self.horizon_frames(chunk=chunk, fps=fps)
-        return f"progress over {frames} frames ({frames / fps:.2g} s)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,9 +81,9 @@ class Awr(ProgressScheme):
                 f"`weighting.discount={self.discount:g}` is of the final progress, which is looked "
                 "at with `weighting.horizon=episode` only; leave it out, or give that too"
             )
-        _require_range("discount", self.discount, low=0, high=1)
-        _require_positive(discount=self.discount, beta=self.beta, w_max=self.w_max)
-        _require_range("w_min", self.w_min, low=0)
+        require_range("discount", self.discount, low=0, high=1)
+        require_positive(discount=self.discount, beta=self.beta, w_max=self.w_max)
+        require_range("w_min", self.w_min, low=0)
         if self.w_min > self.w_max:
             raise UserError(
                 f"`weighting.w_min` must be <= `weighting.w_max`; got {self.w_min} > {self.w_max}"
@@ -199,7 +137,7 @@ class TopAwr(ProgressScheme):
         """Refuse options that break a rule."""
         super().__post_init__()
         span = None if isinstance(self.span, str) else self.span
-        _require_positive(tau=self.tau, delta_max=self.delta_max, span=span)
+        require_positive(tau=self.tau, delta_max=self.delta_max, span=span)
         if self.horizon is not None and self.span != "chunk":
             raise UserError(
                 f"`weighting.horizon` and `weighting.span={self.span}` both give the span of "
@@ -218,6 +156,14 @@ class TopAwr(ProgressScheme):
         increment = increment.astype(np.float64)
         increment -= increment.mean()
         return np.clip(self.tau * np.exp(increment), 0.0, self.delta_max).astype(np.float32)
+
+    def gain_frames(self, *, chunk: int, fps: float) -> int | None:
+        """See `Scheme.gain_frames`."""
+        if self.span == "prefix":
+            return None
+        if self.span == "chunk":
+            return super().gain_frames(chunk=chunk, fps=fps)
+        return span_frames("span", self.span, fps=fps)
 
     def describe(self, *, chunk: int, fps: float) -> str:
         """See `Scheme.describe`."""
@@ -253,8 +199,8 @@ class Rabc(ProgressScheme):
     def __post_init__(self) -> None:
         """Refuse options that break a rule."""
         super().__post_init__()
-        _require_positive(epsilon=self.epsilon)
-        _require_range("kappa", self.kappa, low=0, high=1)
+        require_positive(epsilon=self.epsilon)
+        require_range("kappa", self.kappa, low=0, high=1)
 
     def weights(self, labels: FrameLabels, *, chunk: int) -> Float32[np.ndarray, " frames"]:
         """See `Scheme.weights`."""
@@ -294,7 +240,7 @@ class Filter(ProgressScheme):
     def __post_init__(self) -> None:
         """Refuse options that break a rule."""
         super().__post_init__()
-        _require_range("quantile", self.quantile, low=0, high=1)
+        require_range("quantile", self.quantile, low=0, high=1)
         if (self.threshold is None) == (self.quantile is None):
             raise UserError(
                 "`weighting.scheme=filter` must have one of `weighting.threshold` and "
@@ -328,6 +274,10 @@ class Filter(ProgressScheme):
             passed = np.repeat(passed, [rows.stop - rows.start for rows in labels.episodes()])
         return passed.astype(np.float32)
 
+    def gain_frames(self, *, chunk: int, fps: float) -> int | None:
+        """See `Scheme.gain_frames`."""
+        return None if self.by == "success" else super().gain_frames(chunk=chunk, fps=fps)
+
     def describe(self, *, chunk: int, fps: float) -> str:
         """See `Scheme.describe`."""
         if self.by == "success":
@@ -336,15 +286,3 @@ class Filter(ProgressScheme):
 
 
 SCHEMES: dict[str, type[Scheme]] = {c.name: c for c in (Awr, TopAwr, Rabc, Filter, Uniform)}
-
-
-def _require_positive(**options: float | None) -> None:
-    for name, value in options.items():
-        if value is not None and not value > 0:
-            raise UserError(f"`weighting.{name}` must be > 0; got {value:g}")
-
-
-def _require_range(name: str, value: float | None, *, low: float, high: float = np.inf) -> None:
-    if value is not None and not low <= value <= high:
-        rule = f">= {low}" if high == np.inf else f"{low}..{high}"
-        raise UserError(f"`weighting.{name}` must be {rule}; got {value:g}")
