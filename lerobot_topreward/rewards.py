@@ -8,6 +8,7 @@ with an explicit span.
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
@@ -17,8 +18,17 @@ from jaxtyping import Float, Int64
 from lerobot_topreward.records import FrameRewards, PrefixScores
 
 Normalize = Literal["episode", "task"]
-Scale = Literal["log-prob", "prob"]
-Debias = Literal["none", "static"]
+Scale = Literal["log-prob", "log-odds", "prob"]
+Debias = Literal["none", "static", "blank", "contrast"]
+
+# The controls whose mean is subtracted. Another instruction is a control of its own: "contrast2" is
+# the second one. See `scoring.other_instructions` and `scoring.blank` for what they ask and show.
+BASELINES: dict[Debias, tuple[str, ...]] = {
+    "none": (),
+    "static": ("static",),
+    "blank": ("blank",),
+    "contrast": ("contrast1", "contrast2", "contrast3"),
+}
 
 # Every episode starts with nothing done, so a twentieth of all prefixes is there and the odd first
 # image is clipped. Success is rarer: the last tenth of perhaps one episode in ten. The top one per
@@ -34,7 +44,7 @@ def normalize_episode(values: Float[np.ndarray, " prefixes"]) -> Float[np.ndarra
     its epsilon.
 
     Args:
-        values: log P(True) or P(True) of each prefix, finite, at least one.
+        values: of each prefix, see `make_curves`, finite, at least one.
     """
     return _scale(values, low=float(np.min(values)), high=float(np.max(values)))
 
@@ -51,7 +61,7 @@ def normalize_task(
     constant does there.
 
     Args:
-        values: log P(True) or P(True) of each prefix of each segment, finite.
+        values: of each prefix of each segment, see `make_curves`, finite.
         quantiles: fractions of all prefixes that become 0 and 1; what lies beyond is clipped.
 
     Raises:
@@ -108,38 +118,121 @@ def advantage(
     return progress[start + span] - progress[start]
 
 
-def debias_static(
-    real: Sequence[PrefixScores], static: Sequence[PrefixScores]
-) -> list[Float[np.ndarray, " _"]]:
-    """Take from each curve what its first frame, repeated as often, earns by length alone.
+_VALUES: dict[Scale, str] = {
+    "log-prob": "log P(True)",
+    "log-odds": "log P(True) - log P(False)",
+    "prob": "P(True)",
+}
+_SUBTRACTED: dict[Debias, str] = {
+    "static": "the first frame repeated as often",
+    "blank": "as many gray images",
+    "contrast": "other tasks, asked of the same video",
+}
 
-    ``log P(True | video) - log P(True | first frame repeated)`` for every prefix: how much more
-    likely *True* is for what was seen than for as long a video of nothing. It is 0 where a prefix
-    shows one image. The authors' repository reports the bias, with static videos that reach a VOC
-    of .987; subtracting it is ours, not the paper's.
 
-    Args:
-        real: scored segments, control "none".
-        static: the same segments under the control "static", in any order; others may be there.
+@dataclass(frozen=True, slots=True)
+class Formula:
+    """What progress is made of: a value of each prefix, and what is subtracted from it.
 
-    Returns:
-        The difference for each prefix of each segment of `real`, nats, of either sign.
+    With T = log P(True) and F = log P(False), the value is T ("log-prob", the paper's), T - F
+    ("log-odds") or exp T ("prob"). VLMs say *True* more readily the longer a video lasts, whatever
+    it shows: the authors' repository reports static videos that reach a VOC of .987. Each way to
+    take such a clock away is right where the clock is the same in what is subtracted:
+
+    - "log-odds": in both answers. Costs nothing, both are stored.
+    - "static": in the first frame repeated as often. One more pass per episode.
+    - "blank": in as many gray images. One more pass per dataset and instruction.
+    - "contrast": in other instructions asked of the same video (the mean of their values, which is
+      linear, so their noise averages out and log-odds are treated alike). More questions of the
+      same pass. What the VLM says of every instruction is lost with the clock: where it does not
+      read the instruction, that is the progress.
+
+    Subtracting is ours, not the paper's.
 
     Raises:
-        ValueError: a segment has no static curve, or one of other prefixes.
+        ValueError: probabilities are to be debiased, of which a difference has no such meaning.
     """
-    static_of = {scores.segment: scores for scores in static}
-    debiased: list[Float[np.ndarray, " _"]] = []
-    for scores in real:
-        still = static_of.get(scores.segment)
-        if still is None or not np.array_equal(still.prefix_length, scores.prefix_length):
-            raise ValueError(
-                f"episode {scores.segment.episode_index} must have a static curve of the same "
-                f"prefixes for its segment from frame {scores.segment.start}; it has none"
-            )
-        difference = scores.log_prob_true.astype(np.float64) - still.log_prob_true
-        debiased.append(difference)
-    return debiased
+
+    scale: Scale = "log-prob"
+    debias: Debias = "none"
+
+    def __post_init__(self) -> None:
+        """Refuse what has no meaning."""
+        if self.debias != "none" and self.scale == "prob":
+            raise ValueError('log-probabilities are debiased, not "prob"')
+
+    @property
+    def name(self) -> str:
+        """As a table calls it."""
+        return self.scale if self.debias == "none" else f"{self.scale} - {self.debias}"
+
+    @property
+    def words(self) -> str:
+        """What it computes, in words."""
+        value = _VALUES[self.scale]
+        return (
+            value if self.debias == "none" else f"{value} less that of {_SUBTRACTED[self.debias]}"
+        )
+
+
+PAPER = Formula()
+
+
+def make_curves(
+    scores: Sequence[PrefixScores],
+    formula: Formula = PAPER,
+    controls: Sequence[PrefixScores] = (),
+) -> list[Float[np.ndarray, " _"]]:
+    """Make the curve that progress is made of, one value per prefix of each segment.
+
+    Args:
+        scores: scored segments, all of one control; "none" for progress, others to compare with.
+        formula: see `Formula`.
+        controls: what it subtracts, of the same segments, in any order; others may be there.
+
+    Returns:
+        Values of either sign, float64: nats, or 0..1 for "prob".
+
+    Raises:
+        ValueError: a segment has no control to subtract, or one of other prefixes.
+    """
+    curves: list[Float[np.ndarray, " _"]] = []
+    for part, baselines in zip(scores, find_baselines(scores, formula, controls), strict=True):
+        curve = _value(part, formula.scale)
+        if formula.debias != "none":
+            if not baselines:
+                raise ValueError(
+                    f"episode {part.segment.episode_index} must have a {formula.debias} curve of "
+                    f"the same prefixes for its segment from frame {part.segment.start}; it has none"
+                )
+            curve = curve - np.mean([_value(each, formula.scale) for each in baselines], axis=0)
+        curves.append(curve)
+    return curves
+
+
+def find_baselines(
+    scores: Sequence[PrefixScores], formula: Formula, controls: Sequence[PrefixScores]
+) -> list[list[PrefixScores]]:
+    """Find what a formula subtracts from each segment; nothing where that was not scored."""
+    names = BASELINES[formula.debias]
+    known = {(each.segment, each.control): each for each in controls if each.control in names}
+    return [
+        [
+            each
+            for name in names
+            if (each := known.get((part.segment, name))) is not None
+            and np.array_equal(each.prefix_length, part.prefix_length)
+        ]
+        for part in scores
+    ]
+
+
+def _value(scores: PrefixScores, scale: Scale) -> Float[np.ndarray, " prefixes"]:
+    true = scores.log_prob_true
+    if scale == "prob":
+        return np.exp(true).astype(np.float64)
+    value = true.astype(np.float64)
+    return value if scale == "log-prob" else value - scores.log_prob_false
 
 
 def label_rewards(
@@ -148,8 +241,8 @@ def label_rewards(
     *,
     horizon: int,
     normalize: Normalize = "episode",
-    scale: Scale = "log-prob",
-    static: Sequence[PrefixScores] | None = None,
+    formula: Formula = PAPER,
+    controls: Sequence[PrefixScores] = (),
     quantiles: tuple[float, float] = TASK_QUANTILES,
 ) -> FrameRewards:
     """Turn raw scores into the rewards of all frames of a dataset.
@@ -163,8 +256,8 @@ def label_rewards(
         horizon: span of the advantage, frames, >= 1.
         normalize: "episode" takes each segment alone (the paper), "task" takes all segments with
             the same instruction together.
-        scale: progress is made of log P(True), as in the paper, or of P(True).
-        static: scores of the static control, to debias by, see `debias_static`; None does not.
+        formula: what progress is made of; the paper's is log P(True).
+        controls: what the formula subtracts, see `make_curves`.
         quantiles: see `normalize_task`; for "task" only.
 
     Returns:
@@ -172,17 +265,9 @@ def label_rewards(
 
     Raises:
         ValueError: the segments of an episode overlap, miss frames or are not those of the dataset,
-            belong to a control or have no static curve; or P(True) is to be debiased, where a
-            difference of logarithms has no meaning.
+            belong to a control or lack what the formula subtracts.
     """
-    if static is not None and scale == "prob":
-        raise ValueError('log-probabilities are debiased, not "prob"')
-    if static is not None:
-        values = debias_static(scores, static)
-    elif scale == "prob":
-        values = [np.exp(score.log_prob_true) for score in scores]
-    else:
-        values = [score.log_prob_true for score in scores]
+    values = make_curves(scores, formula, controls)
 
     # Scaled together: all segments of a task, or each alone.
     groups: dict[str | int, list[int]] = defaultdict(list)

@@ -159,7 +159,7 @@ def test_progress_is_made_of_the_probability_on_request() -> None:
             np.repeat([0, 1], 3),
             horizon=1,
             normalize=normalize,
-            scale="prob",
+            formula=rewards.Formula("prob"),
             quantiles=(0.0, 1.0),
         )
         for episode, end in enumerate(ends):

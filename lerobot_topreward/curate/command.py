@@ -60,6 +60,8 @@ def curate_dataset(
     output = None if config.output is None else config.output.expanduser().absolute()
     earlier = None if output is None else prepare_output(output.resolve(), plan)
     print_plan(plan, console)
+    if not config.dry_run:
+        _check_judgment(plan, forced=config.force_rules)
     _check_some_kept(plan)
     if output is not None and plan.source.revision is None:  # else they are yet to come
         require_videos(plan)
@@ -108,6 +110,18 @@ def curate_dataset(
     if output is None and config.episodes_file is None:
         console.print("nothing was written; `output` or `episodes_file` does that")
     return plan
+
+
+def _check_judgment(plan: Plan, *, forced: bool) -> None:
+    """Refuse to drop episodes by a reward that cannot judge them."""
+    if plan.judgment is None or plan.judgment.usable or forced:
+        return
+    if plan.reward_rules:
+        raise UserError(
+            f"`{plan.reward_rules[0]}` drops episodes by a reward that cannot judge this dataset: "
+            f"{'; '.join(plan.judgment.reasons)}. `force_rules` uses it all the same; rules of the "
+            "recording, as `max_idle=0.25`, need no reward. Nothing was written"
+        )
 
 
 def _check_some_kept(plan: Plan) -> None:

@@ -32,6 +32,7 @@ class CurateConfig:
     trim: bool = False  # in the new dataset, cut the stationary ends of episodes
     trim_margin: float = 0.5  # left in place at each end, seconds
 
+    force_rules: bool = False  # use rules of the reward even where it cannot judge this dataset
     dry_run: bool = False  # write nothing, whatever else is asked for
 
     push: PushConfig = field(default_factory=PushConfig)

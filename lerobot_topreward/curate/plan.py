@@ -16,6 +16,7 @@ from lerobot_topreward.judging.decisions import Decisions, check_decisions, read
 from lerobot_topreward.judging.episode_metrics import episode_metrics
 from lerobot_topreward.judging.findings import inspect_folder
 from lerobot_topreward.judging.inspection import Inspection
+from lerobot_topreward.judging.judgment import Judgment, judge_labels
 from lerobot_topreward.judging.rules import (
     RULES,
     CustomRule,
@@ -26,6 +27,7 @@ from lerobot_topreward.judging.rules import (
 )
 from lerobot_topreward.judging.thresholds import Threshold, suggest_threshold
 from lerobot_topreward.records import EpisodeMetrics, Verdict
+from lerobot_topreward.scoring.control_scores import read_controls
 from lerobot_topreward.storage.reader import LabelledDataset, open_labelled
 
 _LISTED = 8  # episodes named in an error
@@ -48,6 +50,7 @@ class Plan:
     source: Source
     labels: LabelledDataset | None  # None: nobody has labeled it, the recording alone decides
     metrics: Sequence[EpisodeMetrics]  # of the labeled episodes
+    judgment: Judgment | None  # of the reward; None without labels
     inspection: Inspection  # what the recording says
     rules: RulesConfig  # in force
     request: Mapping[str, Any]  # the rules as they were asked for, as JSON
@@ -69,6 +72,13 @@ class Plan:
     def dropped(self) -> list[Verdict]:
         """Verdicts of the episodes that go."""
         return [verdict for verdict in self.verdicts if not verdict.keep]
+
+    @property
+    def reward_rules(self) -> list[str]:
+        """The rules that drop an episode by the reward."""
+        return [
+            name for name, drops in self.drops.items() if drops and not RULES[name].of_recording
+        ]
 
     @property
     def tasks(self) -> list[str]:
@@ -102,6 +112,14 @@ def make_plan(config: CurateConfig, custom: Sequence[CustomRule] = ()) -> Plan:
     unlabelled = (
         [] if labels is None else [episode for episode in episodes if episode not in judged]
     )
+    judgment = None
+    if labels is not None:
+        judgment = judge_labels(
+            labels,
+            controls=read_controls(labels),
+            success=read_success(source, config.success_file),
+            metrics=metrics,
+        )
     frames = source.frames  # fetches data/, which the inspection reads
     inspection = inspect_folder(source.root, repo_id=source.repo_id)
     rules = config.rules.with_default(inspection, labeled=labels is not None)
@@ -158,6 +176,7 @@ def make_plan(config: CurateConfig, custom: Sequence[CustomRule] = ()) -> Plan:
         source=source,
         labels=labels,
         metrics=metrics,
+        judgment=judgment,
         inspection=inspection,
         rules=rules,
         request=request,

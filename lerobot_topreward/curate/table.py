@@ -8,6 +8,7 @@ from rich.console import Console
 
 from lerobot_topreward.console import number, shorten, text_table
 from lerobot_topreward.curate.plan import Plan
+from lerobot_topreward.judging.judgment import print_judgment
 from lerobot_topreward.judging.rules import RULES, by_task
 
 WORST = 20  # episodes listed
@@ -32,6 +33,8 @@ def print_plan(plan: Plan, console: Console) -> None:
     )
     if plan.labels is not None:
         console.print(f"labels   by {plan.labels.key.vlm} on {plan.labels.key.camera}")
+    if plan.judgment is not None:
+        print_judgment(plan.judgment, console)
     if plan.repeated:
         console.print("nothing to do: this dataset was already curated by these rules")
         return

@@ -13,18 +13,16 @@ from lerobot_topreward.errors import UserError
 from lerobot_topreward.evaluate.config import EvaluateConfig
 from lerobot_topreward.evaluate.gvl import gvl_baseline
 from lerobot_topreward.evaluate.summary import (
-    DebiasSummary,
     GroupSummary,
     GvlSummary,
     SuccessSummary,
     summarize,
-    summarize_debias,
     summarize_gvl,
     summarize_success,
 )
 from lerobot_topreward.evaluate.table import (
     print_controls,
-    print_debias,
+    print_formulas,
     print_groups,
     print_gvl,
     print_recording,
@@ -32,13 +30,26 @@ from lerobot_topreward.evaluate.table import (
     print_worst,
 )
 from lerobot_topreward.files.jsonable import plain
-from lerobot_topreward.judging.controls import ControlSummary, compare_controls, verdict
+from lerobot_topreward.judging.controls import ControlSummary, compare_controls, judge_control
 from lerobot_topreward.judging.episode_metrics import episode_metrics
 from lerobot_topreward.judging.findings import findings_to_json, try_inspecting
+from lerobot_topreward.judging.formulas import (
+    FormulaComparison,
+    compare_formulas,
+    formulas_to_json,
+)
 from lerobot_topreward.judging.inspection import Inspection
+from lerobot_topreward.judging.judgment import (
+    Judgment,
+    judge_labels,
+    judgment_to_json,
+    print_judgment,
+)
 from lerobot_topreward.records import EpisodeMetrics
+from lerobot_topreward.rewards import Formula
 from lerobot_topreward.scoring.control_scores import (
     ControlScores,
+    read_baselines,
     read_controls,
     sample_episodes,
     score_controls,
@@ -56,7 +67,8 @@ class Evaluation:
     truth: Mapping[int, bool]  # whether an episode succeeded, as far as it is known
     success: SuccessSummary | None
     controls: Sequence[ControlSummary]
-    debias: DebiasSummary | None
+    judgment: Judgment
+    formulas: FormulaComparison
     left_out: Mapping[str, str]  # control -> why it could not be scored
     failed: Mapping[int, str]  # episode -> why its controls or baseline could not be scored
     gvl: GvlSummary | None  # where it was asked for
@@ -109,14 +121,18 @@ def evaluate_dataset(config: EvaluateConfig, *, console: Console | None = None) 
             console=console,
         )
     else:
-        stored = read_controls(dataset, output=config.output)
-        controls = ControlScores(real=dataset.scores, controls=stored)
+        earlier = read_controls(dataset, output=config.output)
+        controls = ControlScores(real=dataset.scores, controls=earlier)
+    undebiased = Formula(dataset.formula.scale)
     gvl = None
     if config.baseline == "gvl":
         gvl = gvl_baseline(
             dataset, episodes=sample, vlm=config.vlm_config, output=config.output, console=console
         )
 
+    stored = read_controls(dataset, output=config.output)
+    evidence = [scores for found in stored.values() for scores in found]
+    evidence += read_baselines(dataset, output=config.output)
     return Evaluation(
         dataset=dataset,
         metrics=metrics,
@@ -124,11 +140,14 @@ def evaluate_dataset(config: EvaluateConfig, *, console: Console | None = None) 
         truth=truth,
         success=None if success is None else summarize_success(metrics, success),
         controls=[
-            compare_controls(controls.real, scores, scale=dataset.scale, success=truth)
+            compare_controls(controls.real, scores, formula=undebiased, success=truth)
             for scores in controls.controls.values()
             if scores
         ],
-        debias=summarize_debias(controls.real, controls.controls.get("static", []), success),
+        judgment=judge_labels(
+            dataset, controls=controls.controls, success=success, metrics=metrics
+        ),
+        formulas=compare_formulas(dataset.scores, evidence, success=truth),
         left_out=controls.reasons,
         failed={**controls.failed, **(gvl.failed if gvl else {})},
         gvl=None if gvl is None else summarize_gvl(gvl, dataset.scores),
@@ -155,10 +174,11 @@ def to_json(found: Evaluation) -> dict[str, Any]:
         ],
         "success": plain(found.success),
         "controls": [
-            {**plain(control), "verdict": spell_options(verdict(control))}
+            {**plain(control), "verdict": spell_options(judge_control(control).text)}
             for control in found.controls
         ],
-        "debias": plain(found.debias),
+        "judgment": judgment_to_json(found.judgment),
+        "formulas": formulas_to_json(found.formulas),
         "gvl": plain(found.gvl),
         "recording": recording,
         "controls_left_out": {name: spell_options(why) for name, why in found.left_out.items()},
@@ -178,19 +198,19 @@ def print_evaluation(found: Evaluation, console: Console) -> None:
     console.print(f"labels   by {dataset.key.vlm} on {dataset.key.camera}, in {dataset.labels}")
     by_episode = dataset.provenance.get("normalize") == "episode"
     console.print(
-        f"progress here is {dataset.scale}, scaled per task so that episodes compare"
+        f"progress here is {dataset.known_formula.words}, scaled per task so that episodes compare"
         + ("; the dataset's own columns are scaled per episode" if by_episode else "")
     )
     print_groups(found.groups, console)
     print_worst(found.metrics, found.truth, console)
     print_success(found.success, console)
     print_controls(found.controls, console)
-    if dataset.debias == "none":
-        print_debias(found.debias, console)
-    else:
+    if dataset.formula.debias != "none":
         console.print("these labels are debiased; the curves above are those of the raw scores")
+    print_formulas(found.formulas, console)
     print_gvl(found.gvl, console)
     print_recording(found.recording, console)
+    print_judgment(found.judgment, console)
     for control, reason in found.left_out.items():
         console.print(f"control {control} was left out: {reason}", style="yellow")
     for episode, reason in found.failed.items():

@@ -4,19 +4,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
 
 from lerobot_topreward.console import spell_options
 from lerobot_topreward.data.success import Success
 from lerobot_topreward.evaluate.gvl import GvlResult
-from lerobot_topreward.judging.controls import measure_episodes
 from lerobot_topreward.judging.episode_metrics import METRICS
 from lerobot_topreward.judging.intervals import Estimate, auc_estimate, mean_estimate
 from lerobot_topreward.judging.metrics import voc
 from lerobot_topreward.judging.rules import by_task
 from lerobot_topreward.judging.thresholds import Threshold, suggest_threshold
 from lerobot_topreward.records import EpisodeMetrics, PrefixScores
-from lerobot_topreward.rewards import debias_static
 
 EVERYTHING = "all tasks"
 
@@ -42,17 +39,6 @@ class SuccessSummary:
     voc_successes: Estimate  # -1..1
     voc_failures: Estimate  # -1..1
     threshold: Threshold | None  # of the success score; None without two of each outcome
-
-
-@dataclass(frozen=True, slots=True)
-class DebiasSummary:
-    """What ``label --debias static`` does, on the episodes whose static control was scored."""
-
-    episodes: int
-    voc: Estimate  # -1..1, of the curves as they are
-    voc_debiased: Estimate  # -1..1
-    auc: Estimate  # of their success scores, 0..1; nan without both outcomes
-    auc_debiased: Estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,35 +83,6 @@ def summarize_success(episodes: Sequence[EpisodeMetrics], success: Success) -> S
         voc_failures=mean_estimate(vocs[~outcome]),
         threshold=suggest_threshold(scores, outcome),
     )
-
-
-def summarize_debias(
-    real: Sequence[PrefixScores], static: Sequence[PrefixScores], success: Success | None
-) -> DebiasSummary | None:
-    """Compare curves before and after their static curves are subtracted.
-
-    `real` are of every segment, `static` of some; None where no episode has its static control.
-    """
-    segments = {scores.segment for scores in static}
-    shared = [scores for scores in real if scores.segment in segments]
-    if not shared:
-        return None
-    episodes = [scores.segment.episode_index for scores in shared]
-    before = [scores.log_prob_true for scores in shared]
-    voc_before, auc_before = _judge_curves(episodes, before, success)
-    voc_after, auc_after = _judge_curves(episodes, debias_static(shared, static), success)
-    return DebiasSummary(len(set(episodes)), voc_before, voc_after, auc_before, auc_after)
-
-
-def _judge_curves(
-    episodes: Sequence[int], curves: Sequence[Float[np.ndarray, " _"]], success: Success | None
-) -> tuple[Estimate, Estimate]:
-    """VOC and success AUC of curves, one per segment, with the episode of each."""
-    found = measure_episodes(episodes, curves)
-    truth = {} if success is None else success.by_episode
-    known = np.array([episode in truth for episode in found.episodes], dtype=bool)
-    outcome = np.array([truth[episode] for episode in found.episodes if episode in truth], bool)
-    return mean_estimate(found.voc), auc_estimate(found.success_score[known], outcome)
 
 
 def summarize_gvl(found: GvlResult, real: Sequence[PrefixScores]) -> GvlSummary:

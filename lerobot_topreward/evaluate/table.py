@@ -8,14 +8,14 @@ from rich.console import Console
 from lerobot_topreward.console import number, shorten, text_table
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.evaluate.summary import (
-    DebiasSummary,
     GroupSummary,
     GvlSummary,
     SuccessSummary,
 )
-from lerobot_topreward.judging.controls import ControlSummary, CurveSummary, verdict
+from lerobot_topreward.judging.controls import ControlSummary, CurveSummary, judge_control
 from lerobot_topreward.judging.episode_metrics import METRICS
 from lerobot_topreward.judging.findings import count_levels
+from lerobot_topreward.judging.formulas import FormulaComparison
 from lerobot_topreward.judging.inspection import Inspection
 from lerobot_topreward.judging.intervals import Estimate
 from lerobot_topreward.records import EpisodeMetrics
@@ -146,44 +146,52 @@ def print_controls(controls: Sequence[ControlSummary], console: Console) -> None
     for heading in ("VOC", "Success", "Rise", "Rise / real rise", "Final score below real"):
         table.add_column(heading, justify="right", min_width=6)
 
-    def cells(curve: CurveSummary, scale: str) -> list[str]:
+    def cells(curve: CurveSummary) -> list[str]:
         undefined = f" ({curve.voc_undefined} undefined)" if curve.voc_undefined else ""
-        rise = curve.prob_rise if scale == "prob" else curve.rise
-        return [f"{number(curve.voc)}{undefined}", number(curve.success_score), number(rise)]
+        return [f"{number(curve.voc)}{undefined}", number(curve.success_score), number(curve.rise)]
 
     real: CurveSummary | None = None
     for control in controls:
         if control.real != real:  # the sample may differ from control to control
             real = control.real
             name = f"the real videos of {control.episodes}"
-            table.add_row(name, *cells(real, control.scale), "", "")
-        shares = [
-            "-" if math.isnan(share) else f"{round(100 * share)}%"
-            for share in (control.share, control.real_above)
-        ]
+            table.add_row(name, *cells(real), "", "")
+        shares = [_share(share) for share in (control.share, control.real_above)]
         name = _CONTROL_VIDEOS[control.control]
-        table.add_row(name, *cells(control.other, control.scale), *shares)
+        table.add_row(name, *cells(control.other), *shares)
     console.print(table)
     console.print(
-        "rise: of "
-        + ("P(True)" if controls[0].scale == "prob" else "log P(True), nats")
-        + ", the last three prefixes over the first; final score below real: share of episodes"
+        f"of {controls[0].formula.words}: success, the mean of the last three prefixes; rise, that "
+        "over the first; final score below real: share of episodes"
     )
     for control in controls:
-        console.print(f"{control.control}: {verdict(control)}")
+        console.print(f"{control.control}: {judge_control(control).text}")
 
 
-def print_debias(found: DebiasSummary | None, console: Console) -> None:
-    """Print what subtracting the static curves does, where it can be known."""
-    if found is None:
-        return
-    auc = ""
-    if not math.isnan(found.auc.value):
-        auc = f", ROC-AUC {number(found.auc.value)} -> {number(found.auc_debiased.value)}"
-    console.print(
-        f"label `debias=static` would change VOC {number(found.voc.value)} -> "
-        f"{number(found.voc_debiased.value)}{auc}, on {found.episodes} episodes"
-    )
+def print_formulas(found: FormulaComparison, console: Console) -> None:
+    """Print what every formula makes of the same scores, and which one the evidence favors."""
+    table = text_table("formulas, on the scores that are stored")
+    table.add_column("", no_wrap=True)
+    for heading in ("Episodes", "VOC", "Static VOC", "Static rise", "Reversed rise", "AUC"):
+        table.add_column(heading, justify="right", min_width=4)
+    for row in found.rows:
+        table.add_row(
+            row.formula.name,
+            str(row.episodes),
+            f"{number(row.voc.value)} {interval(row.voc)}".rstrip(),
+            number(row.static_voc),
+            *(_share(share) for share in (row.static_share, row.reversed_share)),
+            f"{number(row.auc.value)} {interval(row.auc)}".rstrip(),
+        )
+    console.print(table)
+    console.print("rise: of the control under the same formula, as a share of the real rise")
+    console.print(f"formula: {found.sentence}")
+    for remark in found.remarks:
+        console.print(f"  {remark}")
+
+
+def _share(share: float) -> str:
+    return "-" if math.isnan(share) else f"{round(100 * share)}%"
 
 
 def print_gvl(found: GvlSummary | None, console: Console) -> None:

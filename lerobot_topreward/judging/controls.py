@@ -6,9 +6,9 @@ has to fall. The swapped instruction is never carried out, so its reward has to 
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -16,7 +16,7 @@ from jaxtyping import Float
 from lerobot_topreward.judging.intervals import bootstrap_interval, mean_estimate
 from lerobot_topreward.judging.metrics import mean_defined, rise, rise_in_words, success_score, voc
 from lerobot_topreward.records import PrefixScores
-from lerobot_topreward.rewards import Scale
+from lerobot_topreward.rewards import PAPER, Formula, find_baselines, make_curves
 
 # Half of a rise, and time or another task explains more of it than the task itself does; below a
 # fifth it is small beside the rest. Between them it is a matter of degree, and we say so.
@@ -26,9 +26,20 @@ MOST, LITTLE = 0.5, 0.2
 ORDERED = 0.5
 # How often the true instruction must end higher than another one before we say that it is read.
 CLEARLY_ABOVE = 0.75
-FEW = 5  # episodes below which a sentence is a hint
-
+# Episodes (or outcomes of one kind) below which nothing but a constant is judged as bad: intervals
+# of fewer hardly mean anything.
+FEW = 5
+Grade = Literal["good", "care", "bad"]
 Interval = tuple[float, float]  # nan, nan where it is undefined
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What one look at the reward found."""
+
+    name: str  # of what was looked at
+    grade: Grade
+    text: str  # a sentence with numbers, and what to do about it
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +49,9 @@ class CurveSummary:
     voc: float  # -1..1, mean over the episodes that have one; nan without any
     voc_interval: Interval
     voc_undefined: int  # episodes whose curves are constant or have one value
-    rise: float  # nats, mean: the last three prefixes over the first one
+    rise: float  # in the curves' unit, mean: the last three prefixes over the first one
     rise_interval: Interval
-    prob_rise: float  # the same of P(True), -1..1
-    prob_rise_interval: Interval
-    success_score: float  # nats, mean log P(True) of the last three prefixes
+    success_score: float  # in the curves' unit, mean of the last three prefixes
     success_score_interval: Interval
 
 
@@ -52,7 +61,7 @@ class ControlSummary:
 
     control: str  # one of `scorer.CONTROLS`
     episodes: int  # that both have
-    scale: Scale  # what progress is made of, and so whose rise is shared
+    formula: Formula  # what the curves are
     real: CurveSummary
     other: CurveSummary  # of the control
     share: float  # mean rise of the control over that of the real curves; nan if these do not rise
@@ -67,9 +76,8 @@ class EpisodeCurves:
 
     episodes: list[int]  # in the order of the values
     voc: Float[np.ndarray, " episodes"]  # -1..1, mean over the segments; nan where undefined
-    rise: Float[np.ndarray, " episodes"]  # nats, mean over the segments
-    prob_rise: Float[np.ndarray, " episodes"]  # the same of P(True), -1..1
-    success_score: Float[np.ndarray, " episodes"]  # nats
+    rise: Float[np.ndarray, " episodes"]  # in the curves' unit, mean over the segments
+    success_score: Float[np.ndarray, " episodes"]  # in the curves' unit
 
 
 def measure_episodes(
@@ -79,7 +87,7 @@ def measure_episodes(
 
     Args:
         episodes: the episode of each curve.
-        curves: log P(True) of growing prefixes, nats: one curve per segment, in the order of time.
+        curves: values of growing prefixes: one curve per segment, in the order of time.
     """
     parts: dict[int, list[Float[np.ndarray, " _"]]] = defaultdict(list)
     for episode, curve in zip(episodes, curves, strict=True):
@@ -89,7 +97,6 @@ def measure_episodes(
         episodes=list(parts),
         voc=np.array([mean_defined([voc(curve) for curve in own]) for own in each]),
         rise=np.array([np.mean([rise(curve) for curve in own]) for own in each]),
-        prob_rise=np.array([np.mean([rise(np.exp(curve)) for curve in own]) for own in each]),
         success_score=np.array([success_score(np.concatenate(own)) for own in each]),
     )
 
@@ -98,54 +105,66 @@ def compare_controls(
     real: Sequence[PrefixScores],
     control: Sequence[PrefixScores],
     *,
-    scale: Scale = "log-prob",
+    formula: Formula = PAPER,
+    controls: Sequence[PrefixScores] = (),
     success: Mapping[int, bool] | None = None,
 ) -> ControlSummary:
     """Compare a control with the real videos of the same segments.
 
-    Intervals are bootstrapped over episodes. Played backwards, only a success has to fall: a
-    failure may have been undone, which backwards becomes a success. So where successes are known,
-    only they count under the control "reversed".
+    Intervals are bootstrapped over episodes. Of the control "reversed" only those count that
+    `that_must_fall`.
 
     Args:
         real: scores under the control "none"; of other episodes, too.
         control: scores under one control.
-        scale: what progress is made of.
+        formula: what the curves are made of.
+        controls: what the formula subtracts, of both alike; segments without are left out.
         success: by episode, as far as it is known.
 
     Raises:
         ValueError: there is no segment that both have.
     """
     segments = {scores.segment for scores in real} & {scores.segment for scores in control}
+    if formula.debias != "none":
+        found = find_baselines(real, formula, controls)
+        segments &= {part.segment for part, own in zip(real, found, strict=True) if own}
     if not segments:
         raise ValueError("real and control must share a segment; they share none")
     if control[0].control == "reversed":
-        known = success or {}
-        segments = {part for part in segments if known.get(part.episode_index)} or segments
+        fall = that_must_fall({part.episode_index for part in segments}, success or {})
+        segments = {part for part in segments if part.episode_index in fall}
     measured = []
-    for curves in (real, control):
-        shared = [scores for scores in curves if scores.segment in segments]
+    for scored in (real, control):
+        shared = [scores for scores in scored if scores.segment in segments]
         shared.sort(key=lambda scores: (scores.segment.episode_index, scores.segment.start))
         episodes = [scores.segment.episode_index for scores in shared]
-        measured.append(measure_episodes(episodes, [scores.log_prob_true for scores in shared]))
+        measured.append(measure_episodes(episodes, make_curves(shared, formula, controls)))
     true, other = measured
-    rises = [c.prob_rise if scale == "prob" else c.rise for c in measured]
     above = mean_estimate(np.sign(true.success_score - other.success_score) / 2 + 0.5)
     return ControlSummary(
         control=control[0].control,
         episodes=len(true.episodes),
-        scale=scale,
+        formula=formula,
         real=_summarize(true),
         other=_summarize(other),
-        share=float(_share(rises[1], rises[0])),
-        share_interval=bootstrap_interval((rises[1], rises[0]), _share, paired=True),
+        share=float(share_of_rise(other.rise, true.rise)),
+        share_interval=bootstrap_interval((other.rise, true.rise), share_of_rise, paired=True),
         real_above=above.value,
         real_above_interval=(above.low, above.high),
     )
 
 
+def that_must_fall(episodes: Set[int], success: Mapping[int, bool]) -> set[int]:
+    """The episodes whose reward has to fall when they are played backwards.
+
+    That is a success: a failure may have been undone, which backwards becomes a success. Where no
+    success is known, it is all of them.
+    """
+    return {episode for episode in episodes if success.get(episode)} or set(episodes)
+
+
 def _summarize(curves: EpisodeCurves) -> CurveSummary:
-    names = ("voc", "rise", "prob_rise", "success_score")
+    names = ("voc", "rise", "success_score")
     summary: dict[str, Any] = {}
     for name in names:
         mean = mean_estimate(getattr(curves, name))
@@ -155,79 +174,100 @@ def _summarize(curves: EpisodeCurves) -> CurveSummary:
     return CurveSummary(**summary)
 
 
-def _share(
+def share_of_rise(
     control: Float[np.ndarray, "*n"], real: Float[np.ndarray, "*n"], axis: int = -1
 ) -> Float[np.ndarray, "*m"] | np.float64:
+    """The mean rise of a control over that of the real videos; nan where these do not rise."""
     risen = np.mean(real, axis=axis)
     risen = np.where(risen > 0, risen, np.nan)  # of no rise there is no share
     return np.mean(control, axis=axis) / risen
 
 
-def verdict(summary: ControlSummary) -> str:
-    """Say in a sentence what a control says of the reward."""
+def judge_control(summary: ControlSummary) -> Evidence:
+    """Say what a control says of the reward."""
+    share, words = summary.share, rise_in_words(summary.share)
     # Curves rise where the lower end of their mean rise is above zero, or where there is no
     # interval, the mean itself.
-    name = "prob_rise" if summary.scale == "prob" else "rise"
-    risen = getattr(summary.real, f"{name}_interval")[0]
-    risen = getattr(summary.real, name) if np.isnan(risen) else risen
-    share, words = summary.share, rise_in_words(summary.share)
-    explains_most = share >= MOST and summary.other.voc >= ORDERED
+    risen = summary.real.rise_interval[0]
+    risen = summary.real.rise if np.isnan(risen) else risen
+    # The real videos may rise no more than the control: the interval of the ratio reaches 1.
+    highest = share if np.isnan(summary.share_interval[1]) else summary.share_interval[1]
+    explains_all = share >= MOST and highest >= 1
+    grade: Grade
     if np.isnan(share) or not risen > 0:
-        sentence = (
-            "The curves of the real videos do not rise, so there is nothing to compare: this "
-            "reward shows no progress. Try another `camera`, a larger `vlm` or a clearer "
-            "`instruction`."
+        grade, text = (
+            "bad",
+            (
+                "the curves of the real videos do not rise, so there is nothing to compare: this "
+                "reward shows no progress; try another `camera`, a larger `vlm` or a clearer "
+                "`instruction`"
+            ),
         )
     elif summary.control == "static":
         shown = f"the first frame repeated {words}"
-        prob = " or `scale=prob`" if summary.scale == "log-prob" else ""
+        prob = " or `scale=prob`" if summary.formula.scale == "log-prob" else ""
         if share < LITTLE:
-            sentence = f"Time alone explains little of this curve: {shown}."
-        elif explains_most:
-            sentence = (
-                f"Time alone explains most of this curve: {shown}. Do not weight with it; try "
-                f"`debias=static`, a larger `vlm`{prob}."
+            grade, text = "good", f"time alone explains little of this curve: {shown}"
+        elif explains_all:
+            grade, text = (
+                "bad",
+                (
+                    f"time alone explains all of this curve: {shown}; try `debias=static`, a larger "
+                    f"`vlm`{prob}"
+                ),
             )
         else:
-            sentence = (
-                f"Time alone explains a part of this curve: {shown}. `debias=static` takes that "
-                "part away."
+            part = "most" if share >= MOST else "a part"
+            grade, text = (
+                "care",
+                (
+                    f"time alone explains {part} of this curve: {shown}; `debias=static` subtracts "
+                    "that part"
+                ),
             )
     elif summary.control == "reversed":
-        shown = f"Played backwards the curve {words}, where it should fall"
         if share <= -LITTLE:
-            sentence = (
-                f"Played backwards the curve falls, by {_percent(-share)} of what it rises "
-                "forwards, as it should: the reward follows what is seen."
+            grade, text = (
+                "good",
+                (
+                    f"played backwards the curve falls, by {_percent(-share)} of what it rises "
+                    "forwards, as it should: the reward follows what is seen"
+                ),
             )
         elif share < LITTLE:
-            sentence = (
-                "Played backwards the curve neither rises nor falls much: the order of the images "
-                "counts, and a success that is undone is only in part taken back."
-            )
-        elif explains_most:
-            sentence = (
-                f"{shown}: the order of the images hardly counts for this model. Do not weight "
-                "with it; try a larger `vlm`."
+            grade, text = (
+                "good",
+                (
+                    "played backwards the curve neither rises nor falls much: the order of the images "
+                    "counts, and a success that is undone is only in part taken back"
+                ),
             )
         else:
-            sentence = f"{shown}: the order of the images counts only in part."
+            shown = f"played backwards the curve {words}, where it should fall"
+            grade = "bad" if explains_all else "care"
+            counts = "hardly counts for this model" if explains_all else "counts only in part"
+            text = f"{shown}: the order of the images {counts}; try a larger `vlm`"
     else:
         above = f"the true task ends higher in {_percent(summary.real_above)} of the episodes"
         shown = f"asked about another task the curve {words}, and {above}"
         if share < LITTLE and summary.real_above >= CLEARLY_ABOVE:
-            sentence = f"The model reads the instruction: {shown}."
+            grade, text = "good", f"the model reads the instruction: {shown}"
         elif share >= MOST and summary.real_above < CLEARLY_ABOVE:
-            sentence = (
-                f"The model does not read the instruction: {shown}. Its reward says that something "
-                "is done, not that the task is. Where the two tasks look alike, ask a different "
-                "one with `swapped_instruction`; else try a clearer `instruction` or a larger "
-                "`vlm`."
+            grade, text = (
+                "care",
+                (
+                    f"the model does not read the instruction: {shown}. Its reward says that something "
+                    "is done, not that the task is. Where the two tasks look alike, ask a different "
+                    "one with `swapped_instruction`; else try a clearer `instruction` or a larger "
+                    "`vlm`"
+                ),
             )
         else:
-            sentence = f"The model reads the instruction only in part: {shown}."
-    few = f" (Only {summary.episodes} episodes: a hint, no more.)" if summary.episodes < FEW else ""
-    return sentence + few
+            grade, text = "care", f"the model reads the instruction only in part: {shown}"
+    if summary.episodes < FEW:
+        text += f" (only {summary.episodes} episodes: a hint, no more)"
+        grade = "care" if grade == "bad" else grade
+    return Evidence(summary.control, grade, text)
 
 
 def _percent(share: float) -> str:

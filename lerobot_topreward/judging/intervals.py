@@ -62,6 +62,7 @@ def bootstrap_interval(
     resamples: int = RESAMPLES,
     vectorized: bool = True,
     paired: bool = False,
+    confidence: float = CONFIDENCE,
 ) -> tuple[float, float]:
     """Give the percentile interval of a statistic of samples; nan where one has fewer than two.
 
@@ -76,7 +77,7 @@ def bootstrap_interval(
             samples,
             statistic,
             n_resamples=resamples,
-            confidence_level=CONFIDENCE,
+            confidence_level=confidence,
             method="percentile",
             vectorized=vectorized,
             paired=paired,

@@ -8,29 +8,40 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 
 from lerobot_topreward import __version__
 from lerobot_topreward.config import as_json
 from lerobot_topreward.console import INTERRUPTED, spell_options
 from lerobot_topreward.data.dataset import Source, fetch_videos, find_video, segments
+from lerobot_topreward.data.success import read_success
 from lerobot_topreward.data.video_prints import video_prints
 from lerobot_topreward.errors import EpisodeError
 from lerobot_topreward.judging.findings import inspect_folder
-from lerobot_topreward.judging.metrics import mean_defined, rise, rise_in_words, voc
+from lerobot_topreward.judging.judgment import Judgment, judge_labels, print_judgment
 from lerobot_topreward.label.config import LabelConfig
+from lerobot_topreward.label.formula import (
+    choose_formula,
+    describe_costs,
+    leave_out_undebiased,
+    others_to_ask,
+)
 from lerobot_topreward.label.job import Job, claim_output, open_job, write_rewards
 from lerobot_topreward.publish.card import CardFacts
 from lerobot_topreward.publish.lineage import lineage_of
 from lerobot_topreward.publish.push import PushResult, check_push, push
 from lerobot_topreward.records import Clip, PrefixScores
-from lerobot_topreward.rewards import debias_static
+from lerobot_topreward.rewards import BASELINES
+from lerobot_topreward.scoring.blank import score_blanks
+from lerobot_topreward.scoring.control_scores import read_controls
 from lerobot_topreward.scoring.run import Outcome, load_scorer, score_shards
 from lerobot_topreward.scoring.scorer import SizedScorer
+from lerobot_topreward.storage.blank import list_blanks, read_blanks
 from lerobot_topreward.storage.key import ScoreKey
 from lerobot_topreward.storage.output import describe_lineage
+from lerobot_topreward.storage.reader import LabelledDataset
 from lerobot_topreward.storage.store import (
+    NO_EPISODE,
     Shard,
     Store,
     list_shards,
@@ -41,15 +52,6 @@ from lerobot_topreward.storage.store import (
 from lerobot_topreward.vlm.identity import identify, resolve_device
 
 _LISTED = 5  # broken episodes that are named
-
-
-@dataclass(frozen=True, slots=True)
-class StaticControl:
-    """What the first frame repeated does, beside the real videos; nan where undefined."""
-
-    real_voc: float  # mean over segments, -1..1
-    static_voc: float  # mean over segments whose curve is not constant, -1..1
-    share: float  # mean rise of static curves over mean rise of real ones; nan if these do not rise
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ class LabelResult:
     failed: Mapping[int, str]  # episode -> reason
     seconds: float = 0.0
     interrupted: bool = False
-    static: StaticControl | None = None  # where it was scored
+    judgment: Judgment | None = None  # of the reward, where there is one
     pushed: PushResult | None = None
     broken: Mapping[int, str] = field(default_factory=dict)  # episode -> what its recording says
 
@@ -100,11 +102,8 @@ def label(config: LabelConfig, *, console: Console) -> int:
     if result.pushed is not None:
         state = "unchanged" if result.pushed.unchanged else f"{result.pushed.uploaded} files"
         console.print(f"pushed               {result.pushed.url} ({state})")
-    if (static := result.static) is not None:
-        console.print(
-            f"static control       VOC {static.static_voc:.2f} against {static.real_voc:.2f} of the "
-            f"real videos; {rise_in_words(static.share)}"
-        )
+    if result.judgment is not None:
+        print_judgment(result.judgment, console)
     for line in failure_lines(result.failed):
         console.print(line, style="yellow")
     return 1 if result.failed else 0
@@ -125,6 +124,8 @@ def label_dataset(config: LabelConfig, *, console: Console | None = None) -> Lab
     resolve_device(config.vlm.device)
     job = open_job(config)
     source = job.source
+    others = others_to_ask(config, source)
+    success = read_success(source, config.success_file)
     fps, total = float(source.meta.fps), source.meta.total_episodes
     if config.push.push_to_hub:
         check_push(job.destination, ours=lineage_of(source))
@@ -142,14 +143,21 @@ def label_dataset(config: LabelConfig, *, console: Console | None = None) -> Lab
             store.renumber(source.fingerprints.episodes, prints)
 
         # List what is wanted and see what the store has.
-        wanted = list_shards(job.segments, config.controls, **known)
+        scored = config.debias_scored
+        controls = ["none", *(["static"] if "static" in scored else [])]
+        controls += others if "contrast" in scored else []
+        wanted = list_shards(job.segments, controls, asked=others, **known)
         todo = [shard for shard in wanted if config.force or store.read(shard) is None]
-        if store.damaged:
-            names = ", ".join(map(str, sorted(store.damaged)[:5]))
-            more = ", ..." if len(store.damaged) > 5 else ""
+        asked = {part.instruction for parts in job.segments.values() for part in parts}
+        blanks = list_blanks(source, key, asked) if "blank" in scored else []
+        blanks = [shard for shard in blanks if config.force or store.read(shard) is None]
+        if damaged := sorted(store.damaged - {NO_EPISODE}):
+            names = ", ".join(map(str, damaged[:5]))
+            more = ", ..." if len(damaged) > 5 else ""
             console.print(f"the stored scores of episode {names}{more} are damaged: scored again")
         failed = _find_unusable(job, todo)
         todo = [shard for shard in todo if shard.episode not in failed]
+        describe_costs(todo, blanks, episodes=len(job.segments), console=console)
 
         # Score the rest.
         sizes = (before or {}).get("shown")
@@ -164,10 +172,13 @@ def label_dataset(config: LabelConfig, *, console: Console | None = None) -> Lab
 
         write_state("running")
         outcome = Outcome()
-        if todo:
+        if todo or blanks:
             scorer = load_scorer(
                 config.vlm, key, identity=identity, chunk_tokens=config.chunk_tokens
             )
+            done = score_blanks(source, store, blanks, scorer, console=console)
+            outcome.interrupted = not done
+        if todo and not outcome.interrupted:
             look = _report_sizes(scorer, shown, lambda: write_state("running"), console)
             outcome = score_shards(source, store, todo, scorer, console=console, look=look)
             failed |= outcome.failed
@@ -176,21 +187,34 @@ def label_dataset(config: LabelConfig, *, console: Console | None = None) -> Lab
         def read_all(control: str) -> list[PrefixScores]:
             there = [i for i in range(total) if store.path(i, control).exists()]
             cut = segments(source, there, instruction=key.instruction)
-            shards = list_shards(cut, [control], **known)
+            shards = list_shards(cut, [control], asked=others, **known)
             return [score for shard in shards for score in store.read(shard) or []]
 
         scores, static = read_all("none"), read_all("static")
+        contrasts = [score for name in others for score in read_all(name)]
+        baselines = [*static, *contrasts, *read_blanks([store], source, scores)]
 
         # Make rewards of it, and bring them to the Hub.
-        provenance = None
-        if config.debias == "static" and not outcome.interrupted:
-            scores = leave_out_undebiased(scores, static, console=console)
+        provenance = rewards = None
+        formula, why = config.made_of, None
         if scores and not outcome.interrupted:
-            provenance = write_rewards(
-                config, job, key, scores, static, shown=sorted(shown), console=console
+            if config.formula == "auto":
+                truth = {} if success is None else success.by_episode
+                evidence = [*baselines, *read_all("reversed")]
+                formula, why = choose_formula(scores, evidence, truth, console=console)
+            scores = leave_out_undebiased(scores, formula, baselines, console=console)
+        if scores and not outcome.interrupted:
+            provenance, rewards = write_rewards(
+                config,
+                job,
+                key,
+                scores,
+                baselines,
+                formula=formula,
+                why=why,
+                shown=sorted(shown),
+                console=console,
             )
-            if config.debias == "static":
-                console.print(f"debiased             {describe_debiasing(scores, static)}")
         result = LabelResult(
             output=job.output,
             store=store,
@@ -200,9 +224,22 @@ def label_dataset(config: LabelConfig, *, console: Console | None = None) -> Lab
             failed=failed,
             seconds=time.monotonic() - began,
             interrupted=outcome.interrupted,
-            static=compare_static(scores, static),
             broken=broken,
         )
+        if rewards is not None and provenance is not None:
+            labels = LabelledDataset(
+                source=source,
+                labels=job.output,
+                scores=tuple(scores),
+                key=key,
+                provenance=provenance,
+                stored=rewards,
+                baselines=tuple(
+                    each for each in baselines if each.control in BASELINES[formula.debias]
+                ),
+            )
+            judgment = judge_labels(labels, controls=read_controls(labels), success=success)
+            result = replace(result, judgment=judgment)
         write_state(
             "interrupted" if outcome.interrupted else "complete",
             labelled=result.labelled,
@@ -280,46 +317,6 @@ def _report_sizes(
             )
 
     return look
-
-
-def compare_static(
-    real: Sequence[PrefixScores], static: Sequence[PrefixScores]
-) -> StaticControl | None:
-    """Compare static videos with the real ones of the same segments; None without any."""
-    segments = {score.segment for score in static}
-    curves = [score.log_prob_true for score in real if score.segment in segments]
-    still = [score.log_prob_true for score in static]
-    if not curves:
-        return None
-    risen = float(np.mean([rise(curve) for curve in curves]))
-    return StaticControl(
-        real_voc=mean_defined([voc(curve) for curve in curves]),
-        static_voc=mean_defined([voc(curve) for curve in still]),
-        share=float(np.mean([rise(curve) for curve in still])) / risen
-        if risen > 0
-        else float("nan"),
-    )
-
-
-def leave_out_undebiased(
-    scores: Sequence[PrefixScores], static: Sequence[PrefixScores], *, console: Console
-) -> list[PrefixScores]:
-    """Keep the scores of the episodes that can be debiased; prints how many cannot."""
-    known = {score.segment for score in static}
-    lacking = {score.segment.episode_index for score in scores if score.segment not in known}
-    if lacking:
-        console.print(
-            f"left without rewards: {len(lacking)} of the episodes that earlier runs scored, which "
-            "have no static control; run again without `episodes` to score it"
-        )
-    return [score for score in scores if score.segment.episode_index not in lacking]
-
-
-def describe_debiasing(scores: Sequence[PrefixScores], static: Sequence[PrefixScores]) -> str:
-    """Say what debiasing does to the mean VOC of the real videos."""
-    before = mean_defined([voc(score.log_prob_true) for score in scores])
-    after = mean_defined([voc(curve) for curve in debias_static(scores, static)])
-    return f"VOC {before:.2f} -> {after:.2f} of the real videos, their static curves subtracted"
 
 
 def failure_lines(failed: Mapping[int, str]) -> list[str]:

@@ -6,6 +6,8 @@ from typing import Literal
 
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.publish.options import PushConfig
+from lerobot_topreward.rewards import PAPER, Debias, Formula, Scale
+from lerobot_topreward.scoring.other_instructions import MOST_CONTRAST
 from lerobot_topreward.storage.key import ScoringConfig
 from lerobot_topreward.vlm.identity import VlmConfig
 
@@ -25,12 +27,15 @@ class LabelConfig:
 
     vlm: VlmConfig = field(default_factory=VlmConfig)
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
-    control: Literal["none", "static"] = "none"  # static: also score the first frame repeated
+    control: Literal["none", "static", "blank", "contrast", "all"] = "none"  # also score this
     chunk_tokens: int | None = None  # tokens per forward: bounds memory, halved when it runs out
 
     normalize: Literal["episode", "task"] = "episode"  # task: episodes of one task compare
-    scale: Literal["log-prob", "prob"] = "log-prob"  # what progress is made of; the paper: log-prob
-    debias: Literal["none", "static"] = "none"  # static: progress beyond what time alone earns
+    scale: Scale = "log-prob"  # what progress is made of; log-odds: True against False
+    debias: Debias = "none"  # progress beyond what the first frame, gray or another task earns
+    contrast: int = 3  # how many other tasks contrast asks about, 1..3, as far as there are
+    formula: Literal["auto"] | None = None  # auto: the scale and debias that the evidence favors
+    success_file: Path | None = None  # CSV episode_index,success: evidence for auto
     horizon: float = 1.0  # span of the advantage, seconds
 
     output: Path | None = None  # folder of the labeled dataset; <dataset>_topreward if not given
@@ -50,10 +55,24 @@ class LabelConfig:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UserError(f"`{name}` must be > 0; got {value}")
-        if self.debias == "static" and self.scale == "prob":
+        if self.debias != "none" and self.scale == "prob":
             raise UserError(
-                "`debias=static` subtracts log-probs, which `scale=prob` does not use; leave out "
-                "one of them"
+                f"`debias={self.debias}` subtracts log-probs, which `scale=prob` does not use; leave "
+                "out one of them"
+            )
+        if self.formula is not None and self.made_of != PAPER:
+            raise UserError(
+                f"`formula={self.formula}` chooses scale and debias itself; leave out "
+                f"`scale={self.scale}` and `debias={self.debias}`, or `formula`"
+            )
+        if not 1 <= self.contrast <= MOST_CONTRAST:
+            raise UserError(f"`contrast` must be 1..{MOST_CONTRAST}; got {self.contrast}")
+        if self.contrast != MOST_CONTRAST and not (
+            self.formula == "auto" or "contrast" in self.debias_scored
+        ):
+            raise UserError(
+                f"`contrast={self.contrast}` needs `debias=contrast` or `control=contrast`, which "
+                "ask about other tasks"
             )
         if self.in_place and (self.root is None or self.output is not None):
             raise UserError(
@@ -66,6 +85,16 @@ class LabelConfig:
         self.push.check(repo_id=self.repo_id)
 
     @property
-    def controls(self) -> tuple[str, ...]:
-        """What is scored."""
-        return ("none", "static") if "static" in (self.control, self.debias) else ("none",)
+    def made_of(self) -> Formula:
+        """What progress is made of."""
+        return Formula(self.scale, self.debias)
+
+    @property
+    def debias_scored(self) -> tuple[Debias, ...]:
+        """Whose controls are scored."""
+        names: tuple[Debias, ...] = ("static", "blank", "contrast")
+        return (
+            names
+            if self.control == "all"
+            else tuple(name for name in names if name in (self.control, self.debias))
+        )

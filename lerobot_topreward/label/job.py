@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from lerobot_topreward import __version__
+from lerobot_topreward.console import spell_options
 from lerobot_topreward.data.dataset import Source, fetch_videos, open_source, segments
 from lerobot_topreward.data.episodes import parse_episodes
 from lerobot_topreward.data.selection import resolve_camera
@@ -17,8 +18,8 @@ from lerobot_topreward.files.atomic import WORK_FOLDER, output_lock, replace_fil
 from lerobot_topreward.files.transaction import finish_interrupted
 from lerobot_topreward.label.config import LabelConfig
 from lerobot_topreward.publish.push import Destination
-from lerobot_topreward.records import PrefixScores, Segment
-from lerobot_topreward.rewards import label_rewards
+from lerobot_topreward.records import FrameRewards, PrefixScores, Segment
+from lerobot_topreward.rewards import Formula, label_rewards
 from lerobot_topreward.storage.columns import write_columns
 from lerobot_topreward.storage.key import ScoreKey
 from lerobot_topreward.storage.labels import explain_edit
@@ -119,15 +120,28 @@ def write_rewards(
     job: Job,
     key: ScoreKey,
     scores: Sequence[PrefixScores],
-    static: Sequence[PrefixScores],
+    controls: Sequence[PrefixScores],
     *,
+    formula: Formula,
+    why: str | None,
     shown: Sequence[str],
     console: Console,
-) -> dict[str, Any]:
-    """Turn scores into the rewards of every frame; write the sidecar, the columns or both; `shown` are sizes in words.
+) -> tuple[dict[str, Any], FrameRewards]:
+    """Turn scores into the rewards of every frame; write the sidecar, the columns or both.
+
+    Args:
+        config: the command's options.
+        job: where from, and where to.
+        key: of the scores.
+        scores: of every episode that gets rewards, control "none".
+        controls: what the formula subtracts.
+        formula: what progress is made of.
+        why: it was chosen, where nobody said so.
+        shown: sizes of images, in words.
+        console: where remarks are shown.
 
     Returns:
-        How the rewards were made, as it is stored with them.
+        How the rewards were made, as it is stored with them, and the rewards.
 
     Raises:
         UserError: the output cannot be written; the raw scores are kept.
@@ -138,8 +152,8 @@ def write_rewards(
         source.frames.episode_index,
         horizon=job.horizon,
         normalize=config.normalize,
-        scale=config.scale,
-        static=static if config.debias == "static" else None,
+        formula=formula,
+        controls=controls,
     )
     provenance: dict[str, Any] = {
         "version": __version__,
@@ -147,20 +161,24 @@ def write_rewards(
         "revision": source.revision,
         "scoring": key.to_json(),
         "normalize": config.normalize,
-        "scale": config.scale,
-        "debias": config.debias,
+        "scale": formula.scale,
+        "debias": formula.debias,
         "horizon_frames": job.horizon,
         "shown": list(shown),
         "episodes_labelled": len({score.segment.episode_index for score in scores}),
         "episodes_total": source.meta.total_episodes,
     }
+    if formula.debias == "contrast":
+        provenance["contrast"] = config.contrast
+    if why is not None:
+        provenance["formula"] = {"option": config.formula, "why": spell_options(why)}
     fingerprint = source.fingerprints.dataset
     if config.write == "sidecar":
         path = job.output / SIDECAR_NAME
         needed = ROW_BYTES * len(rewards.index)
         with require_space(job.output, needed=needed), replace_file(path) as draft:
             write_sidecar(draft, rewards, fingerprint=fingerprint, provenance=provenance)
-        return provenance
+        return provenance, rewards
     # What is pushed to the source itself needs no videos: they are on the Hub already.
     to_source = config.push.push_to_hub and job.destination.repo_id == source.repo_id
     if config.other_cameras and not to_source:
@@ -177,4 +195,4 @@ def write_rewards(
         overwrite=config.overwrite,
         console=console,
     )
-    return provenance
+    return provenance, rewards

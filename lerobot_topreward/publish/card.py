@@ -9,6 +9,7 @@ import yaml
 from lerobot.datasets.utils import DatasetInfo, create_lerobot_dataset_card
 
 from lerobot_topreward import __version__
+from lerobot_topreward.rewards import Debias, Scale
 from lerobot_topreward.storage.key import ScoreKey
 from lerobot_topreward.vlm.prompts import question
 
@@ -116,16 +117,26 @@ The prompt, after the video:
 {end}"""
 
 
+_SCALES: dict[Scale, str] = {
+    "log-prob": "the same",
+    "log-odds": "the same less that of *False*",
+    "prob": "the probability itself",
+}
+_DEBIASED: dict[Debias, str] = {
+    "none": "",
+    "static": ", less that of the first frame repeated as often (time alone),",
+    "blank": ", less that of as many gray images (time alone),",
+    "contrast": ", less the mean of other tasks asked of the same video,",
+}
+
+
 def card_section(facts: CardFacts, *, source: str, repo_id: str, branch: str) -> str:
     """Describe the labels in Markdown, between two markers that later runs look for.
 
     `source` is the dataset that was labeled; `branch` of `repo_id` is where the labels are read.
     """
     key, made = facts.key, facts.provenance
-    if made.get("debias") == "static":
-        what = "the same, less that of the first frame repeated as often (time alone),"
-    else:
-        what = "the same" if made["scale"] == "log-prob" else "the probability itself"
+    what = _SCALES[made["scale"]] + _DEBIASED[made.get("debias", "none")]
     if made["normalize"] == "task":
         scaled = "over all episodes of a task"
         caution = (

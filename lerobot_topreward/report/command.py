@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from math import nan
 
 import numpy as np
 from rich.console import Console
@@ -16,16 +17,17 @@ from lerobot_topreward.data.success import Success, read_success
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.files.atomic import open_draft
 from lerobot_topreward.files.jsonable import read_index
+from lerobot_topreward.judging.controls import compare_controls
 from lerobot_topreward.judging.decisions import check_decisions, read_decisions
 from lerobot_topreward.judging.episode_metrics import episode_metrics
 from lerobot_topreward.judging.findings import try_inspecting
 from lerobot_topreward.judging.inspection import Inspection
+from lerobot_topreward.judging.judgment import judge_labels, judgment_to_json
 from lerobot_topreward.judging.metrics import roc_auc
 from lerobot_topreward.judging.rules import RULES, judge
 from lerobot_topreward.report.config import ReportConfig
 from lerobot_topreward.report.content import (
     Findings,
-    controls,
     episode_contents,
     page_metrics,
     recording_content,
@@ -33,6 +35,7 @@ from lerobot_topreward.report.content import (
 from lerobot_topreward.report.media import EpisodeMedia, Footage, read_strips
 from lerobot_topreward.report.page import Page, render
 from lerobot_topreward.report.recording import check_rerun, write_recording
+from lerobot_topreward.rewards import Formula
 from lerobot_topreward.scoring.control_scores import read_controls
 from lerobot_topreward.storage.reader import LabelledDataset, open_labelled
 from lerobot_topreward.storage.store import read_run
@@ -123,7 +126,6 @@ def _make_page(
         success={} if known is None else known.by_episode,
         controls=read_controls(dataset),
         horizon=dataset.horizon,
-        scale=dataset.scale,
         recording=recording,
     )
     decisions: Mapping[int, bool] = {}
@@ -137,13 +139,14 @@ def _make_page(
         read_index(name): str(why)
         for name, why in (failed.items() if isinstance(failed, dict) else ())
     }
+    static = findings.controls.get("static")
     judged = [found for found in metrics if found.episode_index in findings.success]
     # How the dataset's own progress differs from the page's, which lets episodes compare.
     normalize = dataset.provenance.get("normalize")
-    debiased = dataset.debias == "static" and (bool(dataset.static) or normalize == "task")
     columns = ["scaled within each episode"] if normalize == "episode" else []
-    if dataset.debias == "static" and not debiased:
-        columns.append("beyond what the first frame repeated earns")
+    formula = dataset.formula if normalize == "task" else dataset.known_formula
+    if formula != dataset.formula:
+        columns.append(f"made of {dataset.formula.words}")
     rules = {
         name: limit
         for name, limit in config.rules.with_default(inspection).in_force.items()
@@ -160,8 +163,7 @@ def _make_page(
         scored_camera=dataset.key.camera,
         fps=dataset.fps,
         horizon=dataset.horizon / dataset.fps,
-        scale=dataset.scale,
-        debiased=debiased,
+        made_of=formula.words,
         columns=" and ".join(columns) or None,
         rules=rules,
         rule_texts=[RULES[name].describe(limit) for name, limit in rules.items()],
@@ -171,7 +173,12 @@ def _make_page(
             np.array([found.success_score for found in judged]),
             np.array([findings.success[found.episode_index] for found in judged], dtype=bool),
         ),
-        controls=controls(findings),
+        judgment=judgment_to_json(
+            judge_labels(dataset, controls=findings.controls, success=known, metrics=metrics)
+        ),
+        static_share=nan
+        if static is None
+        else compare_controls(dataset.scores, static, formula=Formula(dataset.formula.scale)).share,
         episodes=episode_contents(findings),
         recording=recording_content(recording),
         unlabelled={

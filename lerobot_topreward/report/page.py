@@ -8,11 +8,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from typing import Any
 
 from lerobot_topreward.console import spell_options
 from lerobot_topreward.files.jsonable import plain
 from lerobot_topreward.judging.episode_metrics import Metric
-from lerobot_topreward.report.content import ControlContent, EpisodeContent, RecordingContent
+from lerobot_topreward.report.content import EpisodeContent, RecordingContent
 from lerobot_topreward.report.media import EpisodeMedia
 
 # One after another inside one function; what is used while loading comes first.
@@ -46,15 +47,15 @@ class Page:
     scored_camera: str  # feature key
     fps: float  # Hz
     horizon: float  # s, of the advantage
-    scale: str
-    debiased: bool  # progress is beyond what the static control earns
+    made_of: str  # what progress is made of, in words
     columns: str | None  # how the dataset's own progress is made, where it is made otherwise
     rules: Mapping[str, float]  # limits in force by their names
     rule_texts: Sequence[str]  # what they say
     metrics: Sequence[Metric]  # in the order in which the page shows them
     success_origin: str | None
     success_auc: float  # 0..1; nan where undefined
-    controls: Sequence[ControlContent]
+    judgment: Mapping[str, Any]  # as JSON
+    static_share: float  # rise of the static control over the real one; nan where not scored
     episodes: Sequence[EpisodeContent]
     unlabelled: Mapping[int, str | None]  # episode without rewards -> why, where known
     recording: RecordingContent

@@ -4,8 +4,6 @@ Each control is one more pass over the sampled episodes. Its shards lie beside t
 so that it is paid for once and can be stopped at any moment.
 """
 
-import hashlib
-import string
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,8 +12,9 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from lerobot_topreward.errors import UserError
 from lerobot_topreward.records import PrefixScores
+from lerobot_topreward.rewards import BASELINES
+from lerobot_topreward.scoring.other_instructions import choose_swapped
 from lerobot_topreward.scoring.rescoring import (
     claim_store,
     fetch_shard_videos,
@@ -25,10 +24,10 @@ from lerobot_topreward.scoring.rescoring import (
 )
 from lerobot_topreward.scoring.run import Outcome, load_scorer, score_shards
 from lerobot_topreward.scoring.scorer import CONTROLS, check_controls
+from lerobot_topreward.storage.blank import read_blanks
 from lerobot_topreward.storage.reader import LabelledDataset
 from lerobot_topreward.storage.store import Shard, Store
 from lerobot_topreward.vlm.identity import VlmConfig
-from lerobot_topreward.vlm.prompts import require_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +62,9 @@ def score_controls(
     """
     check_controls(controls)
     # List what is wanted: which episode under which control, and what that asks.
-    swapped = choose_swapped(dataset, given=swapped_instruction)
-    wanted = list_labelled_shards(dataset, episodes, controls, swapped=swapped)
+    own = [scores.segment.instruction for scores in dataset.scores]
+    asked = {"swapped": choose_swapped(own, given=swapped_instruction)}
+    wanted = list_labelled_shards(dataset, episodes, controls, asked=asked)
     reasons = {}
     if "swapped" in controls and all(shard.control != "swapped" for shard in wanted):
         reasons["swapped"] = (
@@ -109,6 +109,14 @@ def read_controls(
     return {control: found[control] for control in CONTROLS if control in found}
 
 
+def read_baselines(dataset: LabelledDataset, *, output: Path | None = None) -> list[PrefixScores]:
+    """Read what formulas subtract and is no control of `read_controls`, as far as it was scored."""
+    stores = find_stores(dataset, output)
+    shards = list_labelled_shards(dataset, dataset.episodes, BASELINES["contrast"])
+    found = [scores for shard in shards for scores in _read(stores, shard) or []]
+    return [*found, *read_blanks(stores, dataset.source, dataset.scores)]
+
+
 def _read(stores: Sequence[Store], shard: Shard) -> list[PrefixScores] | None:
     found = (store.read(shard) for store in stores)
     return next((scores for scores in found if scores is not None), None)
@@ -132,41 +140,3 @@ def sample_episodes(dataset: LabelledDataset, count: int, *, seed: int = 0) -> l
         for turn, episode in enumerate(rng.permutation(members).tolist())
     ]
     return sorted(episode for _, _, episode in sorted(turns)[:count])
-
-
-def choose_swapped(dataset: LabelledDataset, *, given: str | None) -> dict[str, str]:
-    """Choose the other instruction for each instruction of the dataset that has one.
-
-    That is the given one, or by default another episode's, spread over them all and the same
-    whichever episodes are sampled.
-
-    Raises:
-        UserError: the given one is blank, holds control tokens, or is what the episodes were asked
-            about already.
-    """
-
-    def simplify(text: str) -> str:  # case, spaces and a full stop make no other instruction
-        return " ".join(text.casefold().split()).strip(string.punctuation + " ")
-
-    own = list(dict.fromkeys(scores.segment.instruction for scores in dataset.scores))
-    if given is not None and not simplify(given):
-        raise UserError("`swapped_instruction` must be another task's instruction; it is blank")
-    if given is not None:
-        require_text(given, what="`swapped_instruction`", fix="Say it without")
-    swapped = {}
-    for text in own:
-        pool = own if given is None else [given]
-        # Any order will do that a new task does not change: scores of the old ones stay of use.
-        ranks = {
-            hashlib.sha256(f"{text}\0{other}".encode()).hexdigest(): other
-            for other in pool
-            if simplify(other) != simplify(text)
-        }
-        if ranks:
-            swapped[text] = ranks[min(ranks)]
-    if given is not None and not swapped:
-        raise UserError(
-            f"`swapped_instruction='{given}'` is what every episode was asked about already; give "
-            "another task's"
-        )
-    return swapped

@@ -24,7 +24,7 @@ def list_labelled_shards(
     episodes: Sequence[int],
     controls: Sequence[str],
     *,
-    swapped: Mapping[str, str] | None = None,
+    asked: Mapping[str, Mapping[str, str]] | None = None,
 ) -> list[Shard]:
     """List shards of labeled episodes, ascending; see `list_shards`.
 
@@ -43,7 +43,7 @@ def list_labelled_shards(
         controls,
         fingerprints=dataset.source.fingerprints.episodes,
         videos=_print_videos(dataset, list(segments)),
-        swapped=swapped,
+        asked=asked,
     )
 
 

@@ -140,12 +140,13 @@ def score_shards(
         if look is not None:
             look(clip)
         wanted = todo[clip.segment.episode_index]
-        swapped = None
-        for shard in wanted:
-            if shard.questions is not None:
-                swapped = shard.questions[shard.segments.index(clip.segment)]
+        asked = {
+            shard.control: shard.questions[shard.segments.index(clip.segment)]
+            for shard in wanted
+            if shard.questions is not None
+        }
         controls = [shard.control for shard in wanted]
-        return score_clip(clip, scorer, controls, store.key.prefix_count, swapped=swapped)
+        return score_clip(clip, scorer, controls, store.key.prefix_count, asked=asked)
 
     outcome = Outcome()
     episodes = {episode: wanted[0].segments for episode, wanted in todo.items()}

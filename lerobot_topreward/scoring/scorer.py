@@ -1,6 +1,6 @@
 """The Scorer protocol, and the controls that a scorer is compared under."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from typing import Protocol, runtime_checkable
@@ -64,29 +64,35 @@ def score_clip(
     controls: Sequence[str],
     count: int | None,
     *,
-    swapped: str | None = None,
+    asked: Mapping[str, str] | None = None,
 ) -> list[PrefixScores]:
     """Score prefixes of one clip, `count` or one per image, showing each video once.
 
+    Args:
+        clip: what is shown.
+        scorer: who is asked.
+        controls: "none" or any other, each once.
+        count: prefixes, or None for one per image.
+        asked: the other instruction of the controls that need one, "swapped" and "contrast1" to
+            "contrast3".
+
     Returns:
-        One record per control ("none" or any of CONTROLS, each once), in their order.
+        One record per control, in their order.
 
     Raises:
         EpisodeError: the clip cannot be scored.
-        ValueError: "swapped" has no other instruction to ask about.
+        ValueError: a control has no other instruction to ask about.
     """
     segment = clip.segment
-    questions = dict.fromkeys(controls, segment.instruction)
-    if "swapped" in controls:
-        if swapped is None:
-            raise ValueError("swapped must be another instruction; got None")
-        questions["swapped"] = swapped
+    videos = {"static": static_control, "reversed": reversed_control}
+    questions = dict.fromkeys(("none", *videos), segment.instruction) | dict(asked or {})
+    if lacking := [control for control in controls if control not in questions]:
+        raise ValueError(f"{lacking[0]} must ask another instruction; it has none")
     lengths = prefix_lengths(segment.length, clip.frame_indices, count=count)
     shown = images_shown(lengths, clip.frame_indices)
     # Prefixes that show the same images have the same reward: ask once.
     distinct, which = np.unique(shown, return_inverse=True)
-    videos = {"static": static_control, "reversed": reversed_control}
-    # "none" and "swapped" show the same video, so one pass asks both questions.
+    # All but these show the same video, so one pass asks their questions.
     passes = [
         [control for control in controls if control not in videos],
         *([control] for control in controls if control in videos),

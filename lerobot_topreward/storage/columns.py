@@ -63,7 +63,7 @@ from lerobot_topreward.storage.sidecar import (
 
 DESCRIBED = "topreward.log_prob"  # the feature whose info says how all of them were made
 # Nothing that differs between datasets: LeRobot merges only those whose features are equal.
-_DESCRIPTION = ("scoring", "normalize", "scale", "debias", "horizon_frames")
+_DESCRIPTION = ("scoring", "normalize", "scale", "debias", "contrast", "horizon_frames")
 
 PARQUET_OPTIONS: dict[str, Any] = {"compression": "snappy", "use_dictionary": True}  # LeRobot's
 _ANNOUNCED_BYTES = 5_000_000  # of videos to be copied

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+from jaxtyping import Float
 from lerobot.datasets.utils import INFO_PATH
 from lerobot.utils.constants import HF_LEROBOT_HOME
 
@@ -23,7 +24,16 @@ from lerobot_topreward.data.video_prints import video_prints
 from lerobot_topreward.errors import NotLabeledError, UserError
 from lerobot_topreward.files.atomic import WORK_FOLDER
 from lerobot_topreward.records import FrameRewards, PrefixScores, Segment
-from lerobot_topreward.rewards import Debias, Normalize, Scale, label_rewards
+from lerobot_topreward.rewards import (
+    BASELINES,
+    Debias,
+    Formula,
+    Normalize,
+    Scale,
+    label_rewards,
+    make_curves,
+)
+from lerobot_topreward.storage.blank import read_blanks
 from lerobot_topreward.storage.key import ScoreKey
 from lerobot_topreward.storage.labels import (
     explain_columns,
@@ -61,7 +71,7 @@ class LabelledDataset:
     key: ScoreKey
     provenance: Mapping[str, Any]
     stored: FrameRewards  # every frame's labels as they were found
-    static: tuple[PrefixScores, ...] = ()  # control "static", where labels that need it have it
+    baselines: tuple[PrefixScores, ...] = ()  # what the formula subtracts, where all of it is here
 
     @property
     def fps(self) -> float:
@@ -69,14 +79,15 @@ class LabelledDataset:
         return float(self.source.meta.fps)
 
     @property
-    def scale(self) -> Scale:
+    def formula(self) -> Formula:
         """What progress was made of."""
-        return self.provenance["scale"]
+        return _read_formula(self.provenance)
 
     @property
-    def debias(self) -> Debias:
-        """What was subtracted before progress was made."""
-        return self.provenance.get("debias", "none")
+    def known_formula(self) -> Formula:
+        """The same, without what it subtracts where that is not at hand."""
+        formula = self.formula
+        return formula if self.baselines or formula.debias == "none" else Formula(formula.scale)
 
     @property
     def horizon(self) -> int:
@@ -97,10 +108,10 @@ class LabelledDataset:
         """Progress and advantage of the episodes that have scores, normalized per task.
 
         That is so whatever the labels were, since only then do episodes compare: scaled by itself,
-        every episode reaches 1. Debiased labels stay so where the static curves are at hand or the
+        every episode reaches 1. Debiased labels stay so where what they subtract is at hand or the
         labels are normalized per task already; else this is the progress of the raw scores.
         """
-        if self.debias == "static" and not self.static and self.provenance["normalize"] == "task":
+        if self.known_formula != self.formula and self.provenance["normalize"] == "task":
             labelled = np.isin(self.stored.episode_index, self.episodes)
             return replace(self.stored, labelled=labelled)
         return label_rewards(
@@ -108,9 +119,13 @@ class LabelledDataset:
             self.stored.episode_index,
             horizon=self.horizon,
             normalize="task",
-            scale=self.scale,
-            static=self.static or None,
+            formula=self.known_formula,
+            controls=self.baselines,
         )
+
+    def curves(self) -> list[Float[np.ndarray, " _"]]:
+        """What progress is made of, one curve for each of the scores; see `make_curves`."""
+        return make_curves(self.scores, self.known_formula, self.baselines)
 
 
 def open_labelled(
@@ -161,10 +176,10 @@ def open_labelled(
             source.frames.episode_index,
             horizon=dataset.horizon,
             normalize=provenance["normalize"],
-            scale=dataset.scale,
+            formula=Formula(dataset.formula.scale),
         )
         return replace(dataset, stored=again, provenance={**provenance, "debias": "none"})
-    return dataset if dataset.debias == "none" else replace(dataset, static=_static(dataset))
+    return replace(dataset, baselines=_baselines(dataset))
 
 
 def default_output(source: Source) -> Path:
@@ -213,6 +228,9 @@ def _read_key(provenance: Mapping[str, Any], *, origin: Path) -> ScoreKey:
         provenance.get("scale") not in get_args(Scale)
         or provenance.get("normalize") not in get_args(Normalize)
         or provenance.get("debias", "none") not in get_args(Debias)
+        or (provenance["scale"] == "prob" and provenance.get("debias", "none") != "none")
+        or type(count := provenance.get("contrast", 1)) is not int
+        or not 1 <= count <= len(BASELINES["contrast"])
         or not isinstance(horizon, int)
         or horizon < 1
     ):
@@ -261,17 +279,26 @@ def _scores(source: Source, stored: FrameRewards, key: ScoreKey) -> tuple[Prefix
     return tuple(found)
 
 
-def _static(dataset: LabelledDataset) -> tuple[PrefixScores, ...]:
-    """Read the static curve of every score; none where the store lacks one."""
+def _read_formula(provenance: Mapping[str, Any]) -> Formula:
+    return Formula(provenance["scale"], provenance.get("debias", "none"))
+
+
+def _baselines(dataset: LabelledDataset) -> tuple[PrefixScores, ...]:
+    """Read what the formula subtracts from every score; nothing where the store lacks some."""
     parts: dict[int, list[Segment]] = defaultdict(list)
     for scores in dataset.scores:
         parts[scores.segment.episode_index].append(scores.segment)
+    debias = dataset.formula.debias
+    if debias == "blank":
+        gray = read_blanks([dataset.store], dataset.source, dataset.scores)
+        return tuple(gray) if len(gray) == len(dataset.scores) else ()
     videos = video_prints(dataset.source, camera=dataset.key.camera, episodes=dataset.episodes)
     fingerprints = dataset.source.fingerprints.episodes
     found: list[PrefixScores] = []
-    for shard in list_shards(parts, ["static"], fingerprints=fingerprints, videos=videos):
-        static = dataset.store.read(shard)
-        if static is None:
-            return ()
-        found += static
+    for name in BASELINES[debias][: dataset.provenance.get("contrast")]:
+        shards = list_shards(parts, [name], fingerprints=fingerprints, videos=videos)
+        read = [dataset.store.read(shard) for shard in shards]
+        if not all(read):  # there need not be as many other tasks as were asked for
+            break
+        found += [scores for own in read for scores in own or ()]
     return tuple(found)

@@ -5,16 +5,18 @@
     <output>/topreward/<key>/run.json                       how a run went, whose scores these are
     <output>/topreward/<key>/episode_000123.parquet         control "none"
     <output>/topreward/<key>/episode_000123.static.parquet  control "static", and so on
+    <output>/topreward/<key>/blank_<digest>.parquet         a gray video, see `storage.blank`
 
 The folder is named by the digest of a `ScoreKey`. A shard has one row per prefix:
 ``episode_index, segment_start, prefix_length`` (raw frames of the segment), ``frame_index`` (last
 frame shown, within the episode), ``timestamp`` (s), ``log_prob_true, log_prob_false`` (nats, <= 0),
 ``control``. Its metadata hold the episode's fingerprint, the print of its video and its segments: a
 shard is used only for the episode that it was made from, under whatever number that has now, so a
-dataset that grew, shrank or changed costs only its new episodes. The control "swapped" also notes
-which other instruction each segment was asked about.
+dataset that grew, shrank or changed costs only its new episodes. The controls "swapped" and
+"contrast1" to "contrast3" also note which other instruction each segment was asked about.
 """
 
+import hashlib
 import json
 import os
 from collections import defaultdict
@@ -53,23 +55,35 @@ SCHEMA = pa.schema(
         ("control", pa.string()),
     ]
 )
+NO_EPISODE = -1  # the index of a gray video's segment
 _VALUES = ("prefix_length", "frame_index", "log_prob_true", "log_prob_false")  # of PrefixScores
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """An episode under one control: what a file of the store must have been made from."""
+    """An episode under one control: what a file of the store must have been made from.
+
+    A gray video is of no episode: its one segment has the index `NO_EPISODE`.
+    """
 
     segments: tuple[Segment, ...]  # of the whole episode, in the order of time
-    control: str  # "none", or one of `scorer.CONTROLS`
-    fingerprint: str  # the episode's
+    control: str  # "none", one of `scorer.CONTROLS` or of `rewards.BASELINES`
+    fingerprint: str  # the episode's; of a gray video its size
     video: str | None  # print of its video; None, where that is not here, reads any
-    questions: tuple[str, ...] | None = None  # "swapped" of each segment; None reads any
+    questions: tuple[str, ...] | None = None  # others asked, of each segment; None reads any
 
     @property
     def episode(self) -> int:
         """The episode's index now."""
         return self.segments[0].episode_index
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        if self.episode != NO_EPISODE:
+            return shard_name(self.episode, self.control)
+        text = json.dumps(self.header(), sort_keys=True)
+        return f"{self.control}_{hashlib.sha256(text.encode()).hexdigest()[:16]}.parquet"
 
     def header(self) -> dict[str, Any]:
         """The metadata of the file; None stands where anything is read."""
@@ -92,17 +106,18 @@ def list_shards(
     *,
     fingerprints: Sequence[str],
     videos: Mapping[int, str],
-    swapped: Mapping[str, str] | None = None,
+    asked: Mapping[str, Mapping[str, str]] | None = None,
 ) -> list[Shard]:
     """List what is wanted of a store, episode after episode.
 
     Args:
         episodes: their segments, in the order of time; those without any are left out.
-        controls: "none" or any of `scorer.CONTROLS`.
+        controls: "none", or any of `scorer.CONTROLS` and `rewards.BASELINES`.
         fingerprints: of all episodes of the dataset.
         videos: prints of their videos, as far as they are here.
-        swapped: the instruction that "swapped" asks, by the dataset's own. An episode with a
-            segment that has none is left out. Without it, shards of any instruction are read.
+        asked: by control, the other instruction that it asks, by the dataset's own. An episode
+            with a segment that has none is left out. Controls that are not there are read whatever
+            they asked.
     """
     shards = []
     for episode, segments in episodes.items():
@@ -110,13 +125,19 @@ def list_shards(
             continue
         for control in dict.fromkeys(controls):
             questions = None
-            if control == "swapped" and swapped is not None:
-                questions = tuple(swapped.get(part.instruction, "") for part in segments)
+            if asked is not None and control in asked:
+                questions = tuple(asked[control].get(part.instruction, "") for part in segments)
                 if not all(questions):
                     continue
             video = videos.get(episode)
             shards.append(Shard(tuple(segments), control, fingerprints[episode], video, questions))
     return shards
+
+
+def shard_name(episode: int, control: str) -> str:
+    """Name the file of an episode's shard."""
+    suffix = "" if control == "none" else f".{control}"
+    return f"episode_{episode:06d}{suffix}.parquet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +151,7 @@ class Store:
 
     def path(self, episode: int, control: str) -> Path:
         """Where a shard is, whether or not it exists."""
-        suffix = "" if control == "none" else f".{control}"
-        return self.folder / f"episode_{episode:06d}{suffix}.parquet"
+        return self.folder / shard_name(episode, control)
 
     def write(self, shard: Shard, scores: Sequence[PrefixScores]) -> None:
         """Write the scores of every segment, in their order, whole or not at all.
@@ -141,7 +161,7 @@ class Store:
         """
         table = pa.concat_tables([_table(score, fps=self.fps) for score in scores])
         table = table.replace_schema_metadata({"topreward": json.dumps(shard.header())})
-        path = self.path(shard.episode, shard.control)
+        path = self.folder / shard.name
         with report_full_disk(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             if path.is_dir():  # no run of ours put it there
@@ -154,7 +174,7 @@ class Store:
 
         A shard is believed only if it holds a log-probability for every prefix of the schedule.
         """
-        path = self.path(shard.episode, shard.control)
+        path = self.folder / shard.name
         if not os.path.lexists(path):
             return None
         try:
@@ -190,7 +210,8 @@ class Store:
                 final_frame=key.final_frame,
                 max_images=key.max_images,
             )
-            lengths = prefix_lengths(segment.length, shown, count=key.prefix_count)
+            count = None if shard.episode == NO_EPISODE else key.prefix_count
+            lengths = prefix_lengths(segment.length, shown, count=count)
             last = segment.start + shown[images_shown(lengths, shown) - 1]
             unknown = np.full(len(lengths), np.nan, dtype=np.float32)
             scores = PrefixScores(segment, shard.control, lengths, last, unknown, unknown)

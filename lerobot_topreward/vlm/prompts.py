@@ -22,6 +22,11 @@ def question(instruction: str) -> str:
     return PROMPT_PREFIX + PROMPT_SUFFIX.format(instruction=instruction)
 
 
+def holds_text(instruction: str) -> bool:
+    """Whether an instruction is free of control tokens."""
+    return _CONTROL.search(instruction) is None
+
+
 def require_text(instruction: str, *, what: str, fix: str) -> None:
     """Refuse an instruction with control tokens such as ``<|im_end|>``.
 

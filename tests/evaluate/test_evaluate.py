@@ -13,13 +13,14 @@ from lerobot_topreward.demo.command import DATASET
 from lerobot_topreward.evaluate.gvl import GvlAnswer, GvlResult
 from lerobot_topreward.evaluate.summary import (
     summarize,
-    summarize_debias,
     summarize_gvl,
     summarize_success,
 )
 from lerobot_topreward.judging.episode_metrics import episode_metrics
+from lerobot_topreward.judging.formulas import compare_formulas
 from lerobot_topreward.judging.intervals import auc_estimate, mean_estimate
 from lerobot_topreward.records import FrameRewards, PrefixScores, Segment
+from lerobot_topreward.rewards import PAPER, Formula
 from lerobot_topreward.simulation.truth import read_truth
 from lerobot_topreward.storage.reader import open_labelled
 from lerobot_topreward.storage.store import Shard
@@ -139,13 +140,15 @@ def test_what_debiasing_would_change() -> None:
     # Time alone explains the first two; of the others it explains nothing.
     still = [_scores([-4, -3, -2, -1], episode=e) for e in (0, 1)]
     still += [_scores([-4, -4, -4, -4], episode=e) for e in (2, 3)]
-    success = Success("a file", {0: False, 1: False, 2: True, 3: True})
-    found = summarize_debias(real, [replace(scores, control="static") for scores in still], success)
-    assert found is not None
-    assert (found.episodes, found.voc.value, found.auc.value) == (4, 1, 0.5)
-    assert (found.voc_debiased.value, found.voc_debiased.undefined) == (1, 2)
-    assert found.auc_debiased.value == 1
-    assert summarize_debias(real, [], success) is None
+    success = {0: False, 1: False, 2: True, 3: True}
+    static = [replace(scores, control="static") for scores in still]
+    rows = {row.formula: row for row in compare_formulas(real, static, success=success).rows}
+    before, after = rows[PAPER], rows[Formula(debias="static")]
+    assert (before.episodes, before.voc.value, before.auc.value) == (4, 1, 0.5)
+    assert (after.voc.value, after.voc.undefined, after.auc.value) == (1, 2, 1)
+    assert Formula(debias="static") not in {
+        row.formula for row in compare_formulas(real, [], success=success).rows
+    }
 
 
 def test_scores_of_the_sidecar_are_those_of_the_store(demo_dataset: Path) -> None:
@@ -201,6 +204,11 @@ def test_controls_are_scored_once_and_then_reported(
     code, out, err = run("evaluate", "--root", str(root), *controls, "--device", "cpu", "--json")
     assert code == 0
     assert "scored 4 of 4 episodes" in err  # what goes on is not mixed with the JSON
+    judgment = json.loads(out)["judgment"]
+    assert (judgment["level"], judgment["reasons"]) == (
+        "usable",
+        [found["text"] for found in judgment["evidence"]],
+    )
     found = json.loads(out)["controls"]
     assert [control["control"] for control in found] == ["static", "reversed", "swapped"]
     assert [control["episodes"] for control in found] == [4, 4, 4]
@@ -209,8 +217,9 @@ def test_controls_are_scored_once_and_then_reported(
     assert again == 0
     assert "scored" not in err
     assert "the real videos of 4" in out
-    assert "Time alone explains little" in out
-    assert "The model reads the instruction" in out
+    assert "time alone explains little" in out
+    assert "the model reads the instruction" in out
+    assert "this reward: usable" in out
 
 
 @pytest.mark.slow

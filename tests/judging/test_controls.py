@@ -3,9 +3,10 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from lerobot_topreward.judging.controls import compare_controls, verdict
+from lerobot_topreward.judging.controls import compare_controls, judge_control
 from lerobot_topreward.judging.metrics import rise_in_words
 from lerobot_topreward.records import PrefixScores, Segment
+from lerobot_topreward.rewards import PAPER, Formula
 
 
 def scored(
@@ -39,14 +40,14 @@ HALF = [[-9, -8, -7, -6, -6, -6]] * 6  # by half of the real one
 
 def say(control: str, curves: Sequence[Sequence[float]], **options: object) -> str:
     summary = compare_controls(several(RISING), several(curves, control=control))
-    return verdict(summary)
+    return judge_control(summary).text
 
 
 def test_a_control_is_summed_up_beside_the_real_curves() -> None:
     real = several([[-8, -4, -2, -2, -2], [-6, -6, -6, -6, -6]])
     still = several([[-8, -8, -5, -5, -5], [-6, -5, -6, -6, -6]], control="static")
     found = compare_controls(real, still)
-    assert (found.control, found.episodes, found.scale) == ("static", 2, "log-prob")
+    assert (found.control, found.episodes, found.formula) == ("static", 2, PAPER)
     # The second real curve is constant: its VOC is undefined and not counted as zero.
     assert found.real.voc == pytest.approx(0.8944, abs=1e-4)
     assert found.real.voc_undefined == 1
@@ -56,14 +57,15 @@ def test_a_control_is_summed_up_beside_the_real_curves() -> None:
     assert found.share == pytest.approx(0.5)
     assert found.real.success_score == pytest.approx(-4)
     assert found.real_above == pytest.approx(0.75)  # the second one is a tie
-    assert found.real.prob_rise == pytest.approx((np.exp(-2) - np.exp(-8)) / 2)
     assert np.isnan(found.real.voc_interval).all()  # of one value
 
 
 def test_progress_of_probability_is_compared_as_such() -> None:
     still = several([[-9, -7, -6, -6, -6]] * 3, control="static")
     logs = compare_controls(several([[-9, -5, -0.1, -0.1, -0.1]] * 3), still)
-    probs = compare_controls(several([[-9, -5, -0.1, -0.1, -0.1]] * 3), still, scale="prob")
+    probs = compare_controls(
+        several([[-9, -5, -0.1, -0.1, -0.1]] * 3), still, formula=Formula("prob")
+    )
     assert logs.share == pytest.approx(3 / 8.9)
     assert probs.share == pytest.approx(
         (np.exp(-6) - np.exp(-9)) / (np.exp(-0.1) - np.exp(-9)), rel=1e-5
@@ -104,24 +106,26 @@ def test_nothing_in_common_is_refused() -> None:
 
 def test_static_videos() -> None:
     most = say("static", RISING)
-    assert "Time alone explains most" in most
+    assert "time alone explains all" in most
     assert "rises by 100% of" in most
     assert "`debias=static`" in most
     assert "`scale=prob`" in most
     assert say("static", FLAT) == (
-        "Time alone explains little of this curve: the first frame repeated neither rises nor falls."
+        "time alone explains little of this curve: the first frame repeated neither rises nor falls"
     )
     drift = [[-9, -8.99, -8.98, -8.97, -8.97, -8.97]] * 6  # in order, and next to nothing
     assert "explains little" in say("static", drift)
     part = [[-9, -8, -7, -7, -7, -7]] * 6
     assert "explains a part" in say("static", part)
     jump = [[-9, -4, -4.2, -4.4, -4.5, -4.6]] * 6  # high, but in no order of time
-    assert "explains a part" in say("static", jump)
+    assert "explains most" in say("static", jump)
 
 
 def test_scale_prob_is_no_cure_of_itself() -> None:
-    summary = compare_controls(several(RISING), several(RISING, control="static"), scale="prob")
-    assert "`scale=prob`" not in verdict(summary)
+    summary = compare_controls(
+        several(RISING), several(RISING, control="static"), formula=Formula("prob")
+    )
+    assert "`scale=prob`" not in judge_control(summary).text
 
 
 def test_reversed_videos() -> None:
@@ -134,7 +138,7 @@ def test_reversed_videos() -> None:
 
 def test_swapped_instructions() -> None:
     assert "does not read the instruction" in say("swapped", RISING)
-    assert say("swapped", FLAT).startswith("The model reads the instruction: asked about another")
+    assert say("swapped", FLAT).startswith("the model reads the instruction: asked about another")
     assert "only in part" in say("swapped", HALF)
     saturated = [[-1, -1, -1, -1, -1, -1]] * 6  # another task counts as done from the start
     assert "only in part" in say("swapped", saturated)
@@ -143,16 +147,15 @@ def test_swapped_instructions() -> None:
 def test_a_reward_without_a_rise_is_not_compared() -> None:
     summary = compare_controls(several(FLAT), several(RISING, control="static"))
     assert np.isnan(summary.share)
-    assert "do not rise" in verdict(summary)
+    assert "do not rise" in judge_control(summary).text
     noise = [[-9, -9, -8, -8, -8], [-8, -9, -9, -9, -9], [-9, -9, -8.9, -8.9, -8.9]]
-    assert "do not rise" in verdict(
-        compare_controls(several(noise), several(noise, control="static"))
-    )
+    summary = compare_controls(several(noise), several(noise, control="static"))
+    assert "do not rise" in judge_control(summary).text
 
 
 def test_few_episodes_are_a_hint() -> None:
     summary = compare_controls(several(RISING[:2]), several(FLAT[:2], control="static"))
-    assert "Only 2 episodes: a hint" in verdict(summary)
+    assert "only 2 episodes: a hint" in judge_control(summary).text
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def test_two_instructions_of_one_video_cost_one_pass(dataset: LabelledDataset, v
     clip = clip_of(dataset, real)
     counting = Counting(OnePassScorer(vlm))
     controls = ("swapped", "static", "none", "reversed")
-    found = score_clip(clip, counting, controls, None, swapped=TASKS[1])
+    found = score_clip(clip, counting, controls, None, asked={"swapped": TASKS[1]})
     assert counting.passes == [(TASKS[1], TASKS[0]), (TASKS[0],), (TASKS[0],)]
     assert [one.control for one in found] == list(controls)
     np.testing.assert_allclose(found[2].log_prob_true, real.log_prob_true, atol=1e-4, rtol=0)
@@ -162,7 +162,7 @@ def test_another_swapped_instruction_is_not_taken_for_it(
     assert json.loads(pq.read_schema(shard).metadata[b"topreward"])["asked"] == ["fold the towel"]
     assert found.controls["swapped"][0].log_prob_true.tolist() != own.log_prob_true.tolist()
     for text, fits in (("open the drawer", False), ("fold the towel", True)):
-        (wanted,) = list_labelled_shards(dataset, [0], swap, swapped={TASKS[0]: text})
+        (wanted,) = list_labelled_shards(dataset, [0], swap, asked={"swapped": {TASKS[0]: text}})
         assert (dataset.store.read(wanted) is not None) == fits
     (kept,) = read_controls(dataset)["swapped"]
     assert kept.log_prob_true.tolist() == found.controls["swapped"][0].log_prob_true.tolist()
@@ -183,18 +183,16 @@ def test_one_instruction_alone_cannot_be_swapped(
         score(dataset, tiny_vlm, controls=["swapped"], swapped="Tidy  up.")
 
 
-def test_choose_swapped_are_those_of_other_episodes(dataset: LabelledDataset) -> None:
-    assert choose_swapped(dataset, given=None) == {
+def test_choose_swapped_are_those_of_other_episodes() -> None:
+    assert choose_swapped(TASKS, given=None) == {
         TASKS[0]: TASKS[1],
         TASKS[1]: TASKS[0],
     }
     # Episodes of the instruction that is given have no other one to be asked about.
-    assert choose_swapped(dataset, given=TASKS[1]) == {TASKS[0]: TASKS[1]}
+    assert choose_swapped(TASKS, given=TASKS[1]) == {TASKS[0]: TASKS[1]}
     with pytest.raises(UserError, match="blank"):
-        choose_swapped(dataset, given=" . ")
-    part = replace(dataset.scores[0].segment, instruction="close the lid")
-    grown = replace(dataset, scores=(*dataset.scores, replace(dataset.scores[0], segment=part)))
-    swapped = choose_swapped(grown, given=None)
+        choose_swapped(TASKS, given=" . ")
+    swapped = choose_swapped([*TASKS, "close the lid"], given=None)
     assert set(swapped) == {*TASKS, "close the lid"}
     assert all(text != other for text, other in swapped.items())
 

@@ -39,6 +39,7 @@ const ICONS = {
   next: "M5.5 3l5 5-5 5",
   keep: "M3 8.5l3.5 3.5L13 4.5",
   drop: "M4 4l8 8M12 4l-8 8",
+  care: "M8 3v6M8 12v1",
   undo: "M3 6.5h6.5a3.5 3.5 0 010 7H6M6 3.5l-3 3 3 3",
 };
 

@@ -26,18 +26,29 @@ function thumbnail(episode) {
   return h("img", { class: "thumb", alt: "", decoding: "async", src: `data:image/webp;base64,${source}` });
 }
 
+function judgment() {
+  const { level, evidence } = data.judgment;
+  const [kind, mark] = { usable: ["good", ICONS.keep], "usable with care": ["care", ICONS.care] }[level] ?? ["bad", ICONS.drop];
+  const items = (found) => h("ul", {}, ...found.map(({ text }) => h("li", {}, text)));
+  const decided = evidence.filter(({ grade }) => grade === kind && kind !== "good");
+  const others = evidence.filter((found) => !decided.includes(found));
+  return h("section", { class: `judgment ${kind}`, "aria-label": "Judgment of the reward" },
+    h("h2", {}, icon(mark), `This reward: ${level}`),
+    decided.length ? items(decided) : null,
+    others.length ? h("details", {}, h("summary", {}, decided.length ? "What else was looked at" : "Why"), items(others)) : null);
+}
+
 function headline() {
   const minutes = episodes.reduce((sum, episode) => sum + episode.metrics.seconds, 0) / 60;
   const vocs = episodes.map((episode) => episode.metrics.voc).filter((value) => value !== null);
   const mean = vocs.length ? vocs.reduce((a, b) => a + b, 0) / vocs.length : null;
-  const staticControl = data.controls.find((control) => control.name === "static");
   const total = episodes.length + Object.keys(data.unlabelled).length;
   const items = [
     ["episodes", String(episodes.length), episodes.length < total ? `labelled, of ${total}` : null],
     ["tasks", String(tasks.length), null],
     ["of video", `${number(minutes, minutes < 10 ? 1 : 0)} min`, null],
     ["mean VOC", number(mean, 2), "1: always in order"],
-    staticControl ? ["static rise", percent(staticControl.share), "of the real rise"] : null,
+    data.static_share === null ? null : ["static rise", percent(data.static_share), "of the real rise"],
     data.success_auc === null ? null : ["success AUC", number(data.success_auc, 2), "0.5 is chance"],
   ];
   const cells = items.filter(Boolean).map(([name, value, note]) =>
@@ -63,13 +74,10 @@ function drawSplit() {
 }
 
 function about() {
-  const made = data.scale === "prob" ? "P(True)" : "log P(True)";
-  const beyond = data.debiased ? ", beyond what the first frame repeated earns" : "";
   const differs = data.columns ? ` The dataset's own progress is ${data.columns}, so its values differ.` : "";
   return h("div", { class: "about" },
     h("p", {}, h("b", {}, "Rules: "), `${data.rule_texts.join("; ")}.`),
-    h("p", {}, h("b", {}, "Progress "), `is ${made}${beyond}, scaled over all episodes of a task so that episodes compare.${differs}`),
-    ...data.controls.map(({ name, sentence }) => h("p", {}, h("b", {}, `${name[0].toUpperCase()}${name.slice(1)} control: `), sentence)),
+    h("p", {}, h("b", {}, "Progress "), `is ${data.made_of}, scaled over all episodes of a task so that episodes compare.${differs}`),
     h("p", {}, h("b", {}, "Scored "), `by ${data.vlm} on ${data.scored_camera}.`),
     aboutRecording(),
   );
@@ -180,7 +188,7 @@ function unlabelled() {
 
 function drawOverview() {
   $("overview").replaceChildren(
-    headline(), about(), h("div", { class: "charts" }, ...charts(), startChart()), filters(), table(),
+    judgment(), headline(), about(), h("div", { class: "charts" }, ...charts(), startChart()), filters(), table(),
     h("p", { id: "nothing", class: "hint", hidden: true }, "No episode matches. Clear the search or choose another filter."),
     unlabelled() ?? "",
     h("p", { class: "foot faint" }, `lerobot-topreward ${data.version}, ${data.made}. Dataset ${data.dataset}, fingerprint ${data.fingerprint.slice(0, 12)}.`),
