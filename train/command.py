@@ -22,6 +22,8 @@ from lerobot_topreward.train.summary import summarize, summary_table
 if TYPE_CHECKING:
     from lerobot.configs.train import TrainPipelineConfig
 
+    from lerobot_topreward.judging.judgment import Judgment
+
 _INSTALL = "pip install 'lerobot-topreward[train]'"
 # Options that go with any scheme.
 _STAYS = ("source", "sidecar", "unlabelled_weight", "apply", "stationary")
@@ -38,6 +40,7 @@ class Plan:
     changed: Sequence[str]  # what a resumed run does otherwise than before
     labels: FrameLabels
     weights: FrameWeights
+    judgment: "Judgment | str | None"  # of the reward, or why there is none
     chunk: int  # the policy's action chunk, frames
     worth: BatchWorth
     title: str  # a line that says how frames are weighted
@@ -74,11 +77,37 @@ def train(arguments: Sequence[str], *, console: Console) -> int:
             plan.labels, plan.weights, scheme=scheme, chunk=plan.chunk, worth=plan.worth
         )
         console.print(summary_table(summary))
+        _print_judgment(plan, console)
     if not split.dry_run:
+        if not split.force_weights and (refusal := _refuse_weights(plan)) is not None:
+            if is_main:
+                raise refusal
+            return 2
         return _run(plan, split, console if is_main else Console(quiet=True))
     if is_main:
         console.print(f"{'histogram':<27}{_draw(plan)}")
     return 0
+
+
+def _print_judgment(plan: Plan, console: Console) -> None:
+    from lerobot_topreward.judging.judgment import print_judgment  # --help need not wait for scipy
+
+    if isinstance(plan.judgment, str):
+        console.print(f"the reward was not judged: {plan.judgment}", style="yellow")
+    elif plan.judgment is not None:
+        print_judgment(plan.judgment, console)
+
+
+def _refuse_weights(plan: Plan) -> UserError | None:
+    """Say why these weights are not used, where the reward cannot judge the dataset."""
+    judgment = plan.judgment
+    if judgment is None or isinstance(judgment, str) or judgment.usable:
+        return None
+    return UserError(
+        f"`weighting.scheme={plan.weighting.scheme.name}` weights by a reward that cannot judge "
+        f"this dataset: {'; '.join(judgment.reasons)}. `force_weights` uses it all the same; "
+        "`weighting.scheme=uniform` needs no reward"
+    )
 
 
 def make_plan(split: Arguments) -> Plan:
@@ -91,7 +120,7 @@ def make_plan(split: Arguments) -> Plan:
         # Imported here: LeRobot and torch take seconds, which --help need not wait for.
         from lerobot_topreward.data.dataset import require_files
         from lerobot_topreward.policies.choice import per_sample_policy
-        from lerobot_topreward.train.labels import read_labels
+        from lerobot_topreward.train.labels import judge_source, read_labels
         from lerobot_topreward.train.sample_weighter import chunk_frames
         from lerobot_topreward.train.trainer_config import (
             open_dataset,
@@ -133,7 +162,9 @@ def make_plan(split: Arguments) -> Plan:
     title = f"{scheme.name}: {scheme.describe(chunk=chunk, fps=labels.fps)}"
     if weighting.apply == "sampling":
         title += "; frames are drawn by their weight"
-    return Plan(config, weighting, changed, labels, weights, chunk, worth, title)
+    # A run that is resumed was judged when it began.
+    judgment = None if config.resume else judge_source(source, weighting)
+    return Plan(config, weighting, changed, labels, weights, judgment, chunk, worth, title)
 
 
 def choose_weighting(
