@@ -279,7 +279,7 @@ def _group_table(what: str, groups: Sequence[GroupSummary]) -> Table:
         table.add_column(what, no_wrap=True, overflow="ellipsis", max_width=_NAME_WIDTH)
     else:
         table.add_column(what, justify="right")
-    for title in ("frames", "x average", "effective", "nothing", "at cap"):
+    for title in ("frames", "x average", "effective", "at ~0", "at cap"):
         table.add_column(title, justify="right", no_wrap=True)
     shown = sorted(groups, key=lambda group: (group.relative, group.key))
     if len(groups) > 2 * _ENDS:
