@@ -13,11 +13,11 @@ from lerobot_topreward.console import INTERRUPTED
 from lerobot_topreward.errors import TrainingError, UserError
 from lerobot_topreward.train.arguments import Arguments, print_help, split_arguments
 from lerobot_topreward.train.config import WeightingConfig, as_params, from_params, show
-from lerobot_topreward.train.draws import BatchWorth, measure_batches
+from lerobot_topreward.train.draws import measure_batches
 from lerobot_topreward.train.frame_weights import weigh
-from lerobot_topreward.train.records import FrameLabels, FrameWeights
+from lerobot_topreward.train.records import FrameWeights
 from lerobot_topreward.train.schemes import Awr
-from lerobot_topreward.train.summary import summarize, summary_table
+from lerobot_topreward.train.summary import WeightSummary, summarize, summary_table
 
 if TYPE_CHECKING:
     from lerobot.configs.train import TrainPipelineConfig
@@ -38,11 +38,9 @@ class Plan:
     config: "TrainPipelineConfig"  # LeRobot's, not validated, which train() does itself
     weighting: WeightingConfig
     changed: Sequence[str]  # what a resumed run does otherwise than before
-    labels: FrameLabels
     weights: FrameWeights
     judgment: "Judgment | str | None"  # of the reward, or why there is none
-    chunk: int  # the policy's action chunk, frames
-    worth: BatchWorth
+    summary: WeightSummary
     title: str  # a line that says how frames are weighted
 
 
@@ -72,11 +70,7 @@ def train(arguments: Sequence[str], *, console: Console) -> int:
         for change in plan.changed:
             console.print(f"not as in the checkpoint: {change}", style="yellow")
         console.print(plan.title)
-        scheme = plan.weighting.scheme
-        summary = summarize(
-            plan.labels, plan.weights, scheme=scheme, chunk=plan.chunk, worth=plan.worth
-        )
-        console.print(summary_table(summary))
+        console.print(summary_table(plan.summary))
         _print_judgment(plan, console)
     if not split.dry_run:
         if not split.force_weights and (refusal := _refuse_weights(plan)) is not None:
@@ -162,9 +156,10 @@ def make_plan(split: Arguments) -> Plan:
     title = f"{scheme.name}: {scheme.describe(chunk=chunk, fps=labels.fps)}"
     if weighting.apply == "sampling":
         title += "; frames are drawn by their weight"
+    summary = summarize(labels, weights, scheme=scheme, chunk=chunk, worth=worth)
     # A run that is resumed was judged when it began.
     judgment = None if config.resume else judge_source(source, weighting)
-    return Plan(config, weighting, changed, labels, weights, judgment, chunk, worth, title)
+    return Plan(config, weighting, changed, weights, judgment, summary, title)
 
 
 def choose_weighting(
@@ -234,8 +229,17 @@ def _run(plan: Plan, split: Arguments, console: Console) -> int:
     config.sample_weighting = SampleWeightingConfig(
         type=SCHEME_TYPE, extra_params=as_params(plan.weighting)
     )
+
+    def make_and_log(*args: Any, **options: Any) -> Any:
+        weighter = make_weighter(*args, **options)
+        if config.wandb.enable and not console.quiet:  # by now LeRobot's logger has started it
+            from lerobot_topreward.train.wandb_log import log_weights
+
+            log_weights(plan.summary, plan.weights, title=plan.title)
+        return weighter
+
     try:
-        with trainer_arguments(split.lerobot), patch_trainer(make_weighter):
+        with trainer_arguments(split.lerobot), patch_trainer(make_and_log):
             lerobot_train.train(config)  # pyright: ignore[reportCallIssue]
     except TrainingError as stopped:
         console.print(f"training stopped: {stopped}", style="red")

@@ -55,8 +55,9 @@ def read_labels(
     frames = source.frames
     scheme = config.scheme
     needed = not isinstance(scheme, Uniform) or config.unlabelled_weight is not None
+    read = needed
     if config.stationary == "drop" and not needed:
-        needed = (
+        read = (
             config.sidecar is not None
             or has_columns(source)
             or (
@@ -64,7 +65,7 @@ def read_labels(
                 and find_sidecar(source, option="dataset.repo_id") is not None
             )
         )
-    origin, labels = _read(source, config) if needed else ("", no_labels(frames))
+    origin, labels = _read(source, config) if read else ("", no_labels(frames))
     by_success = isinstance(scheme, Filter) and scheme.by == "success"
     if by_success and "log_prob_true" in labels.absent:
         raise UserError(
