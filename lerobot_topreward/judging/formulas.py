@@ -29,6 +29,7 @@ from jaxtyping import Float
 from lerobot_topreward.console import spell_options
 from lerobot_topreward.files.jsonable import plain
 from lerobot_topreward.judging.controls import (
+    COMPARABLE,
     FEW,
     LITTLE,
     MOST,
@@ -47,15 +48,6 @@ from lerobot_topreward.judging.intervals import (
 from lerobot_topreward.judging.metrics import mean_defined, roc_auc
 from lerobot_topreward.records import PrefixScores
 from lerobot_topreward.rewards import PAPER, Debias, Formula, Scale, find_baselines, make_curves
-
-# Controls whose curve a formula can make: what it subtracts is there for them, too, and is not the
-# control itself. Backwards, a video is as long as before, so it has the same clock.
-_COMPARABLE: dict[Debias, tuple[str, ...]] = {
-    "none": ("static", "reversed"),
-    "static": ("reversed",),
-    "blank": ("static", "reversed"),
-    "contrast": (),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +133,7 @@ def compare_formulas(
     rows = []
     for formula in formulas:
         curves = measure(formula, real, everything)
-        can = _COMPARABLE[formula.debias]
+        can = COMPARABLE[formula.debias]
         static, backwards = (
             measure(formula, by_name[name] if name in can else (), kept)
             for name, kept in (("static", everything), ("reversed", falling))
