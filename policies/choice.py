@@ -18,6 +18,11 @@ OWN_CLASSES = {
 _stock_class = factory.get_policy_class  # not the one that the trainer patch puts there
 
 
+def has_per_sample_loss(policy_type: str) -> bool:
+    """Say whether the `forward` of a policy type can return a loss per sample."""
+    return _find(policy_type) is not None
+
+
 def per_sample_policy(policy_type: str) -> type[PreTrainedPolicy]:
     """Choose the class of a policy type whose `forward` can return a loss per sample.
 
@@ -34,7 +39,8 @@ def per_sample_policy(policy_type: str) -> type[PreTrainedPolicy]:
             logging.debug("policy type %s cannot be imported: %s", name, error)
     raise UserError(
         f"--policy.type '{policy_type}' has no per-sample loss, so its frames cannot be "
-        f"weighted; these have: {', '.join(others)}"
+        f"weighted; these have: {', '.join(others)}. For any policy, draw frames by their weight "
+        "instead: `weighting.apply=sampling`"
     )
 
 

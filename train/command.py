@@ -13,15 +13,20 @@ from lerobot_topreward.console import INTERRUPTED
 from lerobot_topreward.errors import TrainingError, UserError
 from lerobot_topreward.train.arguments import Arguments, print_help, split_arguments
 from lerobot_topreward.train.config import WeightingConfig, as_params, from_params, show
+from lerobot_topreward.train.draws import BatchWorth, measure_batches
 from lerobot_topreward.train.frame_weights import weigh
 from lerobot_topreward.train.records import FrameLabels, FrameWeights
+from lerobot_topreward.train.schemes import Awr
 from lerobot_topreward.train.summary import summarize, summary_table
 
 if TYPE_CHECKING:
     from lerobot.configs.train import TrainPipelineConfig
 
 _INSTALL = "pip install 'lerobot-topreward[train]'"
-_STAYS = ("source", "sidecar", "unlabelled_weight")  # options that go with any scheme
+# Options that go with any scheme.
+_STAYS = ("source", "sidecar", "unlabelled_weight", "apply", "stationary")
+# What a checkpoint was trained with that does not say so, because it is older than the option.
+_BEFORE = {"apply": "loss", "stationary": "keep"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,8 @@ class Plan:
     changed: Sequence[str]  # what a resumed run does otherwise than before
     labels: FrameLabels
     weights: FrameWeights
+    chunk: int  # the policy's action chunk, frames
+    worth: BatchWorth
     title: str  # a line that says how frames are weighted
 
 
@@ -62,7 +69,10 @@ def train(arguments: Sequence[str], *, console: Console) -> int:
         for change in plan.changed:
             console.print(f"not as in the checkpoint: {change}", style="yellow")
         console.print(plan.title)
-        summary = summarize(plan.labels, plan.weights, scheme=plan.weighting.scheme)
+        scheme = plan.weighting.scheme
+        summary = summarize(
+            plan.labels, plan.weights, scheme=scheme, chunk=plan.chunk, worth=plan.worth
+        )
         console.print(summary_table(summary))
     if not split.dry_run:
         return _run(plan, split, console if is_main else Console(quiet=True))
@@ -97,9 +107,11 @@ def make_plan(split: Arguments) -> Plan:
         for package, needed in needs.items():
             if needed and find_spec(package) is None:
                 raise ImportError(f"no package {package}")
-        per_sample_policy(policy.type)
+        if weighting.apply == "loss":
+            per_sample_policy(policy.type)
     except ImportError as error:
         raise UserError(f"training needs more than is installed ({error}): {_INSTALL}") from error
+    weighting.refuse_streaming(streaming=config.dataset.streaming)
     chunk = chunk_frames(policy, weighting)
     source = open_dataset(config.dataset)
     if source.revision is None:  # else LeRobot fetches what it needs
@@ -111,9 +123,17 @@ def make_plan(split: Arguments) -> Plan:
     episodes = training_episodes(source, config.dataset)
     labels = read_labels(source, episodes=episodes, config=weighting)
     weights = weigh(labels, weighting, chunk=chunk)
+    worth = measure_batches(
+        labels,
+        weights,
+        drop_last=getattr(policy, "drop_n_last_frames", 0),
+        batch=config.batch_size,
+    )
     scheme = weighting.scheme
     title = f"{scheme.name}: {scheme.describe(chunk=chunk, fps=labels.fps)}"
-    return Plan(config, weighting, changed, labels, weights, title)
+    if weighting.apply == "sampling":
+        title += "; frames are drawn by their weight"
+    return Plan(config, weighting, changed, labels, weights, chunk, worth, title)
 
 
 def choose_weighting(
@@ -139,6 +159,9 @@ def choose_weighting(
             "--sample_weighting=null)"
         )
     saved = dict(given.extra_params)
+    if config.resume:
+        is_awr = saved.get("scheme", Awr.name) == Awr.name
+        saved = _BEFORE | ({"baseline": "mean"} if is_awr else {}) | saved
     before = as_params(from_params(saved))
     if options.get("scheme", before["scheme"]) != before["scheme"]:
         saved = {name: saved[name] for name in _STAYS if name in saved}

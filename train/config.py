@@ -15,8 +15,14 @@ class WeightingConfig:
     """Weight the loss of every frame by its labeled rewards; see `schemes` for the formulas."""
 
     scheme: Scheme = field(default_factory=Awr)
+    # What the weights do: multiply the losses, or say how often a frame is drawn, whose loss is then
+    # left alone.
+    apply: Literal["loss", "sampling"] = "loss"
+    # Of frames at which nothing moves for a second or longer, and progress does not either: keep
+    # them, or let them weigh nothing. The end of an episode that succeeds stays.
+    stationary: Literal["keep", "drop"] = "keep"
     # The scope in which weights average 1; by default the batch for rabc, as in LeRobot, and the
-    # dataset for the others.
+    # dataset for the others and with apply=sampling.
     normalize: Literal["dataset", "batch"] | None = None
     # Of frames without a label, multiple of the mean labeled weight.
     unlabelled_weight: float | None = None
@@ -25,6 +31,11 @@ class WeightingConfig:
 
     def __post_init__(self) -> None:
         """Refuse options that break a rule."""
+        if self.apply == "sampling" and self.normalize == "batch":
+            raise UserError(
+                "`weighting.normalize=batch` scales the losses of a batch, which "
+                "`weighting.apply=sampling` leaves alone; leave one of them out"
+            )
         if self.unlabelled_weight is not None and not self.unlabelled_weight >= 0:
             raise UserError(
                 f"`weighting.unlabelled_weight` must be >= 0; got {self.unlabelled_weight:g}"
@@ -38,7 +49,22 @@ class WeightingConfig:
     @property
     def normalization(self) -> Literal["dataset", "batch"]:
         """The scope in which weights average 1, once it is decided."""
+        if self.apply == "sampling":
+            return "dataset"
         return self.normalize or self.scheme.normalize
+
+    def refuse_streaming(self, *, streaming: bool) -> None:
+        """Refuse to choose frames of a dataset that comes in its own order.
+
+        Raises:
+            UserError: sampling is asked for, and the dataset is streamed.
+        """
+        if streaming and self.apply == "sampling":
+            raise UserError(
+                "`weighting.apply=sampling` chooses which frames are drawn, which a dataset that "
+                "is streamed does not allow; leave out `dataset.streaming`, or use "
+                "`weighting.apply=loss`"
+            )
 
 
 _COMMON = {f.name: f for f in fields(WeightingConfig) if f.name != "scheme"}

@@ -7,6 +7,7 @@ from lerobot_topreward.errors import UserError
 from lerobot_topreward.train.config import WeightingConfig
 from lerobot_topreward.train.records import FrameLabels, FrameWeights, list_first
 from lerobot_topreward.train.schemes import Uniform
+from lerobot_topreward.train.stationary import find_stationary
 
 
 def weigh(labels: FrameLabels, config: WeightingConfig, *, chunk: int) -> FrameWeights:
@@ -14,8 +15,9 @@ def weigh(labels: FrameLabels, config: WeightingConfig, *, chunk: int) -> FrameW
 
     All statistics are taken over the labeled frames of `labels`, and only those. A frame without
     a label weighs `config.unlabelled_weight` times as much as the mean labeled one. The weights
-    have mean 1 over all frames, or are raw where they are normalized per batch. `chunk` is the
-    policy's action chunk, frames, >= 1.
+    have mean 1 over all frames, or are raw where they are normalized per batch. With
+    ``stationary=drop`` frames that stand still weigh nothing; the others weigh what they would,
+    before that mean is taken. `chunk` is the policy's action chunk, frames, >= 1.
 
     Raises:
         UserError: frames have no label and no weight is given for them, all weights are zero, or
@@ -32,6 +34,7 @@ def weigh(labels: FrameLabels, config: WeightingConfig, *, chunk: int) -> FrameW
     unlabeled = (config.unlabelled_weight or 0.0) * float(np.mean(found, dtype=np.float64))
     raw = np.full(len(known), unlabeled, dtype=np.float32)
     raw[known] = found
+    stationary = find_stationary(labels) if config.stationary == "drop" else None
     if not np.isfinite(raw).all():
         bad = labels.index[~np.isfinite(raw)][0]
         raise ValueError(f"every weight must be finite; that of frame {bad} is not")
@@ -40,11 +43,19 @@ def weigh(labels: FrameLabels, config: WeightingConfig, *, chunk: int) -> FrameW
             f"with `weighting.scheme={config.scheme.name}` all {len(raw)} frames weigh nothing, so "
             f"nothing would be learned; {config.scheme.if_all_zero}"
         )
+    if stationary is not None:
+        raw[stationary] = 0
+        if not raw.any():
+            raise UserError(
+                f"all {len(raw)} frames weigh nothing, so nothing would be learned: "
+                f"{int(stationary.sum())} stand still, which `weighting.stationary=drop` leaves out; "
+                "use `weighting.stationary=keep`"
+            )
     cap = config.scheme.cap
     largest = getattr(config.scheme, cap) if isinstance(cap, str) else cap
     capped = known & (raw >= np.float32(largest))
     weight = raw if config.normalization == "batch" else scale_to_mean_one(raw)
-    return FrameWeights(index=labels.index, raw=raw, weight=weight, capped=capped)
+    return FrameWeights(labels.index, raw, weight, capped, stationary)
 
 
 def scale_to_mean_one(weights: Float[np.ndarray, " frames"]) -> Float32[np.ndarray, " frames"]:

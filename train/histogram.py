@@ -22,7 +22,8 @@ def save_histogram(path: Path, weights: FrameWeights, *, title: str) -> None:
     the two lie apart is how far this is from plain behavior cloning.
     """
     weight, frames = weights.weight.astype(np.float64), len(weights.weight)
-    zero, capped = weight == 0, weights.capped & (weight > 0)
+    zero = weights.nothing
+    capped = weights.capped & ~zero
     edges = np.linspace(0, max(float(weight.max()), 1.5), _BINS + 1)
     width = edges[1]
     free = np.histogram(weight[~zero & ~capped], edges)[0] / frames

@@ -3,11 +3,15 @@
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Bool
 
 from lerobot_topreward.console import warn
 from lerobot_topreward.data.dataset import Source
 from lerobot_topreward.data.frames import task_names
-from lerobot_topreward.errors import UserError
+from lerobot_topreward.data.recording import open_recorded
+from lerobot_topreward.errors import EpisodeError, UserError
+from lerobot_topreward.judging.motion import fill_gaps, find_still
+from lerobot_topreward.judging.profile import measure_profile
 from lerobot_topreward.records import FrameRewards
 from lerobot_topreward.storage.labels import (
     explain_columns,
@@ -37,7 +41,8 @@ def read_labels(
     """Read the labels of the frames that are trained on, those without a label among them.
 
     They are the frames of these episodes, or of all, in the order of their global index. Uniform
-    weights need no labels: none is read.
+    weights need no labels: none is read, but to tell how episodes end for ``stationary=drop``,
+    where there are some.
 
     Raises:
         UserError: the dataset is not labeled, its labels are another dataset's, columns and
@@ -46,6 +51,15 @@ def read_labels(
     frames = source.frames
     scheme = config.scheme
     needed = not isinstance(scheme, Uniform) or config.unlabelled_weight is not None
+    if config.stationary == "drop" and not needed:
+        needed = (
+            config.sidecar is not None
+            or has_columns(source)
+            or (
+                config.source != "columns"
+                and find_sidecar(source, option="dataset.repo_id") is not None
+            )
+        )
     origin, labels = _read(source, config) if needed else ("", no_labels(frames))
     by_success = isinstance(scheme, Filter) and scheme.by == "success"
     if by_success and "log_prob_true" in labels.absent:
@@ -77,7 +91,43 @@ def read_labels(
         prefix_end=None if "scored" in chosen.absent else chosen.scored,
         tasks=task_names(source.meta),
         fps=float(source.meta.fps),
+        idle=_read_idle(source, np.unique(chosen.episode_index).tolist())[rows]
+        if config.stationary == "drop"
+        else None,
     )
+
+
+def _read_idle(source: Source, episodes: list[int]) -> Bool[np.ndarray, " frames"]:
+    """Mark the frames of some episodes at which neither commands nor readings change.
+
+    What counts as a change is measured over all episodes, as `check` does.
+
+    Raises:
+        UserError: there are no commands and readings, or those of an episode cannot be read.
+    """
+    recorded = open_recorded(source.root, repo_id=source.repo_id, option=str(source.root))
+    if not (recorded.signals.commands or recorded.signals.readings):
+        raise UserError(
+            "`weighting.stationary=drop` looks for motion in action and observation.state; "
+            f"{source.repo_id} has neither. Leave it out"
+        )
+    every = range(len(recorded.lengths))
+    # Values of strangers overflow: what comes of it is inf or nan, which is never still.
+    with np.errstate(all="ignore"):
+        readable = (
+            found for _, found in recorded.episodes(every) if not isinstance(found, EpisodeError)
+        )
+        profile = measure_profile(readable, recorded.signals, fps=recorded.fps)
+        idle = np.zeros(len(source.frames.index), dtype=bool)
+        for episode, found in recorded.episodes(episodes):
+            rows = source.frames.rows(episode)
+            if isinstance(found, EpisodeError):
+                raise UserError(
+                    f"`weighting.stationary=drop` needs what episode {episode} recorded: {found}"
+                )
+            order = np.argsort(found.frame_index, kind="stable")
+            idle[rows] = find_still(fill_gaps(found.values[order]), profile)
+    return idle
 
 
 def _read(source: Source, config: WeightingConfig) -> tuple[str, FrameRewards]:

@@ -1,12 +1,13 @@
 """The trainer patch: the only place that reaches into LeRobot's trainer.
 
 `lerobot_train.train()` has no hooks. It makes its weighter, its policy and its steps through
-functions that it finds by name, so five of these are replaced, each by a method of `TrainerPatch`
+functions that it finds by name, so six of these are replaced, each by a method of `TrainerPatch`
 with the same name that calls the original:
 
 - `make_train_eval_datasets`, `make_pre_post_processors` remember what they made;
 - `get_policy_class` gives ACT and Diffusion a loss per sample;
 - `make_sample_weighter` knows one more type, `topreward`;
+- `EpisodeAwareSampler` draws frames by the weights of that weighter, if it has some to draw by;
 - `update_policy`, one training step, minimizes the weighted losses of that weighter. At a loss or
   weight that is not finite it stops, before the backward pass, so that neither the parameters nor
   the optimizer have seen the value, and saves a checkpoint.
@@ -30,6 +31,7 @@ from accelerate.utils import DistributedType, gather_object
 from jaxtyping import Bool, Float
 from lerobot.common import train_utils
 from lerobot.configs.train import TrainPipelineConfig
+from lerobot.datasets import EpisodeAwareSampler
 from lerobot.policies import factory
 from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.scripts import lerobot_train
@@ -38,7 +40,13 @@ from lerobot.utils.sample_weighting import SampleWeighter
 from torch import Tensor
 
 from lerobot_topreward.errors import TrainingError
-from lerobot_topreward.policies.choice import OWN_CLASSES, per_sample_policy
+from lerobot_topreward.policies.choice import (
+    OWN_CLASSES,
+    has_per_sample_loss,
+    per_sample_policy,
+)
+from lerobot_topreward.train.records import FrameWeights
+from lerobot_topreward.train.sampler import WeightedSampler
 
 SCHEME_TYPE = "topreward"  # in --sample_weighting.type
 _VERSION = "0.6.1"
@@ -50,6 +58,7 @@ class BatchWeighter(SampleWeighter):
     """A weighter whose weights average 1 over the dataset, or over each batch as in LeRobot."""
 
     per_batch: bool
+    drawn: FrameWeights | None = None  # by which frames are drawn, if their losses are left alone
 
 
 # Builds the weighter of a run from `--sample_weighting.extra_params` and what `train()` has made so
@@ -110,6 +119,7 @@ class TrainerPatch:
             "make_pre_post_processors": _trainer(),
             "get_policy_class": factory,
             "make_sample_weighter": sample_weighting,
+            "EpisodeAwareSampler": _trainer(),
             "update_policy": _trainer(),
         }
         self._original = {name: getattr(module, name) for name, module in self.modules.items()}
@@ -118,11 +128,18 @@ class TrainerPatch:
         self._dataset: Any = None  # LeRobotDataset
         self._processors: Any = None  # before and after the policy
         self._weighter: BatchWeighter | None = None
+        self._per_sample = True  # the policy has a loss per sample
 
     def make_train_eval_datasets(self, cfg: TrainPipelineConfig) -> Any:
         """Remember the run's configuration and the dataset that it trains on."""
-        if cfg.sample_weighting is not None and cfg.policy is not None:
-            per_sample_policy(cfg.policy.type)  # fails before anything is downloaded
+        weighting = cfg.sample_weighting
+        if weighting is not None and cfg.policy is not None:
+            is_drawn = weighting.type == SCHEME_TYPE and (
+                weighting.extra_params.get("apply") == "sampling"
+            )
+            if not is_drawn:
+                per_sample_policy(cfg.policy.type)  # fails before anything is downloaded
+            self._per_sample = has_per_sample_loss(cfg.policy.type)
         datasets = self._original["make_train_eval_datasets"](cfg)
         self._config, self._dataset, self._weighter = cfg, datasets[0], None
         return datasets
@@ -147,6 +164,13 @@ class TrainerPatch:
             config.extra_params, policy=policy, device=device, dataset=self._dataset
         )
         return self._weighter
+
+    def EpisodeAwareSampler(self, *args: Any, **options: Any) -> EpisodeAwareSampler:  # noqa: N802
+        """Make LeRobot's sampler, or ours where frames are drawn by their weight."""
+        weights = None if self._weighter is None else self._weighter.drawn
+        if weights is None:
+            return self._original["EpisodeAwareSampler"](*args, **options)
+        return WeightedSampler(weights, *args, **options)
 
     def update_policy(
         self,
@@ -179,7 +203,11 @@ class TrainerPatch:
         losses_of = policy.forward
 
         def weighted_forward(batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Any]]:
-            losses, parts = losses_of(batch, reduction="none")
+            if self._per_sample:
+                losses, parts = losses_of(batch, reduction="none")
+            else:  # then frames are drawn by their weight, and all losses weigh 1
+                loss, parts = losses_of(batch)
+                losses = loss.expand(len(weights))
             if losses.shape != weights.shape:
                 name = type(accelerator.unwrap_model(policy)).__name__
                 raise RuntimeError(
@@ -279,6 +307,8 @@ def _name_frames(
 _PARAMETERS: Mapping[tuple[ModuleType, str], str] = {
     (lerobot_train, "make_train_eval_datasets"): "cfg",
     (lerobot_train, "make_pre_post_processors"): "policy_cfg pretrained_path",
+    (lerobot_train, "EpisodeAwareSampler"): "dataset_from_indices dataset_to_indices "
+    "episode_indices_to_use drop_n_last_frames absolute_to_relative_idx seed",
     (factory, "get_policy_class"): "name",
     (factory, "make_policy"): "cfg ds_meta",
     (sample_weighting, "make_sample_weighter"): "config policy device",

@@ -10,6 +10,8 @@ from jaxtyping import Bool, Float32, Float64, Int64
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.rewards import advantage
 
+NOTHING = 0.01  # of the mean weight: what weighs less is said to weigh nothing
+
 
 @dataclass(frozen=True, slots=True)
 class FrameLabels:
@@ -24,6 +26,8 @@ class FrameLabels:
     prefix_end: Bool[np.ndarray, " frames"] | None  # last frames of scored prefixes, where known
     tasks: Mapping[int, str]  # task index -> instruction
     fps: float  # Hz
+    # Neither commands nor readings change; None: it was not asked.
+    idle: Bool[np.ndarray, " frames"] | None = None
 
     def select(self, rows: Bool[np.ndarray, " frames"]) -> "FrameLabels":
         """Keep some of the frames."""
@@ -57,6 +61,13 @@ class FrameWeights:
     raw: Float32[np.ndarray, " frames"]  # >= 0, as the scheme's formula gives it
     weight: Float32[np.ndarray, " frames"]  # >= 0, as used: mean 1 over the frames, or raw
     capped: Bool[np.ndarray, " frames"]  # the formula's upper limit was reached
+    # Weighs nothing because it stands still; None: such frames are kept.
+    stationary: Bool[np.ndarray, " frames"] | None = None
+
+    @property
+    def nothing(self) -> Bool[np.ndarray, " frames"]:
+        """The frames that weigh nothing: under a hundredth of the mean."""
+        return self.weight < NOTHING * np.mean(self.weight, dtype=np.float64)
 
     @property
     def effective(self) -> float:
@@ -123,22 +134,32 @@ def prefix_gain(labels: FrameLabels) -> Float32[np.ndarray, " frames"]:
 
 
 def success_scores(labels: FrameLabels) -> Float64[np.ndarray, " episodes"]:
-    """How sure the VLM is of each episode's success, nats, <= 0: `metrics.success_score`.
-
-    Over the last three scored prefixes; over the frames of the last second where it is not known
-    which prefixes were scored.
-    """
+    """How sure the VLM is of each episode's success, nats, <= 0: `metrics.success_score`."""
     from lerobot_topreward.judging.metrics import success_score  # --help need not wait for scipy
 
     scores = []
     for rows in labels.episodes():
-        log_prob = labels.log_prob[rows]
-        ends = labels.prefix_end
-        if ends is not None and ends[rows].any():
-            scores.append(success_score(log_prob[ends[rows]]))
-        else:
-            scores.append(success_score(log_prob, tail=max(1, round(labels.fps))))
+        last = labels.log_prob[_last_frames(labels, rows)]
+        scores.append(success_score(last, tail=len(last)))
     return np.array(scores)
+
+
+def final_progress(labels: FrameLabels, rows: slice) -> float:
+    """The progress with which an episode or a run ends, 0..1: `EpisodeMetrics.final_progress`."""
+    return float(np.mean(labels.progress[_last_frames(labels, rows)], dtype=np.float64))
+
+
+def _last_frames(labels: FrameLabels, rows: slice) -> Int64[np.ndarray, " last"]:
+    """The rows of the last three scored prefixes of some rows.
+
+    Those of the last second where it is not known which prefixes were scored.
+    """
+    from lerobot_topreward.judging.metrics import TAIL  # --help need not wait for scipy
+
+    every, ends = np.arange(rows.start, rows.stop), labels.prefix_end
+    if ends is not None and ends[rows].any():
+        return every[ends[rows]][-TAIL:]
+    return every[-max(1, round(labels.fps)) :]
 
 
 def list_first(names: Sequence[object] | np.ndarray) -> str:

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from lerobot.configs.policies import PreTrainedConfig
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.datasets.streaming_dataset import StreamingLeRobotDataset
 from lerobot.policies.pretrained import PreTrainedPolicy
 from torch import Tensor
 
@@ -17,7 +18,7 @@ from lerobot_topreward.train.config import WeightingConfig, from_params
 from lerobot_topreward.train.frame_weights import weigh
 from lerobot_topreward.train.labels import read_labels
 from lerobot_topreward.train.lerobot_patch import BatchWeighter
-from lerobot_topreward.train.records import FrameWeights
+from lerobot_topreward.train.records import NOTHING, FrameWeights
 from lerobot_topreward.train.schemes import Rabc, Scheme, Uniform
 
 
@@ -33,14 +34,17 @@ class TopRewardWeighter(BatchWeighter):
         table[weights.index] = weights.weight
         self._table = torch.from_numpy(table).to(device)
         self.per_batch = config.normalization == "batch"
+        self.drawn = weights if config.apply == "sampling" else None
         self._epsilon = config.scheme.epsilon if isinstance(config.scheme, Rabc) else Rabc.epsilon
         weight = weights.weight.astype(np.float64)
+        self._nothing = NOTHING * float(weight.mean())
         self._stats = {
             "type": config.scheme.name,
+            "apply": config.apply,
             "num_frames": len(weight),
             "mean_weight": float(weight.mean()),
             "max_weight": float(weight.max()),
-            "share_zero": float(np.mean(weight == 0)),
+            "share_zero": float(weights.nothing.mean()),
             "share_capped": float(weights.capped.mean()),
             "effective_frames": weights.effective,
         }
@@ -52,8 +56,9 @@ class TopRewardWeighter(BatchWeighter):
 
         Returns:
             The weights, >= 0, which sum to the batch's size where they are normalized per batch;
-            and their statistics for the log, before that. A frame that was not among those
-            trained on weighs NaN, at which the trainer patch saves and stops.
+            and their statistics for the log, before that. The losses of frames that were drawn by
+            their weight all weigh 1. A frame that was not among those trained on weighs NaN, at
+            which the trainer patch saves and stops.
 
         Raises:
             ValueError: the batch has no index.
@@ -65,11 +70,15 @@ class TopRewardWeighter(BatchWeighter):
             )
         index = torch.as_tensor(batch["index"], device=self._table.device).reshape(-1).long()
         weights = self._table[index.clamp(-1, len(self._table) - 1)]
-        measured = torch.stack([weights.mean(), (weights == 0).float().mean(), weights.max()])
+        measured = torch.stack(
+            [weights.mean(), (weights < self._nothing).float().mean(), weights.max()]
+        )
         # One transfer, at the step's beginning, when the device has nothing else to do.
         mean, zero, largest = measured.tolist()
         stats = {"mean_weight": mean, "share_zero": zero, "max_weight": largest}
-        if self.per_batch:
+        if self.drawn is not None:
+            weights = torch.where(weights.isnan(), weights, 1.0)
+        elif self.per_batch:
             weights = weights * (len(weights) / (weights.sum() + self._epsilon))
         return weights, stats
 
@@ -128,6 +137,7 @@ def make_weighter(
         UserError: the labels or the configuration do not allow it.
     """
     config = from_params(params)
+    config.refuse_streaming(streaming=isinstance(dataset, StreamingLeRobotDataset))
     source = source_of(dataset.meta)
     labels = read_labels(source, episodes=dataset.episodes, config=config)
     weights = weigh(labels, config, chunk=chunk_frames(policy.config, config))

@@ -6,12 +6,19 @@ class like these and its place in `SCHEMES`: its options, help and messages foll
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float32
 
 from lerobot_topreward.errors import UserError
+from lerobot_topreward.train.advantages import gain_beyond_usual, standardize
+from lerobot_topreward.train.base_scheme import (
+    ProgressScheme,
+    Scheme,
+    require_positive,
+    require_range,
+)
 from lerobot_topreward.train.records import (
     FrameLabels,
     prefix_gain,
@@ -19,44 +26,6 @@ from lerobot_topreward.train.records import (
     span_frames,
     success_scores,
 )
-
-# Of progress, 0..1. Labels are float32, so differences of equal differences are not quite zero;
-# dividing by their spread would make weights out of rounding errors.
-_ROUNDING = 1e-6
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scheme:
-    """What all schemes have. The texts say which options help when weights will not train well."""
-
-    name: ClassVar[str]
-    normalize: ClassVar[Literal["dataset", "batch"]] = "dataset"  # unless the user says otherwise
-    keeps_episodes: ClassVar[bool] = True  # an episode without any weight deserves a warning
-    if_all_zero: ClassVar[str] = "choose options that keep more frames"
-    if_nearly_equal: ClassVar[str | None] = None  # None: no warning
-    if_almost_nothing: ClassVar[str] = "choose options that keep more frames"
-    if_capped: ClassVar[str | None] = None  # None: no warning
-    if_task_is_lost: ClassVar[str | None] = None  # None: a warning without advice
-    cap: ClassVar[float | str] = np.inf  # the largest weight of the formula, or its option's name
-
-    def weights(self, labels: FrameLabels, *, chunk: int) -> Float32[np.ndarray, " frames"]:
-        """Weigh frames.
-
-        Args:
-            labels: of at least one frame, all of them labeled.
-            chunk: the policy's action chunk, frames, >= 1; the default span of the advantage.
-
-        Returns:
-            Raw weights, 0..`cap` for each frame.
-
-        Raises:
-            UserError: a span is below one frame, or the labels lack what the formula needs.
-        """
-        raise NotImplementedError
-
-    def describe(self, *, chunk: int, fps: float) -> str:
-        """Say in a few words what is weighed."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,38 +45,14 @@ class Uniform(Scheme):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProgressScheme(Scheme):
-    """A scheme that judges a frame by the progress that is gained after it."""
-
-    horizon: float | None = None  # span of the advantage, seconds; by default the action chunk
-
-    def __post_init__(self) -> None:
-        """Refuse a horizon that is not positive."""
-        _require_positive(horizon=self.horizon)
-
-    def horizon_frames(self, *, chunk: int, fps: float) -> int:
-        """The span of the advantage, frames, >= 1."""
-        return chunk if self.horizon is None else span_frames("horizon", self.horizon, fps=fps)
-
-    def gain(self, labels: FrameLabels, *, chunk: int) -> Float32[np.ndarray, " frames"]:
-        """Progress gained over the horizon, -1..1 for each frame."""
-        horizon = self.horizon_frames(chunk=chunk, fps=labels.fps)
-        return progress_gain(labels, horizon=horizon)
-
-    def describe(self, *, chunk: int, fps: float) -> str:
-        """See `Scheme.describe`."""
-        frames = self.horizon_frames(chunk=chunk, fps=fps)
-        return f"progress over {frames} frames ({frames / fps:.2g} s)"
-
-
-@dataclass(frozen=True, kw_only=True)
 class Awr(ProgressScheme):
     """Advantage-weighted regression: ``clip(exp(z / beta), w_min, w_max)``.
 
     z is the advantage minus its mean, divided by its standard deviation, so that beta means the
-    same whatever the span and the task. Where the advantage is constant, z = 0. Source: the
-    weight ``exp(A / beta)`` with an upper limit is that of Peng et al., Advantage-Weighted
-    Regression, https://arxiv.org/abs/1910.00177; their A is a return minus a learned value.
+    same whatever the span and the task. Where the advantage is constant, z = 0. See `advantages` for
+    ``baseline=stage``. Source: the weight ``exp(A / beta)`` with an upper limit is that of Peng et
+    al., Advantage-Weighted Regression, https://arxiv.org/abs/1910.00177; their A is a return minus
+    a learned value.
     """
 
     name = "awr"
@@ -122,12 +67,23 @@ class Awr(ProgressScheme):
     w_min: float = 0.0  # smallest weight before normalization
     w_max: float = 20.0  # largest weight before normalization
     per: Literal["dataset", "task"] = "dataset"  # what the advantage is standardized over
+    # What a gain is compared with: that of all frames, or what is usual from the same progress on.
+    baseline: Literal["mean", "stage"] = "mean"
+    # With horizon=episode, what final progress is worth a second earlier, 0..1; by default as much.
+    discount: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse options that break a rule."""
-        super().__post_init__()
-        _require_positive(beta=self.beta, w_max=self.w_max)
-        _require_range("w_min", self.w_min, low=0)
+        if self.horizon != "episode" or self.baseline != "stage":
+            super().__post_init__()
+        if self.discount is not None and self.horizon != "episode":
+            raise UserError(
+                f"`weighting.discount={self.discount:g}` is of the final progress, which is looked "
+                "at with `weighting.horizon=episode` only; leave it out, or give that too"
+            )
+        require_range("discount", self.discount, low=0, high=1)
+        require_positive(discount=self.discount, beta=self.beta, w_max=self.w_max)
+        require_range("w_min", self.w_min, low=0)
         if self.w_min > self.w_max:
             raise UserError(
                 f"`weighting.w_min` must be <= `weighting.w_max`; got {self.w_min} > {self.w_max}"
@@ -135,12 +91,23 @@ class Awr(ProgressScheme):
 
     def weights(self, labels: FrameLabels, *, chunk: int) -> Float32[np.ndarray, " frames"]:
         """See `Scheme.weights`."""
-        gain = self.gain(labels, chunk=chunk).astype(np.float64)
-        group = labels.task_index if self.per == "task" else np.zeros(len(gain), dtype=np.int64)
-        exponent = _standardize(gain, group) / self.beta
+        group = labels.task_index if self.per == "task" else np.zeros_like(labels.task_index)
+        if self.baseline == "stage":
+            span = self.horizon_frames(chunk=chunk, fps=labels.fps)
+            span = None if self.horizon == "episode" else span
+            gain = gain_beyond_usual(labels, group, horizon=span, discount=self.discount)
+        else:
+            gain = self.gain(labels, chunk=chunk).astype(np.float64)
+        exponent = standardize(gain, group) / self.beta
         # exp(700) is still finite, and far beyond any sensible limit.
         weights = np.clip(np.exp(np.minimum(exponent, 700.0)), self.w_min, self.w_max)
         return weights.astype(np.float32)
+
+    def describe(self, *, chunk: int, fps: float) -> str:
+        """See `Scheme.describe`."""
+        to_end = self.horizon == "episode"
+        what = "final progress" if to_end else super().describe(chunk=chunk, fps=fps)
+        return f"{what}, beyond the usual" if self.baseline == "stage" else what
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +137,7 @@ class TopAwr(ProgressScheme):
         """Refuse options that break a rule."""
         super().__post_init__()
         span = None if isinstance(self.span, str) else self.span
-        _require_positive(tau=self.tau, delta_max=self.delta_max, span=span)
+        require_positive(tau=self.tau, delta_max=self.delta_max, span=span)
         if self.horizon is not None and self.span != "chunk":
             raise UserError(
                 f"`weighting.horizon` and `weighting.span={self.span}` both give the span of "
@@ -189,6 +156,14 @@ class TopAwr(ProgressScheme):
         increment = increment.astype(np.float64)
         increment -= increment.mean()
         return np.clip(self.tau * np.exp(increment), 0.0, self.delta_max).astype(np.float32)
+
+    def gain_frames(self, *, chunk: int, fps: float) -> int | None:
+        """See `Scheme.gain_frames`."""
+        if self.span == "prefix":
+            return None
+        if self.span == "chunk":
+            return super().gain_frames(chunk=chunk, fps=fps)
+        return span_frames("span", self.span, fps=fps)
 
     def describe(self, *, chunk: int, fps: float) -> str:
         """See `Scheme.describe`."""
@@ -224,8 +199,8 @@ class Rabc(ProgressScheme):
     def __post_init__(self) -> None:
         """Refuse options that break a rule."""
         super().__post_init__()
-        _require_positive(epsilon=self.epsilon)
-        _require_range("kappa", self.kappa, low=0, high=1)
+        require_positive(epsilon=self.epsilon)
+        require_range("kappa", self.kappa, low=0, high=1)
 
     def weights(self, labels: FrameLabels, *, chunk: int) -> Float32[np.ndarray, " frames"]:
         """See `Scheme.weights`."""
@@ -265,7 +240,7 @@ class Filter(ProgressScheme):
     def __post_init__(self) -> None:
         """Refuse options that break a rule."""
         super().__post_init__()
-        _require_range("quantile", self.quantile, low=0, high=1)
+        require_range("quantile", self.quantile, low=0, high=1)
         if (self.threshold is None) == (self.quantile is None):
             raise UserError(
                 "`weighting.scheme=filter` must have one of `weighting.threshold` and "
@@ -273,7 +248,7 @@ class Filter(ProgressScheme):
             )
         if self.by == "success" and self.horizon is not None:
             raise UserError(
-                f"`weighting.horizon={self.horizon:g}` is the span of the advantage, which "
+                f"`weighting.horizon={self.horizon}` is the span of the advantage, which "
                 "`weighting.by=success` does not use; leave one of them out"
             )
         if self.by == "success" and self.threshold is not None and self.threshold > 0:
@@ -299,6 +274,10 @@ class Filter(ProgressScheme):
             passed = np.repeat(passed, [rows.stop - rows.start for rows in labels.episodes()])
         return passed.astype(np.float32)
 
+    def gain_frames(self, *, chunk: int, fps: float) -> int | None:
+        """See `Scheme.gain_frames`."""
+        return None if self.by == "success" else super().gain_frames(chunk=chunk, fps=fps)
+
     def describe(self, *, chunk: int, fps: float) -> str:
         """See `Scheme.describe`."""
         if self.by == "success":
@@ -307,26 +286,3 @@ class Filter(ProgressScheme):
 
 
 SCHEMES: dict[str, type[Scheme]] = {c.name: c for c in (Awr, TopAwr, Rabc, Filter, Uniform)}
-
-
-def _standardize(
-    values: Float64[np.ndarray, " frames"], group: Int64[np.ndarray, " frames"]
-) -> Float64[np.ndarray, " frames"]:
-    """Subtract each group's mean and divide by its standard deviation; 0 where it is constant."""
-    count = np.maximum(np.bincount(group), 1)
-    centered = values - (np.bincount(group, weights=values) / count)[group]
-    spread = np.sqrt(np.bincount(group, weights=centered**2) / count)
-    scale = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > _ROUNDING)
-    return centered * scale[group]
-
-
-def _require_positive(**options: float | None) -> None:
-    for name, value in options.items():
-        if value is not None and not value > 0:
-            raise UserError(f"`weighting.{name}` must be > 0; got {value:g}")
-
-
-def _require_range(name: str, value: float | None, *, low: float, high: float = np.inf) -> None:
-    if value is not None and not low <= value <= high:
-        rule = f">= {low}" if high == np.inf else f"{low}..{high}"
-        raise UserError(f"`weighting.{name}` must be {rule}; got {value:g}")

@@ -2,14 +2,17 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from lerobot_topreward.console import spell_options
+from lerobot_topreward.judging.profile import LEAST_EPISODES
+from lerobot_topreward.train.draws import BatchWorth
 from lerobot_topreward.train.records import FrameLabels, FrameWeights, list_first
 from lerobot_topreward.train.schemes import Scheme
 
@@ -20,8 +23,18 @@ _NEARLY_EQUAL = 0.99
 _ALMOST_NOTHING = 0.1
 _MOSTLY_ZERO = 0.9
 _MOSTLY_CAPPED = 0.5
+_LONG_SPAN = 1 / 3  # of the median episode
+_FOLLOWS_LENGTH = 0.3  # rank correlation
+_BY_CHANCE = 0.05  # p-value from which on a rank correlation says nothing
 _ENDS = 5  # lowest and highest rows of a long list, each
 _NAME_WIDTH = 34  # of a task, characters
+_SHORTER = (
+    "give a shorter `weighting.horizon`, in seconds, or compare how episodes end: "
+    "`weighting.scheme=awr`, `weighting.baseline=stage` and `weighting.horizon=episode`"
+)
+_COUNTS_TIME = (
+    "the rewards may count time: look at the static control of `lerobot-topreward evaluate`"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +46,7 @@ class GroupSummary:
     frames: int
     effective: float  # effective sample size, (sum w)^2 / sum w^2, frames
     relative: float  # weight of a frame over that of all frames: 1 is average
-    zero_share: float  # of its frames that weigh nothing, 0..1
+    zero_share: float  # of its frames that weigh nothing (`FrameWeights.nothing`), 0..1
     capped_share: float  # of its frames at the formula's upper limit, 0..1
     mean: float
     minimum: float
@@ -54,13 +67,23 @@ class WeightSummary:
     tasks: tuple[GroupSummary, ...]  # by task index
     episodes: tuple[GroupSummary, ...]  # by episode index
     warnings: tuple[str, ...]
+    stationary: int | None = None  # frames that weigh nothing because they stand still
+    worth: BatchWorth | None = None
 
 
-def summarize(labels: FrameLabels, weights: FrameWeights, *, scheme: Scheme) -> WeightSummary:
+def summarize(
+    labels: FrameLabels,
+    weights: FrameWeights,
+    *,
+    scheme: Scheme,
+    chunk: int | None = None,
+    worth: BatchWorth | None = None,
+) -> WeightSummary:
     """Summarize the weights of the frames that are trained on.
 
     Where weights are normalized per batch, these are the raw ones: the batches see them in this
-    proportion only on average. The warnings name the options of the scheme that help.
+    proportion only on average. The warnings name the options of the scheme that help. `chunk` is the
+    policy's action chunk, frames, without which nothing is said of how long a span is.
 
     Raises:
         ValueError: labels and weights are not of the same frames, or all weights are zero.
@@ -73,8 +96,15 @@ def summarize(labels: FrameLabels, weights: FrameWeights, *, scheme: Scheme) -> 
     tasks = _summarize_groups(weights, labels.task_index, labels.tasks)
     episodes = _summarize_groups(weights, labels.episode_index, {})
     labeled = set(labels.episode_index[labels.labelled].tolist())
-    warnings = tuple(_warn(overall, tasks, episodes, scheme, labeled=labeled))
-    return WeightSummary(overall, tasks, episodes, warnings)
+    warnings = [*_warn(overall, tasks, episodes, scheme, labeled=labeled)]
+    lengths = np.array([episode.frames for episode in episodes])
+    if chunk is not None:
+        warnings += _warn_of_span(lengths, scheme, chunk=chunk, fps=labels.fps)
+    means = np.array([episode.mean for episode in episodes])
+    by_gain = scheme.gain_frames(chunk=chunk or 1, fps=labels.fps) is not None
+    warnings += _warn_of_lengths(lengths, means, advice=_SHORTER if by_gain else _COUNTS_TIME)
+    still = None if weights.stationary is None else int(weights.stationary.sum())
+    return WeightSummary(overall, tasks, episodes, tuple(warnings), still, worth)
 
 
 def _summarize_groups(
@@ -99,7 +129,7 @@ def _summarize_groups(
                 frames=frames,
                 effective=total**2 / squares if squares > 0 else 0.0,
                 relative=total / frames / mean_of_all,
-                zero_share=float(np.mean(weight == 0)),
+                zero_share=float(np.mean(weights.nothing[rows])),
                 capped_share=float(np.mean(weights.capped[rows])),
                 mean=total / frames,
                 minimum=float(weight[0]),
@@ -135,15 +165,47 @@ def _warn(
             f"{percent(overall.capped_share)} of the frames are at the cap, above which weights do "
             f"not tell them apart; {scheme.if_capped}"
         )
-    if lost := [repr(task.name) for task in tasks if task.maximum == 0]:
+    if lost := [repr(task.name) for task in tasks if task.zero_share == 1]:
         advice = f"; {scheme.if_task_is_lost}" if scheme.if_task_is_lost else ""
         yield (
             f"tasks without any weight, which the policy will not learn: {len(lost)} of "
             f"{len(tasks)} ({list_first(lost)}){advice}"
         )
-    lost = [str(e.key) for e in episodes if e.maximum == 0 and e.key in labeled]
+    lost = [str(e.key) for e in episodes if e.zero_share == 1 and e.key in labeled]
     if lost and scheme.keeps_episodes:
         yield f"episodes without any weight: {len(lost)} of {len(episodes)} ({list_first(lost)})"
+
+
+def _warn_of_span(
+    lengths: Int64[np.ndarray, " episodes"], scheme: Scheme, *, chunk: int, fps: float
+) -> Iterator[str]:
+    """Long spans end with the episode, so that short episodes gain more in them."""
+    span, median = scheme.gain_frames(chunk=chunk, fps=fps), float(np.median(lengths))
+    if span is not None and span > _LONG_SPAN * median:
+        yield (
+            f"progress is compared over {span} frames ({span / fps:.2g} s), more than a third of the "
+            f"median episode ({median:.0f} frames), so short episodes weigh more; {_SHORTER}"
+        )
+
+
+def _warn_of_lengths(
+    lengths: Int64[np.ndarray, " episodes"],
+    means: Float64[np.ndarray, " episodes"],
+    *,
+    advice: str,
+) -> Iterator[str]:
+    """Weights that follow length may reward speed, or a VLM that counts time."""
+    from scipy.stats import spearmanr  # --help need not wait for it
+
+    if len(lengths) < LEAST_EPISODES or np.ptp(lengths) == 0 or np.ptp(means) == 0:
+        return
+    found: Any = spearmanr(lengths, means)
+    if abs(found.statistic) > _FOLLOWS_LENGTH and found.pvalue < _BY_CHANCE:
+        more = "longer" if found.statistic > 0 else "shorter"
+        yield (
+            f"weights follow the length of episodes (rank correlation {found.statistic:.2f}): "
+            f"{more} ones weigh more. Unless these are the better ones, {advice}"
+        )
 
 
 def percent(share: float) -> str:
@@ -163,13 +225,13 @@ def summary_table(summary: WeightSummary) -> RenderableType:
     the highest by their weight per frame.
     """
     overall = summary.overall
-    empty = sum(episode.maximum == 0 for episode in summary.episodes)
+    empty = sum(episode.zero_share == 1 for episode in summary.episodes)
     facts = {
         "frames": f"{overall.frames} in {len(summary.episodes)} episodes",
         "effective sample size": (
             f"{overall.effective:.0f} frames, {percent(overall.effective_share)}"
         ),
-        "weigh nothing": f"{percent(overall.zero_share)} of the frames; whole episodes: {empty}",
+        "weigh nothing (<.01 mean)": f"{percent(overall.zero_share)} of the frames; whole episodes: {empty}",
         "at the cap": f"{percent(overall.capped_share)} of the frames",
         "lowest, mean, highest": (
             f"{overall.minimum:.3g}, {overall.mean:.3g}, {overall.maximum:.3g}"
@@ -178,6 +240,18 @@ def summary_table(summary: WeightSummary) -> RenderableType:
             ", ".join(f"{value:.3g}" for value in overall.quantiles)
         ),
     }
+    if summary.stationary is not None:
+        share = percent(summary.stationary / overall.frames)
+        facts["stationary, so dropped"] = f"{summary.stationary} frames, {share}"
+    if (worth := summary.worth) is not None:
+        facts |= {
+            f"a batch of {worth.batch} is worth": (
+                f"{worth.by_loss:.1f} frames by loss, {worth.by_sampling:.1f} by sampling"
+            ),
+            "different frames an epoch": (
+                f"{percent(worth.distinct / worth.frames)} of those drawn, by sampling"
+            ),
+        }
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column()
@@ -200,7 +274,7 @@ def _group_table(what: str, groups: Sequence[GroupSummary]) -> Table:
         table.add_column(what, no_wrap=True, overflow="ellipsis", max_width=_NAME_WIDTH)
     else:
         table.add_column(what, justify="right")
-    for title in ("frames", "x average", "effective", "at 0", "at cap"):
+    for title in ("frames", "x average", "effective", "nothing", "at cap"):
         table.add_column(title, justify="right", no_wrap=True)
     shown = sorted(groups, key=lambda group: (group.relative, group.key))
     if len(groups) > 2 * _ENDS:

@@ -48,7 +48,7 @@ LEAST_RANGE = 0.1
 # far less for a curve. From half of that on, a curve is mostly noise.
 NOISY = 0.5
 SMOOTH_FROM = 5  # prefixes of a curve before its noise is measured
-# Of the success score, ROC-AUC. The paper's best model reaches .654 on the worst of its tasks.
+# Of the success score, ROC-AUC; the paper reports .654 for Qwen3-VL-8B.
 WEAK_AUC = 0.7
 ENOUGH = 10  # outcomes of each kind, from which on a chance AUC speaks against the reward
 # Nearly always most demonstrations are meant well. A rule that drops more than this share says more

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from math import nan
 
 import numpy as np
 from rich.console import Console
@@ -16,6 +17,7 @@ from lerobot_topreward.data.success import Success, read_success
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.files.atomic import open_draft
 from lerobot_topreward.files.jsonable import read_index
+from lerobot_topreward.judging.controls import compare_controls
 from lerobot_topreward.judging.decisions import check_decisions, read_decisions
 from lerobot_topreward.judging.episode_metrics import episode_metrics
 from lerobot_topreward.judging.findings import try_inspecting
@@ -26,7 +28,6 @@ from lerobot_topreward.judging.rules import RULES, judge
 from lerobot_topreward.report.config import ReportConfig
 from lerobot_topreward.report.content import (
     Findings,
-    controls,
     episode_contents,
     page_metrics,
     recording_content,
@@ -125,7 +126,6 @@ def _make_page(
         success={} if known is None else known.by_episode,
         controls=read_controls(dataset),
         horizon=dataset.horizon,
-        formula=Formula(dataset.formula.scale),
         recording=recording,
     )
     decisions: Mapping[int, bool] = {}
@@ -139,6 +139,7 @@ def _make_page(
         read_index(name): str(why)
         for name, why in (failed.items() if isinstance(failed, dict) else ())
     }
+    static = findings.controls.get("static")
     judged = [found for found in metrics if found.episode_index in findings.success]
     # How the dataset's own progress differs from the page's, which lets episodes compare.
     normalize = dataset.provenance.get("normalize")
@@ -175,7 +176,9 @@ def _make_page(
         judgment=judgment_to_json(
             judge_labels(dataset, controls=findings.controls, success=known, metrics=metrics)
         ),
-        controls=controls(findings),
+        static_share=nan
+        if static is None
+        else compare_controls(dataset.scores, static, formula=Formula(dataset.formula.scale)).share,
         episodes=episode_contents(findings),
         recording=recording_content(recording),
         unlabelled={

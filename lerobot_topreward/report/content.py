@@ -8,7 +8,6 @@ from jaxtyping import Float, Int64
 
 from lerobot_topreward.console import spell_options
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.judging.controls import compare_controls, judge_control
 from lerobot_topreward.judging.coverage import describe_coverage
 from lerobot_topreward.judging.episode_metrics import METRICS, Metric
 from lerobot_topreward.judging.findings import LEVELS, count_levels
@@ -22,7 +21,6 @@ from lerobot_topreward.records import (
     Segment,
     Verdict,
 )
-from lerobot_topreward.rewards import Formula
 
 _DECIMALS = 4  # a tenth of a millinat: less than a pixel at any zoom
 LENGTH = Metric("seconds", "Length", "Length", "of the episode", "high", unit="s", digits=1)
@@ -60,16 +58,6 @@ class EpisodeContent:
 
 
 @dataclass(frozen=True, slots=True)
-class ControlContent:
-    """What a control says of the rewards."""
-
-    name: str
-    sentence: str
-    share: float  # its rise as a share of the real one
-    episodes: int
-
-
-@dataclass(frozen=True, slots=True)
 class StartContent:
     """Where the episodes of a task start, in the signals in which their starts differ most."""
 
@@ -101,7 +89,6 @@ class Findings:
     success: Mapping[int, bool]
     controls: Mapping[str, Sequence[PrefixScores]]  # scores of each control that there is
     horizon: int  # of the advantage, frames
-    formula: Formula  # what progress is made of, without what it subtracts
     recording: Inspection | UserError  # what it says of itself, or why it cannot be inspected
 
 
@@ -175,25 +162,6 @@ def curve(scores: Sequence[PrefixScores], reward: FrameRewards, *, horizon: int)
         progress=_round(reward.progress[frame]),
         advantage=_round(reward.advantage[frame]),
     )
-
-
-def controls(findings: Findings) -> list[ControlContent]:
-    """Say what each control that was scored says of the rewards."""
-    contents = []
-    for name, scores in findings.controls.items():
-        if scores:
-            summary = compare_controls(
-                findings.scores, scores, formula=findings.formula, success=findings.success
-            )
-            contents.append(
-                ControlContent(
-                    name,
-                    spell_options(judge_control(summary).text),
-                    summary.share,
-                    summary.episodes,
-                )
-            )
-    return contents
 
 
 def recording_content(found: Inspection | UserError) -> RecordingContent:

@@ -13,7 +13,7 @@ from typing import Any
 from lerobot_topreward.console import spell_options
 from lerobot_topreward.files.jsonable import plain
 from lerobot_topreward.judging.episode_metrics import Metric
-from lerobot_topreward.report.content import ControlContent, EpisodeContent, RecordingContent
+from lerobot_topreward.report.content import EpisodeContent, RecordingContent
 from lerobot_topreward.report.media import EpisodeMedia
 
 # One after another inside one function; what is used while loading comes first.
@@ -55,7 +55,7 @@ class Page:
     success_origin: str | None
     success_auc: float  # 0..1; nan where undefined
     judgment: Mapping[str, Any]  # as JSON
-    controls: Sequence[ControlContent]
+    static_share: float  # rise of the static control over the real one; nan where not scored
     episodes: Sequence[EpisodeContent]
     unlabelled: Mapping[int, str | None]  # episode without rewards -> why, where known
     recording: RecordingContent

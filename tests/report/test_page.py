@@ -22,7 +22,6 @@ from lerobot_topreward.judging.inspection import Inspection
 from lerobot_topreward.records import Finding, PrefixScores, Segment, Verdict
 from lerobot_topreward.report.content import (
     Findings,
-    controls,
     curve,
     episode_contents,
     page_metrics,
@@ -35,7 +34,7 @@ from lerobot_topreward.report.media import (
     make_strip,
 )
 from lerobot_topreward.report.page import Page, render
-from lerobot_topreward.rewards import PAPER, label_rewards
+from lerobot_topreward.rewards import label_rewards
 
 INSPECTED = Inspection((), {}, {}, ())
 
@@ -75,7 +74,6 @@ def findings(
         success={0: False},
         controls={"static": static} if static else {},
         horizon=horizon,
-        formula=PAPER,
         recording=recording,
     )
 
@@ -112,20 +110,6 @@ def test_an_episode_is_described_with_its_verdict_and_the_truth() -> None:
     assert first.metrics["static_voc"] == 1
     assert (second.index, second.keep, second.success, second.static) == (4, True, None, None)
     assert "static_voc" not in second.metrics
-
-
-def test_a_reversed_control_is_judged_as_evaluate_does() -> None:
-    real = [scores([-9, -5, -3, -3, -3], episode=e) for e in range(6)]
-    falls = [scores([-3, -5, -9, -9, -9], episode=e, control="reversed") for e in range(3)]
-    # Three failures that were undone: backwards they rise.
-    rises = [scores([-9, -5, -3, -3, -3], episode=e, control="reversed") for e in range(3, 6)]
-    known = {e: e < 3 for e in range(6)}
-    found = replace(findings(real), controls={"reversed": [*falls, *rises]}, success=known)
-    [control] = controls(found)
-    assert control.episodes == 3
-    assert control.sentence.startswith("played backwards the curve falls, by 100%")
-    [unknown] = controls(replace(found, success={}))
-    assert unknown.episodes == 6
 
 
 def test_findings_go_to_their_episode_and_those_of_the_dataset_apart() -> None:

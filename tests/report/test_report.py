@@ -166,9 +166,9 @@ def test_static_scores_of_the_store_are_drawn(report: Report, labelled: Path) ->
     finally:
         shutil.rmtree(dataset.store.folder)
     assert [episode["static"] is None for episode in found["episodes"]] == [False, True, True]
-    [control] = found["controls"]
-    assert (control["name"], control["episodes"]) == ("static", 1)
-    assert "the first frame repeated neither rises nor falls" in control["sentence"]
+    assert found["static_share"] == pytest.approx(0)
+    [static] = [item for item in found["judgment"]["evidence"] if item["name"] == "static"]
+    assert "the first frame repeated neither rises nor falls" in static["text"]
 
 
 def test_rules_and_a_persons_word_are_kept_apart(report: Report, tmp_path: Path) -> None:

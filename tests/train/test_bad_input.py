@@ -72,6 +72,15 @@ def refused(
             "all 21 frames weigh nothing, so nothing would be learned; lower --weighting.threshold",
         ),
         (["--weighting.horizon=0.01"], "--weighting.horizon must be at least one frame, 0.1 s"),
+        (
+            ["--weighting.apply=sampling", "--weighting.normalize=batch"],
+            "--weighting.normalize=batch scales the losses of a batch, which --weighting.apply=",
+        ),
+        (
+            ["--weighting.apply=sampling", "--dataset.streaming=true", "--num_workers=1"],
+            "streamed does not allow; leave out --dataset.streaming, or use --weighting.apply=loss",
+        ),
+        (["--weighting.apply=draw"], "--weighting.apply must be loss or sampling; got 'draw'"),
         (["--weighting.sidecar=/nowhere.parquet"], "there is no /nowhere.parquet"),
         (["--weigthing.beta=1"], "did you mean --weighting.beta?"),
         (["--polcy.type=act"], "lerobot-train: unrecognized arguments: --polcy.type=act"),

@@ -125,6 +125,24 @@ def test_act_is_trained_to_a_stock_checkpoint_that_resumes(
     assert weighting_of(output) == WeightingConfig(scheme=Awr(beta=0.7, w_max=3, horizon=0.2))
 
 
+def test_frames_are_drawn_by_their_weight_and_again_when_resumed(
+    recorded: Path, write_labels: WriteLabels, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    root, output = write_labels(recorded), tmp_path / "run"
+    options = ("--weighting.scheme=filter", "--weighting.by=advantage", "--weighting.quantile=0.5")
+    assert run(*on(root, output, *ACT, *options, "--weighting.apply=sampling")) == 0
+    printed = capfd.readouterr()
+    assert "filter: progress over 4 frames (0.4 s); frames are drawn by their weight" in printed.out
+    assert "a batch of 4 is worth" in printed.out
+    assert "sample_weight_share_zero:0.000" in printed.err
+    assert weighting_of(output).apply == "sampling"
+
+    resume = ("--resume=true", f"--config_path={saved(output) / 'train_config.json'}")
+    assert run(*resume, "--steps=5", "--weighting.scheme=awr") == 0
+    assert weighting_of(output) == WeightingConfig(apply="sampling")
+    assert "not as in the checkpoint: scheme awr, filter before" in capfd.readouterr().out
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("policy", [ACT, DIFFUSION], ids=["act", "diffusion"])
 def test_uniform_weights_train_as_stock_does(
@@ -181,10 +199,14 @@ def test_a_streamed_dataset(recorded: Path, write_labels: WriteLabels, tmp_path:
 
 
 @pytest.mark.slow
-def test_several_processes(recorded: Path, write_labels: WriteLabels, tmp_path: Path) -> None:
+@pytest.mark.parametrize("apply", ["loss", "sampling"])
+def test_several_processes(
+    recorded: Path, write_labels: WriteLabels, tmp_path: Path, apply: str
+) -> None:
     root, output = write_labels(recorded), tmp_path / "run"
     launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2")
-    command = (*launcher, "-m", "lerobot_topreward", "train", *on(root, output, *ACT))
+    options = on(root, output, *ACT, f"--weighting.apply={apply}")
+    command = (*launcher, "-m", "lerobot_topreward", "train", *options)
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.count("effective sample size") == 1

@@ -21,6 +21,7 @@ REPLACED = (
     (factory, "get_policy_class"),
     (lerobot_train, "make_train_eval_datasets"),
     (lerobot_train, "make_pre_post_processors"),
+    (lerobot_train, "EpisodeAwareSampler"),
     (lerobot_train, "update_policy"),
 )
 

@@ -133,7 +133,9 @@ def test_stock_lerobot_train_with_the_plugin(runs: Runs) -> None:
     assert "Unknown sample weighting type: 'topreward'" in launch("unknown", *WEIGHTED)
     rabc = ("--sample_weighting.type=rabc", f"--sample_weighting.progress_path={sidecar}")
     params = f"--sample_weighting.extra_params={{scheme: awr, beta: 0.5, sidecar: {sidecar}}}"
-    for name, weighting in (("awr", (WEIGHTED[0], params)), ("rabc", rabc)):
+    drawn = params.replace("{", "{apply: sampling, ")
+    runs_of = {"awr": (WEIGHTED[0], params), "drawn": (WEIGHTED[0], drawn), "rabc": rabc}
+    for name, weighting in runs_of.items():
         printed = launch(name, plugin, *weighting)
         assert "sample_weight_mean_weight" in printed, printed
     more = (f"--config_path={runs.saved('awr')}", "--resume=true", "--steps=3", plugin)

@@ -112,6 +112,7 @@ def test_statistics_of_all_weights() -> None:
     weighter = TopRewardWeighter(weights_of([0, 0, 2, 6]), WeightingConfig(), device=CPU)
     assert weighter.get_stats() == {
         "type": "awr",
+        "apply": "loss",
         "num_frames": 4,
         "mean_weight": 2.0,
         "max_weight": 6.0,

@@ -116,6 +116,52 @@ def test_episodes_that_were_to_weigh_nothing_are_not_warned_of() -> None:
     assert summarize(*unlabelled, scheme=Awr()).warnings == ()
 
 
+def test_a_span_of_more_than_a_third_of_the_episodes_is_warned_of() -> None:
+    dataset = dataset_of([1, 3] * 15, [2, 1] * 15, [1, 2] * 20)  # 30, 30 and 40 frames
+    assert summarize(*dataset, scheme=Awr(), chunk=10).warnings == ()
+    (warning,) = summarize(*dataset, scheme=Awr(), chunk=11).warnings
+    assert "over 11 frames (1.1 s), more than a third of the median episode (30 frames)" in warning
+    (warning,) = summarize(*dataset, scheme=Awr(horizon=1.2), chunk=2).warnings
+    assert "over 12 frames" in warning
+    assert "`weighting.horizon=episode`" in warning
+    (warning,) = summarize(*dataset, scheme=TopAwr(span=2.0), chunk=2).warnings
+    assert "over 20 frames" in warning
+    for scheme in (
+        Awr(horizon="episode", baseline="stage"),
+        Filter(quantile=0.5),
+        TopAwr(span="prefix"),
+        Uniform(),
+    ):
+        assert summarize(*dataset, scheme=scheme, chunk=100).warnings == ()
+
+
+def test_weights_that_follow_length_are_warned_of() -> None:
+    lengths = range(10, 30)
+    dataset = dataset_of(*([30 / n, 33 / n] * (n // 2) for n in lengths))
+    (warning,) = summarize(*dataset, scheme=Awr(), chunk=2).warnings
+    assert "weights follow the length of episodes (rank correlation -1.00)" in warning
+    assert "shorter ones weigh more" in warning
+    assert "give a shorter `weighting.horizon`" in warning
+    (warning,) = summarize(*dataset, scheme=Filter(quantile=0.5)).warnings
+    assert "static control" in warning
+    few = dataset_of(*([30 / n, 33 / n] * (n // 2) for n in (10, 12, 20)))
+    assert summarize(*few, scheme=Awr(), chunk=2).warnings == ()
+    rng = np.random.default_rng(0)
+    apart = dataset_of(*(rng.uniform(0.5, 1.5, n) for n in rng.integers(10, 30, 40)))
+    assert summarize(*apart, scheme=Awr(), chunk=2).warnings == ()
+
+
+def test_what_is_below_a_hundredth_of_the_mean_weighs_nothing() -> None:
+    dataset = dataset_of([2.0, 2.0], [0.0, 0.005], [0.02, 2.0], [0.001, 0.007])
+    summary = summarize(*dataset, scheme=Awr())
+    assert summary.overall.zero_share == pytest.approx(4 / 8)
+    assert [episode.zero_share for episode in summary.episodes] == [0, 1, 0, 1]
+    assert "episodes without any weight: 2 of 4 (1, 3)" in summary.warnings
+    assert "weigh nothing (<.01 mean)  50.0% of the frames; whole episodes: 2" in printed(
+        dataset, scheme=Awr()
+    )
+
+
 def test_labels_and_weights_must_be_of_the_same_frames() -> None:
     labels, _ = dataset_of([1, 2, 3])
     _, weights = dataset_of([1, 2])

@@ -27,27 +27,28 @@ function thumbnail(episode) {
 }
 
 function judgment() {
-  const { level, reasons } = data.judgment;
+  const { level, evidence } = data.judgment;
   const [kind, mark] = { usable: ["good", ICONS.keep], "usable with care": ["care", ICONS.care] }[level] ?? ["bad", ICONS.drop];
+  const items = (found) => h("ul", {}, ...found.map(({ text }) => h("li", {}, text)));
+  const decided = evidence.filter(({ grade }) => grade === kind && kind !== "good");
+  const others = evidence.filter((found) => !decided.includes(found));
   return h("section", { class: `judgment ${kind}`, "aria-label": "Judgment of the reward" },
     h("h2", {}, icon(mark), `This reward: ${level}`),
-    kind === "good"
-      ? h("details", {}, h("summary", {}, "Why"), h("ul", {}, ...reasons.map((reason) => h("li", {}, reason))))
-      : h("ul", {}, ...reasons.map((reason) => h("li", {}, reason))));
+    decided.length ? items(decided) : null,
+    others.length ? h("details", {}, h("summary", {}, decided.length ? "What else was looked at" : "Why"), items(others)) : null);
 }
 
 function headline() {
   const minutes = episodes.reduce((sum, episode) => sum + episode.metrics.seconds, 0) / 60;
   const vocs = episodes.map((episode) => episode.metrics.voc).filter((value) => value !== null);
   const mean = vocs.length ? vocs.reduce((a, b) => a + b, 0) / vocs.length : null;
-  const staticControl = data.controls.find((control) => control.name === "static");
   const total = episodes.length + Object.keys(data.unlabelled).length;
   const items = [
     ["episodes", String(episodes.length), episodes.length < total ? `labelled, of ${total}` : null],
     ["tasks", String(tasks.length), null],
     ["of video", `${number(minutes, minutes < 10 ? 1 : 0)} min`, null],
     ["mean VOC", number(mean, 2), "1: always in order"],
-    staticControl ? ["static rise", percent(staticControl.share), "of the real rise"] : null,
+    data.static_share === null ? null : ["static rise", percent(data.static_share), "of the real rise"],
     data.success_auc === null ? null : ["success AUC", number(data.success_auc, 2), "0.5 is chance"],
   ];
   const cells = items.filter(Boolean).map(([name, value, note]) =>
@@ -77,7 +78,6 @@ function about() {
   return h("div", { class: "about" },
     h("p", {}, h("b", {}, "Rules: "), `${data.rule_texts.join("; ")}.`),
     h("p", {}, h("b", {}, "Progress "), `is ${data.made_of}, scaled over all episodes of a task so that episodes compare.${differs}`),
-    ...data.controls.map(({ name, sentence }) => h("p", {}, h("b", {}, `${name[0].toUpperCase()}${name.slice(1)} control: `), sentence)),
     h("p", {}, h("b", {}, "Scored "), `by ${data.vlm} on ${data.scored_camera}.`),
     aboutRecording(),
   );

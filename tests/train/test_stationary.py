@@ -1,0 +1,161 @@
+"""Frames that stand still weigh nothing, if asked; the end of a success does not count."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from frame_labels import labels_of
+from recordings import make_recordings, record_arm
+
+from lerobot_topreward.cli import main
+from lerobot_topreward.data.dataset import open_source
+from lerobot_topreward.errors import UserError
+from lerobot_topreward.train.config import WeightingConfig
+from lerobot_topreward.train.frame_weights import weigh
+from lerobot_topreward.train.labels import read_labels
+from lerobot_topreward.train.records import FrameLabels
+from lerobot_topreward.train.schemes import SCHEMES, Filter, Uniform
+from lerobot_topreward.train.stationary import find_stationary
+
+WriteLabels = Callable[..., Path]
+
+DROP = WeightingConfig(scheme=Uniform(), stationary="drop")
+FROM, UNTIL = 60, 100  # frames, 3 s to 5 s
+
+
+def still_labels(*idle: tuple[int, int, int], final: float, rise: float = 0.0) -> FrameLabels:
+    """Two episodes of 40 frames at 10 Hz, idle from .. until; progress rises during the first."""
+    progress = np.linspace(0, final, 40)
+    episode, start, stop = idle[0]
+    flat = progress.copy()
+    flat[start:stop] = np.linspace(flat[start], flat[start] + rise, stop - start)
+    episodes = [progress, progress]
+    episodes[episode] = flat
+    labels = labels_of(*episodes)
+    mask = np.zeros(80, dtype=bool)
+    for episode, start, stop in idle:
+        mask[40 * episode + start : 40 * episode + stop] = True
+    return replace(labels, idle=mask)
+
+
+def test_idle_stretches_of_a_second_are_stationary() -> None:
+    found = find_stationary(still_labels((0, 5, 15), (1, 5, 14), (1, 20, 35), final=0.5))
+    assert np.flatnonzero(found).tolist() == [*range(5, 15), *range(60, 75)]
+
+
+def test_what_gains_progress_is_not_stationary() -> None:
+    assert not find_stationary(still_labels((0, 5, 15), final=0.5, rise=0.4)).any()
+    assert find_stationary(still_labels((0, 5, 15), final=0.5, rise=0.2)).sum() == 10
+
+
+def test_the_end_of_a_success_stays() -> None:
+    failed = still_labels((0, 5, 15), (0, 25, 40), final=0.6)
+    assert find_stationary(failed).sum() == 25
+    succeeded = replace(failed, progress=(failed.progress / 0.6).astype(np.float32))
+    assert np.flatnonzero(find_stationary(succeeded)).tolist() == [*range(5, 15)]
+    unknown = replace(failed, labelled=np.zeros(80, dtype=bool))
+    assert np.flatnonzero(find_stationary(unknown)).tolist() == [*range(5, 15)]
+    with pytest.raises(ValueError, match="which frames are idle"):
+        find_stationary(labels_of([0, 1]))
+
+
+@pytest.mark.parametrize("name", [*SCHEMES])
+def test_they_weigh_nothing_in_every_scheme(name: str) -> None:
+    scheme = Filter(quantile=0.3, by="advantage") if name == "filter" else SCHEMES[name]()
+    labels = still_labels((0, 5, 15), final=0.8)
+    kept = weigh(labels, WeightingConfig(scheme=scheme), chunk=4)
+    dropped = weigh(labels, WeightingConfig(scheme=scheme, stationary="drop"), chunk=4)
+    still = np.zeros(80, dtype=bool)
+    still[5:15] = True
+    np.testing.assert_array_equal(dropped.raw, np.where(still, 0, kept.raw))
+    assert kept.stationary is None
+    assert dropped.stationary is not None
+    assert dropped.stationary.tolist() == still.tolist()
+    if name != "rabc":  # whose weights are normalized per batch
+        assert dropped.weight.mean() == pytest.approx(1)
+
+
+def test_all_frames_stand_still() -> None:
+    labels = still_labels((0, 0, 40), (1, 0, 40), final=0.2)
+    with pytest.raises(UserError, match=r"80 stand still.*`weighting.stationary=keep`"):
+        weigh(labels, DROP, chunk=4)
+
+
+@pytest.fixture(scope="module")
+def arm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Nine episodes; the fourth rests for two seconds, the fifth stops and stays where it is."""
+    recordings = make_recordings(9)
+    noise = np.random.default_rng(0).normal(0, 0.05, (200, 12))
+    for episode, until in ((3, UNTIL), (4, None)):
+        values = recordings[episode].values
+        part = slice(FROM, until)
+        values[part] = values[FROM] + noise[: len(values[part])]
+    return record_arm(tmp_path_factory.mktemp("arm") / "arm", recordings)
+
+
+def idle_of(root: Path, episodes: list[int] | None = None) -> dict[int, list[int]]:
+    source = open_source(repo_id=None, root=root, revision=None)
+    labels = read_labels(source, episodes=episodes, config=DROP)
+    assert labels.idle is not None
+    return {
+        int(labels.episode_index[rows.start]): np.flatnonzero(labels.idle[rows]).tolist()
+        for rows in labels.episodes()
+    }
+
+
+def test_idle_frames_are_found_in_what_was_recorded(arm: Path) -> None:
+    found = idle_of(arm)
+    assert len(found) == 9
+    for episode, frames in found.items():
+        if episode == 3:
+            assert set(range(FROM + 1, UNTIL - 1)) <= set(frames)
+            assert len(frames) <= UNTIL - FROM + 20
+        elif episode == 4:
+            assert set(range(FROM + 1, 162)) <= set(frames)
+    assert idle_of(arm, [4, 3]) == {3: found[3], 4: found[4]}
+
+
+@pytest.mark.parametrize("labeled", [False, True])
+def test_an_unlabeled_dataset_loses_its_rests_but_not_its_ends(
+    arm: Path, write_labels: WriteLabels, labeled: bool
+) -> None:
+    frames = open_source(repo_id=None, root=arm, revision=None).frames
+    root = write_labels(arm, progress=np.full(len(frames.index), 0.5)) if labeled else arm
+    source = open_source(repo_id=None, root=root, revision=None)
+    labels = read_labels(source, episodes=None, config=DROP)
+    weights = weigh(labels, DROP, chunk=1)
+    for episode, is_dropped in ((3, True), (4, labeled)):
+        weight = weights.weight[frames.rows(episode)]
+        assert (weight[FROM + 2 : UNTIL - 2] == 0).all() == is_dropped
+        assert weight[FROM - 15 : FROM - 10].all()
+    assert weights.weight.mean() == pytest.approx(1)
+
+
+def test_the_summary_says_how_many(
+    arm: Path, write_labels: WriteLabels, capfd: pytest.CaptureFixture, tmp_path: Path
+) -> None:
+    frames = open_source(repo_id=None, root=arm, revision=None).frames
+    root = write_labels(arm, progress=np.full(len(frames.index), 0.5))
+    options = ["--policy.type=act", "--policy.device=cpu", "--policy.push_to_hub=false"]
+    options += ["--dataset.repo_id=local/arm", f"--dataset.root={root}"]
+    options += [f"--output_dir={tmp_path / 'run'}", "--dry-run", "--weighting.stationary=drop"]
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", *options])
+    assert stopped.value.code == 0
+    (line,) = [x for x in capfd.readouterr().out.splitlines() if "stationary, so dropped" in x]
+    assert int(line.split()[3]) > 0
+    assert "%" in line
+
+
+def test_a_dataset_whose_motion_cannot_be_read(arm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lerobot_topreward.data.recording import RecordedDataset
+    from lerobot_topreward.errors import EpisodeError
+
+    def fail(self: RecordedDataset, chosen: list[int]) -> list[tuple[int, EpisodeError]]:
+        return [(episode, EpisodeError("it is gone")) for episode in chosen]
+
+    monkeypatch.setattr(RecordedDataset, "episodes", fail)
+    with pytest.raises(UserError, match=r"what episode 0 recorded: it is gone"):
+        idle_of(arm)
