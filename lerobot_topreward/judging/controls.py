@@ -16,7 +16,7 @@ from jaxtyping import Float
 from lerobot_topreward.judging.intervals import bootstrap_interval, mean_estimate
 from lerobot_topreward.judging.metrics import mean_defined, rise, rise_in_words, success_score, voc
 from lerobot_topreward.records import PrefixScores
-from lerobot_topreward.rewards import PAPER, Formula, find_baselines, make_curves
+from lerobot_topreward.rewards import PAPER, Debias, Formula, find_baselines, make_curves
 
 # Half of a rise, and time or another task explains more of it than the task itself does; below a
 # fifth it is small beside the rest. Between them it is a matter of degree, and we say so.
@@ -29,6 +29,14 @@ CLEARLY_ABOVE = 0.75
 # Episodes (or outcomes of one kind) below which nothing but a constant is judged as bad: intervals
 # of fewer hardly mean anything.
 FEW = 5
+# Controls whose curve a formula can make: what it subtracts is there for them, too, and is not the
+# control itself. Backwards, a video is as long as before, so it has the same clock.
+COMPARABLE: dict[Debias, tuple[str, ...]] = {
+    "none": ("static", "reversed", "swapped"),
+    "static": ("reversed",),
+    "blank": ("static", "reversed"),
+    "contrast": (),
+}
 Grade = Literal["good", "care", "bad"]
 Interval = tuple[float, float]  # nan, nan where it is undefined
 

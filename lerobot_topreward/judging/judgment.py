@@ -20,6 +20,7 @@ from lerobot_topreward.console import spell_options
 from lerobot_topreward.data.success import Success
 from lerobot_topreward.files.jsonable import plain
 from lerobot_topreward.judging.controls import (
+    COMPARABLE,
     FEW,
     ORDERED,
     ControlSummary,
@@ -94,19 +95,24 @@ def judge_labels(
     truth = {} if success is None else success.by_episode
     if metrics is None:
         metrics = episode_metrics(dataset.scores, dataset.rewards(), fps=dataset.fps)
+    formula = dataset.known_formula
     return judge_reward(
         dataset.scores,
         metrics,
-        curves=dataset.curves() if dataset.known_formula.scale != "prob" else None,
+        curves=dataset.curves() if formula.scale != "prob" else None,
         controls=[
             compare_controls(
-                dataset.scores, scores, formula=Formula(dataset.formula.scale), success=truth
+                dataset.scores,
+                scores,
+                formula=formula if name in COMPARABLE[formula.debias] else Formula(formula.scale),
+                controls=dataset.baselines,
+                success=truth,
             )
-            for scores in controls.values()
+            for name, scores in controls.items()
             if scores
         ],
         success=truth,
-        subtracted=dataset.known_formula.debias,
+        subtracted=formula.debias,
         dtype=dataset.key.dtype,
     )
 
@@ -134,7 +140,7 @@ def judge_reward(
     """
     made_of = [part.log_prob_true for part in scores] if curves is None else curves
     episodes = [part.segment.episode_index for part in scores]
-    auc = _estimate_auc(metrics, success)
+    auc = _estimate_auc(episodes, made_of, success)
     tells_success = auc is not None and auc[0].low > 0.5
     order = _judge_order(episodes, made_of, success, tells_success=tells_success)
     found: list[Evidence] = [
@@ -245,10 +251,16 @@ def _judge_controls(
     controls: Sequence[ControlSummary], *, episodes: int, subtracted: Debias
 ) -> list[Evidence]:
     """Ask the controls that were scored; a reward without the static one is not proven."""
-    if subtracted == "static":
+    if subtracted in ("static", "contrast"):
+        grade: Grade = "good" if subtracted == "static" else "care"
         text = "what the first frame repeated earns is subtracted already"
+        if subtracted == "contrast":
+            text = (
+                "what other tasks earn is subtracted; static videos were not asked about them, so "
+                "whether time alone explains the rest cannot be said"
+            )
         others = [judge_control(control) for control in controls if control.control != "static"]
-        return [Evidence("static", "good", text), *others]
+        return [Evidence("static", grade, text), *others]
     found = [judge_control(control) for control in controls]
     if any(control.control == "static" for control in controls):
         return found
@@ -261,16 +273,18 @@ def _judge_controls(
 
 
 def _estimate_auc(
-    metrics: Sequence[EpisodeMetrics], success: Mapping[int, bool]
+    episodes: Sequence[int],
+    curves: Sequence[Float[np.ndarray, " _"]],
+    success: Mapping[int, bool],
 ) -> tuple[Estimate, int] | None:
     """ROC-AUC of the success score, and how many outcomes there are of the rarer kind."""
-    known = [episode for episode in metrics if episode.episode_index in success]
-    outcome = np.array([success[episode.episode_index] for episode in known], dtype=bool)
+    measured = measure_episodes(episodes, curves)
+    known = [i for i, episode in enumerate(measured.episodes) if episode in success]
+    outcome = np.array([success[measured.episodes[i]] for i in known], dtype=bool)
     rarer = int(min(outcome.sum(), (~outcome).sum()))
     if rarer < FEW:
         return None
-    scores = np.array([episode.success_score for episode in known])
-    return auc_estimate(scores, outcome), rarer
+    return auc_estimate(measured.success_score[known], outcome), rarer
 
 
 def _judge_success(found: tuple[Estimate, int] | None) -> list[Evidence]:

@@ -112,7 +112,9 @@ def read_controls(
 def read_baselines(dataset: LabelledDataset, *, output: Path | None = None) -> list[PrefixScores]:
     """Read what formulas subtract and is no control of `read_controls`, as far as it was scored."""
     stores = find_stores(dataset, output)
-    shards = list_labelled_shards(dataset, dataset.episodes, BASELINES["contrast"])
+    names = BASELINES["contrast"]
+    names = [n for n in names if any(any(s.folder.glob(f"*.{n}.parquet")) for s in stores)]
+    shards = list_labelled_shards(dataset, dataset.episodes, names) if names else []
     found = [scores for shard in shards for scores in _read(stores, shard) or []]
     return [*found, *read_blanks(stores, dataset.source, dataset.scores)]
 

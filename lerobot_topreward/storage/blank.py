@@ -32,8 +32,9 @@ def list_blanks(source: Source, key: ScoreKey, instructions: Collection[str]) ->
     """List the gray videos that a dataset needs for some of its instructions.
 
     Raises:
-        UserError: the metadata do not say how large the camera's images are.
+        UserError: see `image_size`.
     """
+    height, width = image_size(source, key.camera)
     tasks = task_names(source.meta)
     longest = dict.fromkeys(sorted(instructions), 0)
     for episode in range(source.meta.total_episodes):
@@ -44,7 +45,6 @@ def list_blanks(source: Source, key: ScoreKey, instructions: Collection[str]) ->
         for length, text in runs:
             if text in longest:
                 longest[text] = max(longest[text], length)
-    height, width = image_size(source, key.camera)
     return [
         Shard((Segment(NO_EPISODE, 0, length, text),), "blank", f"gray {width}x{height}", None)
         for text, length in longest.items()
@@ -58,7 +58,7 @@ def image_size(source: Source, camera: str) -> tuple[int, int]:
     Raises:
         UserError: they do not say it, or something impossible.
     """
-    shape: Any = source.meta.features[camera]["shape"]
+    shape: Any = source.meta.features.get(camera, {}).get("shape", ())
     if len(shape) == 3:
         first = shape[0] <= 4 < shape[2]  # channels first
         height, width = (int(size) for size in (shape[1:] if first else shape[:2]))
@@ -83,6 +83,8 @@ def read_blanks(
         scores: of its segments, control "none".
     """
     key = stores[0].key
+    if not any(any(store.folder.glob("blank_*.parquet")) for store in stores):
+        return []  # most datasets: nothing more has to be looked at
     known: dict[str, PrefixScores] = {}
     for shard in list_blanks(source, key, {part.segment.instruction for part in scores}):
         for store in stores:

@@ -45,6 +45,8 @@ CURATE = ("curate", "--root", "{}/out", "--output", "{}/good", "--min-final-prog
 COMMANDS = [
     Killed("label", LABEL),
     Killed("label-again", (*LABEL, "--horizon", "0.2"), (LABEL,)),
+    Killed("label-blank", (*LABEL, "--debias", "blank"), (LABEL,)),
+    Killed("label-contrast", (*LABEL, "--debias", "contrast"), (LABEL,)),
     Killed("in-place", IN_PLACE),
     Killed("curate", CURATE, (LABEL,)),
     Killed("curate-again", (*CURATE, "--trim"), (LABEL, CURATE)),
