@@ -44,7 +44,7 @@ from lerobot_topreward.judging.intervals import (
     bootstrap_interval,
     mean_estimate,
 )
-from lerobot_topreward.judging.metrics import mean_defined, roc_auc
+from lerobot_topreward.judging.metrics import mean_defined, rise_in_words, roc_auc
 from lerobot_topreward.records import PrefixScores
 from lerobot_topreward.rewards import PAPER, Debias, Formula, Scale, find_baselines, make_curves
 
@@ -283,7 +283,7 @@ def _favor(
             more = "and the real curves do not rise, so the control static says nothing"
         return PAPER, "nothing", f"nothing to judge formulas by: {why} {more}, {stays}"
     if abs(paper.static_share) < LITTLE:
-        text = f"time alone explains {_percent(paper.static_share)} of log-prob's rise"
+        text = f"under log-prob the first frame repeated {rise_in_words(paper.static_share)}"
         return PAPER, "static", f"no other formula is needed: {text}, {stays} ({why})"
     better = [row for row in others if row.static_gain.high < 0 and row.rise.low > 0]
     if not better:
