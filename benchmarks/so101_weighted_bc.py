@@ -48,23 +48,37 @@ _DIFFUSION = (
 )
 _POLICIES = {"act": _ACT, "diffusion": _DIFFUSION}
 
-# Arm -> labelling and options: the defaults; for the filter what the experimenter would know
-# without watching a single video, that about half of the demonstrations are bad; and awr over a
-# span that is longer than the arm takes to close in on the cube and to grasp it, in which hardly
-# any progress is seen.
-ARMS = {
-    "bc": ("task", ("--weighting.scheme=uniform",)),
-    "filter": (
-        "task",
-        ("--weighting.scheme=filter", "--weighting.by=success", "--weighting.quantile=0.5"),
-    ),
-    "awr": ("task", ("--weighting.scheme=awr",)),
-    "awr-4s": ("task", ("--weighting.scheme=awr", "--weighting.horizon=4")),
-    "rabc": ("task", ("--weighting.scheme=rabc",)),
-    "top-awr": ("paper", ("--config=paper",)),
-    "oracle": ("task", ("--weighting.scheme=uniform",)),
+_FILTER = (
+    *("--weighting.scheme=filter", "--weighting.by=success"),
+    "--weighting.quantile={bad_share}",  # what the experimenter knows without watching a video
+)
+_STAGE = (*("--weighting.scheme=awr", "--weighting.baseline=stage", "--weighting.horizon=episode"),)
+_SAMPLING, _STILL = "--weighting.apply=sampling", "--weighting.stationary=drop"
+_UNIFORM = "--weighting.scheme=uniform"
+_LOSS = "--weighting.apply=loss"
+_KEEP = "--weighting.stationary=keep"
+
+# Arm -> labelling and options. What an arm does not name is named, too, whatever the defaults are.
+# `curate` and `oracle` weigh nothing and leave episodes out instead: see `_episodes`.
+ARMS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "bc": ("task", (_UNIFORM, _LOSS, _KEEP)),
+    "bc-still": ("task", (_UNIFORM, _LOSS, _STILL)),
+    "bc-still-sampling": ("task", (_UNIFORM, _SAMPLING, _STILL)),
+    "filter": ("task", (*_FILTER, _LOSS, _KEEP)),
+    "filter-sampling": ("task", (*_FILTER, _SAMPLING, _KEEP)),
+    "awr-old": ("task", ("--weighting.scheme=awr", "--weighting.baseline=mean", _LOSS, _KEEP)),
+    "awr-stage": ("task", (*_STAGE, _LOSS, _KEEP)),
+    "awr-stage-sampling": ("task", (*_STAGE, _SAMPLING, _KEEP)),
+    "awr-stage-still": ("task", (*_STAGE, _LOSS, _STILL)),
+    "awr-stage-still-sampling": ("task", (*_STAGE, _SAMPLING, _STILL)),
+    "rabc": ("task", ("--weighting.scheme=rabc", _LOSS, _KEEP)),
+    "curate": ("task", (_UNIFORM, _LOSS, _KEEP)),
+    "oracle": ("task", (_UNIFORM, _LOSS, _KEEP)),
 }
-_FIRST_SCENE = 850_000  # no other number of this project's is near
+_QUICK = ("bc", "bc-still", "filter-sampling", "awr-old", "awr-stage-sampling", "curate", "oracle")
+# Scenes of seed s are the block from here + 1000 s. No other number of this project's is near.
+_COUNTED_SCENE = 5_400_000
+_CHOICE_SCENE = 5_300_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,9 +88,13 @@ class Config:
     work: Path  # folder that keeps everything, so that the same command goes on
     policies: tuple[str, ...] = ("act", "diffusion")
     arms: tuple[str, ...] = tuple(ARMS)
-    demonstrations: int = 320  # half of them good
+    demonstrations: int = 320
     seeds: int = 5  # runs per policy and arm
-    scenes: int = 50  # evaluation episodes per run, the same ones for every arm of a seed
+    bad_share: float = 0.5  # of the demonstrations, 0..1
+    vlm: str = "builtin:so101-demo"  # that labels; a worse one: simulation.train_vlm --steps 150
+    choose: bool = False  # on scenes for making choices, which are never counted
+    first_scene: int | None = None  # seed of the first scene; by default a block of its own
+    scenes: int = 100  # evaluation episodes per run, the same ones for every arm of a seed
     act_steps: int = 4000
     diffusion_steps: int = 4000
     workers: int = 2  # runs at once, one thread each
@@ -84,8 +102,16 @@ class Config:
     quick: bool = False  # a few demonstrations, steps and scenes: only shows that it runs
 
 
+def plan_first(config: Config) -> int:
+    """Find the seed of the first scene."""
+    if config.first_scene is not None:
+        return config.first_scene
+    return _CHOICE_SCENE if config.choose else _COUNTED_SCENE
+
+
 def plan(config: Config, data: Data) -> list[Run]:
     """List every run, seed after seed, so that what is finished first is comparable."""
+    first = plan_first(config)
     steps = {"act": config.act_steps, "diffusion": config.diffusion_steps}
     return [
         Run(
@@ -94,8 +120,12 @@ def plan(config: Config, data: Data) -> list[Run]:
             seed=seed,
             steps=steps[policy],
             dataset=str(data.labelled[ARMS[arm][0]]),
-            options=(*_COMMON, *_POLICIES[policy], *ARMS[arm][1], *_episodes(arm, data)),
-            first_scene=_FIRST_SCENE + 1000 * seed,
+            options=(
+                *(*_COMMON, *_POLICIES[policy]),
+                *(option.format(bad_share=config.bad_share) for option in ARMS[arm][1]),
+                *_episodes(arm, data),
+            ),
+            first_scene=first + 1000 * seed,
             scenes=config.scenes,
         )
         for seed in range(config.seeds)
@@ -105,7 +135,8 @@ def plan(config: Config, data: Data) -> list[Run]:
 
 
 def _episodes(arm: str, data: Data) -> Sequence[str]:
-    return [f"--dataset.episodes={list(data.good)}"] if arm == "oracle" else []
+    kept = {"oracle": data.good, "curate": data.curated}.get(arm)
+    return [] if kept is None else [f"--dataset.episodes={list(kept)}"]
 
 
 def main(config: Config) -> None:
@@ -114,6 +145,7 @@ def main(config: Config) -> None:
     if config.quick:
         config = Config(
             work=config.work,
+            arms=_QUICK,
             demonstrations=8,
             seeds=1,
             scenes=2,
@@ -121,7 +153,17 @@ def main(config: Config) -> None:
             diffusion_steps=5,
             figure=config.figure,
         )
-    data = prepare(config.work, demonstrations=config.demonstrations)
+    # Another mixture, VLM or block of scenes is another experiment, with a folder of its own.
+    choices = {"bad": config.bad_share, "vlm": config.vlm, "first": plan_first(config)}
+    usual = {"bad": 0.5, "vlm": "builtin:so101-demo", "first": _COUNTED_SCENE}
+    parts = [
+        f"{name}-{Path(str(value)).name}" for name, value in choices.items() if value != usual[name]
+    ]
+    work = config.work / "_".join(parts) if parts else config.work
+    work.mkdir(parents=True, exist_ok=True)
+    data = prepare(
+        work, demonstrations=config.demonstrations, bad_share=config.bad_share, vlm=config.vlm
+    )
     print_labels(data.demonstrations, **data.labelled)
     runs = plan(config, data)
     results = []
@@ -129,7 +171,7 @@ def main(config: Config) -> None:
     # A worker is replaced after a few runs, for memory that MuJoCo's environments do not give back.
     context = multiprocessing.get_context("spawn")
     with context.Pool(config.workers, maxtasksperchild=4) as pool:
-        do = partial(perform, work=str(config.work))
+        do = partial(perform, work=str(work))
         for result in pool.imap_unordered(do, runs):
             results.append(result)
             share = sum(result["success"]) / len(result["success"])

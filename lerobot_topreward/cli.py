@@ -2,10 +2,11 @@
 
 import os
 import sys
+from collections import deque
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_origin
 
 from lerobot_topreward.config import (
     check_options,
@@ -56,6 +57,7 @@ COMMANDS = {
             "--success-file FILE": "which episodes succeeded, as a CSV episode_index,success",
             "--controls static,reversed,swapped": "compare with videos that must score low",
             "--baseline gvl": "compare with asking for percentages of shuffled frames",
+            "--policies A B": "instead: compare policies by their eval_info.json; or --trials 17/20 12/20",
             "--json": "everything, for a program",
         },
     ),
@@ -146,6 +148,9 @@ def _run(name: str, options: list[str]) -> int:
         return import_module(f"{package}.command").train(options, console=make_console())
     config_class = getattr(import_module(f"{package}.config"), f"{name.title()}Config")
     config = parse(config_class, name, options)
+    if name == "evaluate" and config.compares_policies:  # needs neither LeRobot nor torch
+        policies = import_module(f"{package}.policies")
+        return policies.compare_policies(config, console=make_console())
     return getattr(import_module(f"{package}.command"), name)(config, console=make_console())
 
 
@@ -182,12 +187,16 @@ def parse[C](config_class: type[C], command: str, arguments: Sequence[str]) -> C
     return with_options(config_class, options)
 
 
-def _split(config_class: type, arguments: Sequence[str]) -> dict[str, str]:
-    """Read ``--name VALUE``, ``--name=VALUE``, ``--flag`` and ``--no-flag``, not yet checked."""
+def _split(config_class: type, arguments: Sequence[str]) -> dict[str, str | list[str]]:
+    """Read ``--name VALUE``, ``--name=VALUE``, ``--flag`` and ``--no-flag``, not yet checked.
+
+    An option of several values takes all that come before the next option: ``--name A B``.
+    """
     types = option_types(config_class)
-    options: dict[str, str] = {}
-    waiting = iter(arguments)
-    for argument in waiting:
+    options: dict[str, str | list[str]] = {}
+    waiting = deque(arguments)
+    while waiting:
+        argument = waiting.popleft()
         if not argument.startswith("-") or set(argument) == {"-"}:
             raise UserError(f"{argument!r} belongs to no option; options look like --name VALUE")
         option, equals, value = argument.partition("=")
@@ -204,8 +213,12 @@ def _split(config_class: type, arguments: Sequence[str]) -> dict[str, str]:
                 raise UserError(f"{option} takes no value; got {value!r}")
             options[positive] = str(name == positive).lower()
             continue
-        value = value if equals else next(waiting, None)
+        value = value if equals else waiting.popleft() if waiting else None
         if value is None or (not equals and value.startswith("--")):
             raise UserError(f"{option} needs a value, as in {option} VALUE")
         options[name] = value
+        if get_origin(types[name]) is tuple:
+            options[name] = values = [value]
+            while waiting and not waiting[0].startswith("-"):
+                values.append(waiting.popleft())
     return options

@@ -204,6 +204,11 @@ def _shown(name: str, where: str) -> str:
 
 
 def _check_type(kind: Any, value: Any, *, option: str, text: bool) -> Any:
+    if get_origin(kind) is tuple:
+        if not isinstance(value, list | tuple):
+            raise UserError(f"{option} must be a list of values; got {shorten(value)}")
+        item = get_args(kind)[0]
+        return tuple(_check_type(item, one, option=option, text=text) for one in value)
     choices = alternatives(kind)
     if value == "":
         raise UserError(f"{option} is empty; give a value, or leave it out")

@@ -14,6 +14,9 @@ from lerobot_topreward.train.records import FrameLabels, final_progress, progres
 # Of progress, 0..1. Labels are float32, so differences of equal differences are not quite zero;
 # dividing by their spread would make weights out of rounding errors.
 _ROUNDING = 1e-6
+# Of final progress: where all episodes end alike, what is left is the VLM's noise, of which no
+# weights are to be made. So it is with labels that are normalized per episode.
+LEAST_SPREAD = 0.05
 _BINS = 20  # at most
 _LEAST_FRAMES = 30  # in a bin
 _LEAST_EPISODES = 5  # in a bin: the frames of one episode are too much alike to say what is usual
@@ -105,11 +108,18 @@ def fit_usual(
 
 
 def standardize(
-    values: Float64[np.ndarray, " frames"], group: Int64[np.ndarray, " frames"]
+    values: Float64[np.ndarray, " frames"],
+    group: Int64[np.ndarray, " frames"],
+    *,
+    least: float = 0.0,
 ) -> Float64[np.ndarray, " frames"]:
-    """Subtract each group's mean and divide by its standard deviation; 0 where it is constant."""
+    """Subtract each group's mean and divide by its standard deviation; 0 where it is constant.
+
+    A standard deviation below `least` counts as that much.
+    """
     count = np.maximum(np.bincount(group), 1)
     centered = values - (np.bincount(group, weights=values) / count)[group]
     spread = np.sqrt(np.bincount(group, weights=centered**2) / count)
-    scale = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > _ROUNDING)
+    known = spread > _ROUNDING
+    scale = np.divide(1.0, np.maximum(spread, least), out=np.zeros_like(spread), where=known)
     return centered * scale[group]

@@ -40,6 +40,7 @@ class Arguments:
     weighting: Mapping[str, Any]  # options of the weighting that were given, of the right type
     lerobot: Sequence[str]  # for LeRobot's trainer
     dry_run: bool
+    force_weights: bool  # by a reward that cannot judge the dataset
     wants_help: bool
 
 
@@ -52,7 +53,8 @@ def split_arguments(arguments: Sequence[str]) -> Arguments:
     given, preset = take_config(arguments)
     text: dict[str, str] = {}
     lerobot: list[str] = []
-    dry_run = wants_help = False
+    flags = {"dry_run": False, "force_weights": False}
+    wants_help = False
     waiting = iter(given)
     for argument in waiting:
         name, equals, value = argument.partition("=")
@@ -64,10 +66,10 @@ def split_arguments(arguments: Sequence[str]) -> Arguments:
             if option in text:
                 raise UserError(f"{PREFIX}{option} is given twice; leave one of them out")
             text[option] = value
-        elif name in ("--dry-run", "--dry_run"):
+        elif (flag := name.removeprefix("--").replace("-", "_")) in flags:
             if equals and value.lower() not in ("true", "false"):
                 raise UserError(f"{name} is true or false; got {value}")
-            dry_run = not equals or value.lower() == "true"
+            flags[flag] = not equals or value.lower() == "true"
         elif argument in ("-h", "--help"):
             wants_help = True
         else:
@@ -85,7 +87,7 @@ def split_arguments(arguments: Sequence[str]) -> Arguments:
         options = load_preset(preset, section="train")
         weighting = _preset_weighting(preset, options) | weighting
         lerobot = [*_preset_arguments(options, lerobot), *lerobot]
-    return Arguments(weighting, lerobot, dry_run, wants_help)
+    return Arguments(weighting, lerobot, **flags, wants_help=wants_help)
 
 
 def _preset_weighting(preset: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -137,6 +139,7 @@ def print_help(console: Console) -> None:
     table.add_column(no_wrap=True)
     table.add_row(f"{PREFIX}scheme", f"{', '.join(SCHEMES)} (default: awr)")
     table.add_row("--dry_run", "print what the weights will do, draw them, and start nothing")
+    table.add_row("--force_weights", "weight even where the reward cannot judge this dataset")
     table.add_row("--config", "YAML file, or a preset: act_so101, diffusion_so101, paper")
     shown = {"scheme"}
     for config_class in (WeightingConfig, *SCHEMES.values()):

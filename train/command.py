@@ -13,14 +13,16 @@ from lerobot_topreward.console import INTERRUPTED
 from lerobot_topreward.errors import TrainingError, UserError
 from lerobot_topreward.train.arguments import Arguments, print_help, split_arguments
 from lerobot_topreward.train.config import WeightingConfig, as_params, from_params, show
-from lerobot_topreward.train.draws import BatchWorth, measure_batches
+from lerobot_topreward.train.draws import measure_batches
 from lerobot_topreward.train.frame_weights import weigh
-from lerobot_topreward.train.records import FrameLabels, FrameWeights
+from lerobot_topreward.train.records import FrameWeights
 from lerobot_topreward.train.schemes import Awr
-from lerobot_topreward.train.summary import summarize, summary_table
+from lerobot_topreward.train.summary import WeightSummary, summarize, summary_table
 
 if TYPE_CHECKING:
     from lerobot.configs.train import TrainPipelineConfig
+
+    from lerobot_topreward.judging.judgment import Judgment
 
 _INSTALL = "pip install 'lerobot-topreward[train]'"
 # Options that go with any scheme.
@@ -36,10 +38,9 @@ class Plan:
     config: "TrainPipelineConfig"  # LeRobot's, not validated, which train() does itself
     weighting: WeightingConfig
     changed: Sequence[str]  # what a resumed run does otherwise than before
-    labels: FrameLabels
     weights: FrameWeights
-    chunk: int  # the policy's action chunk, frames
-    worth: BatchWorth
+    judgment: "Judgment | str | None"  # of the reward, or why there is none
+    summary: WeightSummary
     title: str  # a line that says how frames are weighted
 
 
@@ -69,16 +70,38 @@ def train(arguments: Sequence[str], *, console: Console) -> int:
         for change in plan.changed:
             console.print(f"not as in the checkpoint: {change}", style="yellow")
         console.print(plan.title)
-        scheme = plan.weighting.scheme
-        summary = summarize(
-            plan.labels, plan.weights, scheme=scheme, chunk=plan.chunk, worth=plan.worth
-        )
-        console.print(summary_table(summary))
+        console.print(summary_table(plan.summary))
+        _print_judgment(plan, console)
     if not split.dry_run:
+        if not split.force_weights and (refusal := _refuse_weights(plan)) is not None:
+            if is_main:
+                raise refusal
+            return 2
         return _run(plan, split, console if is_main else Console(quiet=True))
     if is_main:
         console.print(f"{'histogram':<27}{_draw(plan)}")
     return 0
+
+
+def _print_judgment(plan: Plan, console: Console) -> None:
+    from lerobot_topreward.judging.judgment import print_judgment  # --help need not wait for scipy
+
+    if isinstance(plan.judgment, str):
+        console.print(f"the reward was not judged: {plan.judgment}", style="yellow")
+    elif plan.judgment is not None:
+        print_judgment(plan.judgment, console)
+
+
+def _refuse_weights(plan: Plan) -> UserError | None:
+    """Say why these weights are not used, where the reward cannot judge the dataset."""
+    judgment = plan.judgment
+    if judgment is None or isinstance(judgment, str) or judgment.usable:
+        return None
+    return UserError(
+        f"`weighting.scheme={plan.weighting.scheme.name}` weights by a reward that cannot judge "
+        f"this dataset: {'; '.join(judgment.reasons)}. `force_weights` uses it all the same; "
+        "`weighting.scheme=uniform` needs no reward"
+    )
 
 
 def make_plan(split: Arguments) -> Plan:
@@ -91,7 +114,7 @@ def make_plan(split: Arguments) -> Plan:
         # Imported here: LeRobot and torch take seconds, which --help need not wait for.
         from lerobot_topreward.data.dataset import require_files
         from lerobot_topreward.policies.choice import per_sample_policy
-        from lerobot_topreward.train.labels import read_labels
+        from lerobot_topreward.train.labels import judge_source, read_labels
         from lerobot_topreward.train.sample_weighter import chunk_frames
         from lerobot_topreward.train.trainer_config import (
             open_dataset,
@@ -133,7 +156,10 @@ def make_plan(split: Arguments) -> Plan:
     title = f"{scheme.name}: {scheme.describe(chunk=chunk, fps=labels.fps)}"
     if weighting.apply == "sampling":
         title += "; frames are drawn by their weight"
-    return Plan(config, weighting, changed, labels, weights, chunk, worth, title)
+    summary = summarize(labels, weights, scheme=scheme, chunk=chunk, worth=worth)
+    # A run that is resumed was judged when it began.
+    judgment = None if config.resume else judge_source(source, weighting)
+    return Plan(config, weighting, changed, weights, judgment, summary, title)
 
 
 def choose_weighting(
@@ -203,8 +229,17 @@ def _run(plan: Plan, split: Arguments, console: Console) -> int:
     config.sample_weighting = SampleWeightingConfig(
         type=SCHEME_TYPE, extra_params=as_params(plan.weighting)
     )
+
+    def make_and_log(*args: Any, **options: Any) -> Any:
+        weighter = make_weighter(*args, **options)
+        if config.wandb.enable and not console.quiet:  # by now LeRobot's logger has started it
+            from lerobot_topreward.train.wandb_log import log_weights
+
+            log_weights(plan.summary, plan.weights, title=plan.title)
+        return weighter
+
     try:
-        with trainer_arguments(split.lerobot), patch_trainer(make_weighter):
+        with trainer_arguments(split.lerobot), patch_trainer(make_and_log):
             lerobot_train.train(config)  # pyright: ignore[reportCallIssue]
     except TrainingError as stopped:
         console.print(f"training stopped: {stopped}", style="red")

@@ -96,8 +96,8 @@ def _require_labels(labels: FrameLabels, config: WeightingConfig) -> None:
         episodes = np.unique(labels.episode_index[missing])
         total = len(np.unique(labels.episode_index))
         raise UserError(
-            f"every frame must have a reward label; {missing.sum()} of {len(missing)} frames have "
-            f"none, in {len(episodes)} of {total} episodes ({list_first(episodes)}). Run "
-            "`lerobot-topreward label` again, leave these out with `dataset.episodes`, or give "
-            "them a `weighting.unlabelled_weight` (1: the mean weight of the labeled frames)"
+            f"`weighting.unlabelled_weight=0` trains on the labeled frames alone: {missing.sum()} of "
+            f"{len(missing)} frames have no reward label, in {len(episodes)} of {total} episodes "
+            f"({list_first(episodes)}). With 1 they weigh as much as the average labeled one; "
+            "`lerobot-topreward label` labels the rest"
         )

@@ -9,10 +9,13 @@ from lerobot_topreward.console import warn
 from lerobot_topreward.data.dataset import Source
 from lerobot_topreward.data.frames import task_names
 from lerobot_topreward.data.recording import open_recorded
+from lerobot_topreward.data.success import read_success
 from lerobot_topreward.errors import EpisodeError, UserError
+from lerobot_topreward.judging.judgment import Judgment, judge_labels
 from lerobot_topreward.judging.motion import fill_gaps, find_still
 from lerobot_topreward.judging.profile import measure_profile
 from lerobot_topreward.records import FrameRewards
+from lerobot_topreward.scoring.control_scores import read_controls
 from lerobot_topreward.storage.labels import (
     explain_columns,
     explain_edit,
@@ -25,6 +28,7 @@ from lerobot_topreward.storage.labels import (
     read_foreign_sidecar,
     read_label_columns,
 )
+from lerobot_topreward.storage.reader import read_labelled
 from lerobot_topreward.storage.sidecar import SIDECAR_NAME, fingerprint_of, read_sidecar
 from lerobot_topreward.train.config import WeightingConfig
 from lerobot_topreward.train.records import FrameLabels
@@ -51,8 +55,9 @@ def read_labels(
     frames = source.frames
     scheme = config.scheme
     needed = not isinstance(scheme, Uniform) or config.unlabelled_weight is not None
+    read = needed
     if config.stationary == "drop" and not needed:
-        needed = (
+        read = (
             config.sidecar is not None
             or has_columns(source)
             or (
@@ -60,7 +65,7 @@ def read_labels(
                 and find_sidecar(source, option="dataset.repo_id") is not None
             )
         )
-    origin, labels = _read(source, config) if needed else ("", no_labels(frames))
+    origin, labels = _read(source, config) if read else ("", no_labels(frames))
     by_success = isinstance(scheme, Filter) and scheme.by == "success"
     if by_success and "log_prob_true" in labels.absent:
         raise UserError(
@@ -128,6 +133,21 @@ def _read_idle(source: Source, episodes: list[int]) -> Bool[np.ndarray, " frames
             order = np.argsort(found.frame_index, kind="stable")
             idle[rows] = find_still(fill_gaps(found.values[order]), profile)
     return idle
+
+
+def judge_source(source: Source, config: WeightingConfig) -> Judgment | str | None:
+    """Judge the reward behind the labels, or say why that cannot be; None for uniform weights."""
+    if isinstance(config.scheme, Uniform):
+        return None
+    if config.sidecar is not None:
+        return f"`weighting.sidecar={config.sidecar}` is taken as it is"
+    try:
+        dataset = read_labelled(source)
+    except UserError as error:
+        return str(error)
+    return judge_labels(
+        dataset, controls=read_controls(dataset), success=read_success(source, None)
+    )
 
 
 def _read(source: Source, config: WeightingConfig) -> tuple[str, FrameRewards]:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.train.advantages import gain_beyond_usual, standardize
+from lerobot_topreward.train.advantages import LEAST_SPREAD, gain_beyond_usual, standardize
 from lerobot_topreward.train.base_scheme import (
     ProgressScheme,
     Scheme,
@@ -91,14 +91,16 @@ class Awr(ProgressScheme):
 
     def weights(self, labels: FrameLabels, *, chunk: int) -> Float32[np.ndarray, " frames"]:
         """See `Scheme.weights`."""
+        least = 0.0
         group = labels.task_index if self.per == "task" else np.zeros_like(labels.task_index)
         if self.baseline == "stage":
-            span = self.horizon_frames(chunk=chunk, fps=labels.fps)
-            span = None if self.horizon == "episode" else span
+            span: int | None = self.horizon_frames(chunk=chunk, fps=labels.fps)
+            if self.horizon == "episode":
+                span, least = None, LEAST_SPREAD
             gain = gain_beyond_usual(labels, group, horizon=span, discount=self.discount)
         else:
             gain = self.gain(labels, chunk=chunk).astype(np.float64)
-        exponent = standardize(gain, group) / self.beta
+        exponent = standardize(gain, group, least=least) / self.beta
         # exp(700) is still finite, and far beyond any sensible limit.
         weights = np.clip(np.exp(np.minimum(exponent, 700.0)), self.w_min, self.w_max)
         return weights.astype(np.float32)

@@ -218,12 +218,8 @@ def percent(share: float) -> str:
     return ">99.9%" if share > 0.999 else f"{share:.1%}"
 
 
-def summary_table(summary: WeightSummary) -> RenderableType:
-    """Lay out a summary for a terminal of 80 columns, whatever the dataset.
-
-    Tasks and episodes are listed where their weights differ, at most ten of each: the lowest and
-    the highest by their weight per frame.
-    """
+def list_facts(summary: WeightSummary) -> dict[str, str]:
+    """Say in words what weights do to all frames together, by what it is."""
     overall = summary.overall
     empty = sum(episode.zero_share == 1 for episode in summary.episodes)
     facts = {
@@ -252,10 +248,19 @@ def summary_table(summary: WeightSummary) -> RenderableType:
                 f"{percent(worth.distinct / worth.frames)} of those drawn, by sampling"
             ),
         }
+    return facts
+
+
+def summary_table(summary: WeightSummary) -> RenderableType:
+    """Lay out a summary for a terminal of 80 columns, whatever the dataset.
+
+    Tasks and episodes are listed where their weights differ, at most ten of each: the lowest and
+    the highest by their weight per frame.
+    """
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column()
-    for name, value in facts.items():
+    for name, value in list_facts(summary).items():
         table.add_row(name, value)
     parts: list[RenderableType] = [table]
     for what, groups in (("task", summary.tasks), ("episode", summary.episodes)):
@@ -274,7 +279,7 @@ def _group_table(what: str, groups: Sequence[GroupSummary]) -> Table:
         table.add_column(what, no_wrap=True, overflow="ellipsis", max_width=_NAME_WIDTH)
     else:
         table.add_column(what, justify="right")
-    for title in ("frames", "x average", "effective", "nothing", "at cap"):
+    for title in ("frames", "x average", "effective", "at ~0", "at cap"):
         table.add_column(title, justify="right", no_wrap=True)
     shown = sorted(groups, key=lambda group: (group.relative, group.key))
     if len(groups) > 2 * _ENDS:

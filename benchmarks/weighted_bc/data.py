@@ -1,5 +1,6 @@
 """Demonstrations, half of them bad, and what the label pass says of their videos."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -34,27 +35,33 @@ class Data:
 
     demonstrations: Path  # as recorded, with the truth
     labelled: dict[str, Path]  # labeling -> dataset
+    curated: Sequence[int]  # episodes that curate's default rules keep
     good: Sequence[int]  # episodes that truly succeed; for the oracle alone
 
 
-def prepare(work: Path, *, demonstrations: int) -> Data:
+def prepare(work: Path, *, demonstrations: int, bad_share: float, vlm: str) -> Data:
     """Simulate, render, merge and label, each only if it is not there yet.
 
     Args:
         work: folder that keeps everything.
-        demonstrations: half of them good; the others missed, wrong_place, undone and idle in turn.
+        demonstrations: how many, of every kind.
+        bad_share: of them, 0..1: missed, wrong_place, undone and idle in turn; the others are good.
+        vlm: the checkpoint that labels.
     """
-    half = demonstrations // 2
+    of_each = max(1, round(demonstrations * bad_share / len(FAILING)))
+    succeeding = demonstrations - of_each * len(FAILING)
     merged = work / "demonstrations"
     if not (merged / TRUTH_FILE).is_file():
         with ThreadPoolExecutor() as pool:
-            good = pool.submit(_simulated, work / "good", _GOOD_SEED, half, ("good",))
-            bad = pool.submit(_simulated, work / "bad", _BAD_SEED, half // len(FAILING), FAILING)
+            good = pool.submit(_simulated, work / "good", _GOOD_SEED, succeeding, ("good",))
+            bad = pool.submit(_simulated, work / "bad", _BAD_SEED, of_each, FAILING)
             _merge([good.result(), bad.result()], merged)
     truth = pd.read_parquet(merged / TRUTH_FILE).drop_duplicates("episode_index")
+    labelled = {name: _label(merged, work, name, vlm) for name in _LABELS}
     return Data(
         demonstrations=merged,
-        labelled={name: _label(merged, work, name) for name in _LABELS},
+        labelled=labelled,
+        curated=_curate(labelled["task"], work / "curated.txt"),
         good=truth["episode_index"][truth["success"]].tolist(),
     )
 
@@ -88,8 +95,8 @@ def _merge(parts: Sequence[Path], merged: Path) -> None:
     pd.concat(tables).to_parquet(merged / TRUTH_FILE, index=False)
 
 
-def _label(source: Path, work: Path, name: str) -> Path:
-    """Label by the demo's VLM, from the videos; then drop them, as policies see the state."""
+def _label(source: Path, work: Path, name: str, vlm: str) -> Path:
+    """Label by a VLM, from the videos; then drop them, as policies see the state."""
     folder = work / f"state-{name}"
     if (folder / SIDECAR_NAME).is_file():
         return folder
@@ -98,7 +105,7 @@ def _label(source: Path, work: Path, name: str) -> Path:
         lerobot_topreward(
             [
                 *("label", "--root", str(source), "--output", str(labeled)),
-                *(*_LABELS[name], "--vlm", "builtin:so101-demo"),
+                *(*_LABELS[name], "--vlm", vlm),
             ]
         )
     except SystemExit as done:
@@ -110,3 +117,19 @@ def _label(source: Path, work: Path, name: str) -> Path:
     # Its fingerprint leaves pixels out, so it still belongs.
     shutil.copyfile(labeled / SIDECAR_NAME, folder / SIDECAR_NAME)
     return folder
+
+
+def _curate(root: Path, episodes_file: Path) -> list[int]:
+    """Take the list of episodes that `lerobot-topreward curate` writes with its default rules."""
+    if not episodes_file.is_file():
+        try:
+            lerobot_topreward(
+                [
+                    *("curate", "--root", str(root), "--episodes-file", str(episodes_file)),
+                    "--force-rules",
+                ]
+            )
+        except SystemExit as done:
+            if done.code != 0:
+                raise
+    return json.loads(episodes_file.read_text())

@@ -9,6 +9,8 @@ import numpy as np
 from jaxtyping import Bool, Float64
 from matplotlib.figure import Figure
 
+from lerobot_topreward.judging.trials import Comparison, compare_paired
+
 _DRAWS = 10_000
 _COLORS = {"bc": "#999999", "oracle": "#000000"}  # Okabe-Ito, as everywhere
 _COLOR = "#0072B2"
@@ -36,6 +38,7 @@ class ArmResult:
     success: Estimate
     gain: Estimate  # success less that of bc
     closed: Estimate  # gain as a share of the oracle's
+    against_bc: Comparison  # scene by scene, all seeds together
 
 
 def _draws(
@@ -83,6 +86,7 @@ def compare(results: Sequence[dict[str, Any]], policy: str) -> list[ArmResult]:
                     (means[arm] - means["bc"]) / gap if gap else float("nan"),
                     (draws[arm] - draws["bc"]) / gaps,
                 ),
+                against_bc=compare_paired(tables["bc"].ravel(), tables[arm].ravel()),
             )
             for arm in tables
         ]
@@ -105,13 +109,14 @@ def print_table(results: Sequence[dict[str, Any]]) -> None:
             continue
         scenes = len(next(r for r in results if r["policy"] == policy)["success"])
         print(f"\n{policy}: {arms[0].runs} seeds x {scenes} scenes; 95 % bootstrap intervals\n")
-        print("| arm | success | gain over bc | of the gap to the oracle |")
-        print("|---|---|---|---|")
+        print("| arm | success | gain over bc | McNemar's p | of the gap to the oracle |")
+        print("|---|---|---|---|---|")
         for arm in arms:
             own = arm.arm == "bc"
             gain = "" if own else arm.gain.shown()
+            p_value = "" if own else f"{arm.against_bc.p_value:.1g}"
             closed = "" if own or arm.arm == "oracle" else arm.closed.shown()
-            print(f"| {arm.arm} | {arm.success.shown()} | {gain} | {closed} |")
+            print(f"| {arm.arm} | {arm.success.shown()} | {gain} | {p_value} | {closed} |")
 
 
 def save_figure(results: Sequence[dict[str, Any]], path: Path) -> None:

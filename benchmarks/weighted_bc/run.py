@@ -78,7 +78,8 @@ def _train(run: Run, output: Path) -> None:
         *("--policy.device=cpu", "--policy.push_to_hub=false", f"--policy.type={run.policy}"),
         *("--num_workers=0", "--wandb.enable=false", f"--seed={run.seed}"),
         *(f"--steps={run.steps}", "--save_freq=0", "--env_eval_freq=0", "--log_freq=1000"),
-        *(f"--output_dir={output}", *run.options),
+        # Labels of a VLM that cannot judge are tried, too.
+        *(f"--output_dir={output}", "--force_weights", *run.options),
     ]
     with _in_memory(output.parents[1]), _quietly(output.with_suffix(".log")):
         try:

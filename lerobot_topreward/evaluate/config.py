@@ -1,6 +1,6 @@
 """What the evaluate command is asked for."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -31,15 +31,43 @@ class EvaluateConfig:
     device_map: Literal["auto"] | None = None  # "auto" spreads it over all GPUs
     output: Path | None = None  # folder for new scores where the labels' own cannot be written
 
+    # Instead of a dataset, two policies or more: LeRobot's eval_info.json of each, or the counts of a
+    # real arm, as 17/20 12/20. The first is what the others are compared with.
+    policies: tuple[Path, ...] = ()
+    trials: tuple[str, ...] = ()
+
     json: bool = False  # print everything as JSON instead of tables
 
     def __post_init__(self) -> None:
         """Check what can be known to be wrong before anything is opened."""
+        if self.compares_policies:
+            self._check_policies()
         if self.control_episodes < 1:
             raise UserError(f"`control_episodes` must be at least 1; got {self.control_episodes}")
         if self.swapped_instruction is not None and "swapped" not in self.control_names:
             raise UserError("`swapped_instruction` needs `controls=swapped`")
         check_controls(self.control_names)
+
+    def _check_policies(self) -> None:
+        for name in ("policies", "trials"):
+            if len(getattr(self, name)) == 1:
+                raise UserError(f"`{name}` must name two or more, which are compared; got one")
+        if self.policies and self.trials:
+            raise UserError(
+                "`policies` and `trials` cannot be given together; leave one of them out"
+            )
+        for item in fields(self):
+            ours = item.name in ("policies", "trials", "json")
+            if not ours and getattr(self, item.name) != item.default:
+                raise UserError(
+                    f"`{item.name}` is about a labeled dataset, which `policies` and `trials` do not "
+                    "read; leave one of them out"
+                )
+
+    @property
+    def compares_policies(self) -> bool:
+        """Whether policies are compared, and no dataset is opened."""
+        return bool(self.policies or self.trials)
 
     @property
     def control_names(self) -> list[str]:

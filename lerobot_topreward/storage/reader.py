@@ -143,7 +143,15 @@ def open_labelled(
     Raises:
         UserError: no such dataset, not labeled, or its labels are another dataset's.
     """
-    source = open_source(repo_id=repo_id, root=root, revision=revision)
+    return read_labelled(open_source(repo_id=repo_id, root=root, revision=revision), labels)
+
+
+def read_labelled(source: Source, labels: Path | None = None) -> LabelledDataset:
+    """Read the labels of a dataset that is open; see `open_labelled`.
+
+    Raises:
+        UserError: it is not labeled, or its labels are another dataset's.
+    """
     source, sidecar = _find_labels(source, labels)
     fingerprint = source.fingerprints.dataset
     name = source.repo_id

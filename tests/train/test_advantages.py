@@ -117,6 +117,15 @@ def test_each_task_has_its_own_usual_gain(mixed: FrameLabels) -> None:
         np.testing.assert_allclose(both[rows], alone)
 
 
+def test_noise_of_how_equal_episodes_end_makes_no_weights() -> None:
+    rng = np.random.default_rng(5)
+    episodes = [np.linspace(0, 0.97 + rng.uniform(-0.01, 0.01), 50) for _ in range(20)]
+    weight = weigh(labels_of(*episodes), WeightingConfig(scheme=TO_END), chunk=5).weight
+    assert np.exp(-0.5) < weight.min() < weight.max() < np.exp(0.5)  # a hundredth is a fifth of .05
+    alike = labels_of(*[np.linspace(0, 1, 50)] * 20)
+    np.testing.assert_allclose(weigh(alike, WeightingConfig(scheme=TO_END), chunk=5).weight, 1)
+
+
 def test_an_episode_shorter_than_the_horizon(mixed: FrameLabels) -> None:
     labels = labels_of([0, 0.5, 1], [0.2], [0, 0.1, 0.1])
     for scheme in (Awr(baseline="stage"), TO_END):

@@ -129,8 +129,8 @@ def test_episodes_without_labels(
     refused: Callable[..., str], recorded: Path, write_labels: WriteLabels
 ) -> None:
     said = refused(write_labels(recorded, unlabelled=[1]))
-    assert "9 of 21 frames have none, in 1 of 2 episodes (1)" in said
-    assert "--weighting.unlabelled_weight" in said
+    assert "9 of 21 frames have no reward label, in 1 of 2 episodes (1)" in said
+    assert said.startswith("error: --weighting.unlabelled_weight=0 trains on the labeled frames")
 
 
 def test_a_stale_sidecar(

@@ -255,6 +255,16 @@ def test_a_dry_run_starts_nothing(
     assert list(output.iterdir()) == []
 
 
+def test_a_partly_labeled_dataset_needs_one_option(
+    recorded: Path, write_labels: WriteLabels, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    options = on(write_labels(recorded, unlabelled=[1]), tmp_path / "run", *ACT, "--dry-run")
+    assert run(*options) == 2
+    option = capfd.readouterr().err.partition("error: ")[2].split()[0]
+    assert run(*options, option) == 0
+    assert "whole episodes: 1" in capfd.readouterr().out
+
+
 def test_only_the_main_process_prints(
     recorded: Path,
     write_labels: WriteLabels,

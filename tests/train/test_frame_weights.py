@@ -152,7 +152,7 @@ def test_missing_labels_are_counted() -> None:
     labels = labels_of([0, 1, 1], [0, 1], [0, 0.2], unlabelled=[0, 2])
     with pytest.raises(UserError, match=r"5 of 7 frames.*2 of 3 episodes \(0, 2\)") as caught:
         weigh(labels, WeightingConfig(), chunk=1)
-    for fix in ("lerobot-topreward label", "`dataset.episodes`", "`weighting.unlabelled_weight`"):
+    for fix in ("lerobot-topreward label", "`weighting.unlabelled_weight=0`"):
         assert fix in str(caught.value)
 
 

@@ -58,6 +58,15 @@ def test_resuming_draws_what_an_undisturbed_run_draws(runs: Runs) -> None:
     assert_close(parts, runs.parameters("whole"), atol=1e-6, rtol=1e-5)
 
 
+def test_some_episodes_are_drawn_from(runs: Runs) -> None:
+    weighter = DrawingWeighter(table())
+    with patch_trainer(weighter):
+        runs.train("run", "--steps=10", *SAMPLED, "--dataset.episodes=[2,0]", policy="act")
+    drawn = {frame for frame in [*range(9), *range(21, 31)] if table()[frame] > 0}
+    assert set(weighter.seen) <= drawn
+    assert max(weighter.seen) > 20 > min(weighter.seen)
+
+
 def test_equal_weights_are_stock_training(runs: Runs) -> None:
     runs.train("stock", *DESCENT, "--steps=9", policy="act")
     with patch_trainer(DrawingWeighter(torch.ones(FRAMES))):

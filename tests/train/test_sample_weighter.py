@@ -155,7 +155,7 @@ def test_statistics_are_over_the_subset(recorded: Path, write_labels: WriteLabel
     every = weighter_of(LeRobotDataset("local/labelled", root=whole), scheme="awr", horizon=0.3)
     other, _ = every.compute_batch_weights({"index": index})
     assert not torch.allclose(found, other)
-    with pytest.raises(UserError, match="every frame must have a reward label; 6 of 23 frames"):
+    with pytest.raises(UserError, match="labeled frames alone: 6 of 23 frames have no"):
         weighter_of(LeRobotDataset("local/labelled", root=root))
 
 

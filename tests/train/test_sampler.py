@@ -92,7 +92,7 @@ def test_a_resumed_run_goes_on_where_it_stopped(weight: np.ndarray) -> None:
 
 def test_two_processes_share_what_is_drawn(weight: np.ndarray) -> None:
     weights = weights_of(weight)
-    parts: list[list[list[int]]] = []
+    parts: list[Any] = []
     for process in (0, 1):
         sampler = WeightedSampler(weights, STARTS, STOPS, **OPTIONS)
         batches = BatchSampler(sampler, batch_size=4, drop_last=False)
