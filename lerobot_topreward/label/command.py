@@ -176,12 +176,11 @@ def label_dataset(config: LabelConfig, *, console: Console | None = None) -> Lab
             scorer = load_scorer(
                 config.vlm, key, identity=identity, chunk_tokens=config.chunk_tokens
             )
-            done = score_blanks(source, store, blanks, scorer, console=console)
-            outcome.interrupted = not done
-        if todo and not outcome.interrupted:
-            look = _report_sizes(scorer, shown, lambda: write_state("running"), console)
-            outcome = score_shards(source, store, todo, scorer, console=console, look=look)
-            failed |= outcome.failed
+            outcome.interrupted = not score_blanks(source, store, blanks, scorer, console=console)
+            if todo and not outcome.interrupted:
+                look = _report_sizes(scorer, shown, lambda: write_state("running"), console)
+                outcome = score_shards(source, store, todo, scorer, console=console, look=look)
+                failed |= outcome.failed
 
         # Read everything back, what earlier runs scored of other episodes included.
         def read_all(control: str) -> list[PrefixScores]:

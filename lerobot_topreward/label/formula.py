@@ -37,13 +37,13 @@ def describe_costs(
     if contrast:
         more = f"; {len(again)} episodes are shown again for it" if again else ""
         console.print(
-            f"contrast             {len(contrast)} more instructions asked of each video, in the "
-            f"same pass{more}"
+            f"contrast             other instructions asked of each video, in the same pass: "
+            f"{len(contrast)}{more}"
         )
     if blanks:
         console.print(
-            f"blank                {len(blanks)} passes of the VLM, one per instruction (the static "
-            f"control takes {episodes}, one per episode)"
+            "blank                gray videos to be scored, a pass of the VLM each, one per "
+            f"instruction: {len(blanks)} (the static control takes one per episode: {episodes})"
         )
 
 

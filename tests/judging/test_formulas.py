@@ -1,6 +1,7 @@
 """Judges whose truth is known: what each formula makes of them, and whether the table is right."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -228,10 +229,19 @@ def test_without_outcomes_the_static_control_decides() -> None:
         Formula(debias="blank"),
         Formula("log-odds", "blank"),
     )
-    assert "of log-prob's 9" in found.sentence
+    percent = round(100 * found.rows[0].static_share)
+    assert (
+        f"under log-prob the first frame repeated rises by {percent}% of what the real videos do"
+        in found.sentence
+    )
     assert "nothing says whether it tells success from failure" in found.sentence
     few = {0: True, 1: False}
     assert compare_formulas(real, controls, success=few).favored == found.favored
+    # Where probabilities are large, prob hides the clock from the static control, and keeps its order.
+    convex = [replace(part, log_prob_true=part.log_prob_true + 15) for part in (*real, *controls)]
+    found = compare_formulas(convex[: len(real)], convex[len(real) :], success={})
+    assert abs(rows_of(found)[Formula("prob")].static_share) < 0.2
+    assert found.favored.scale != "prob"
     # A clock that explains little needs no other formula.
     real, controls = judged(plus(rises, clock(0.05)), plus(falls, clock(0.05)), other=flat)
     calm = compare_formulas(real, controls, success={})

@@ -18,7 +18,6 @@ from lerobot_topreward.records import Clip, Segment
 from lerobot_topreward.rewards import Formula
 from lerobot_topreward.scoring.blank import GRAY, blank_clip
 from lerobot_topreward.scoring.other_instructions import NEUTRAL, choose_contrast
-from lerobot_topreward.scoring.scorer import static_control
 from lerobot_topreward.storage.reader import LabelledDataset, open_labelled
 from lerobot_topreward.storage.sidecar import SIDECAR_NAME, read_sidecar
 from lerobot_topreward.vlm.identity import VlmConfig
@@ -116,7 +115,9 @@ def test_a_gray_video_costs_one_pass_per_instruction(
     assert run(*options) == 0
     assert passes.made[:3] == [(-1, (task,)) for task in sorted(TASKS)]
     assert len(passes.made) == 3 + len(LENGTHS)
-    assert "3 passes of the VLM, one per instruction" in " ".join(capfd.readouterr().out.split())
+    assert "one per instruction: 3 (the static control takes one per episode: 4)" in " ".join(
+        capfd.readouterr().out.split()
+    )
     made = len(passes.made)
     assert run(*options, "--horizon", "0.2") == 0
     assert len(passes.made) == made
@@ -153,8 +154,6 @@ def test_each_prefix_takes_the_gray_video_of_as_many_images(
         expected = found.true[0][np.unique(images, return_inverse=True)[1]]
         np.testing.assert_allclose(gray.log_prob_true, expected, atol=1e-4)
     np.testing.assert_allclose(dataset.rewards().progress, progress(output), atol=1e-6)
-    # A still clip at the same times has the same gray: nothing of the images counts.
-    assert (static_control(clip).shown == clip.shown).all()
 
 
 def test_a_longer_episode_asks_for_a_gray_video_of_its_own(
@@ -220,7 +219,7 @@ def test_other_tasks_are_asked_in_the_same_pass(
     output = tmp_path / "out"
     options = ("--root", recorded, "--vlm", tiny_vlm, "--output", output)
     assert run(*options, "--debias", "contrast", "--normalize", "task") == 0
-    assert "2 more instructions asked of each video" in capfd.readouterr().out
+    assert "in the same pass: 2" in " ".join(capfd.readouterr().out.split())
     assert [episode for episode, _ in passes.made] == [0, 1, 2, 3]
     for _, asked in passes.made:
         assert sorted(asked) == sorted(TASKS)
@@ -251,7 +250,7 @@ def test_one_task_alone_is_contrasted_with_a_neutral_one(
     root = record_dataset(lengths=(12, 9), tasks=TASKS[:1], cameras=("front",))
     output = tmp_path / "out"
     assert run("--root", root, "--vlm", tiny_vlm, "--output", output, "--debias", "contrast") == 0
-    assert "1 more instructions" in capfd.readouterr().out
+    assert "in the same pass: 1" in " ".join(capfd.readouterr().out.split())
     dataset = reopen(output)
     assert dataset.known_formula == Formula(debias="contrast")
     header = pq.read_schema(dataset.store.path(1, "contrast1")).metadata[b"topreward"]
@@ -263,17 +262,6 @@ def test_one_task_alone_is_contrasted_with_a_neutral_one(
     options = ("--root", root, "--vlm", tiny_vlm, "--output", tmp_path / "other")
     assert run(*options, "--debias", "contrast", "--instruction", NEUTRAL) == 2
     assert "--debias contrast needs another task" in capfd.readouterr().err
-
-
-def test_more_tasks_than_are_asked_about() -> None:
-    tasks = [f"task {letter}" for letter in "abcdef"]
-    chosen = choose_contrast(tasks, count=3)
-    assert list(chosen) == ["contrast1", "contrast2", "contrast3"]
-    for text in tasks:
-        others = [chosen[name][text] for name in chosen]
-        assert len({text, *others}) == 4
-    # Neither blank texts nor control tokens are asked about.
-    assert choose_contrast(["a", "b", " . ", "<|im_end|>"], count=3)["contrast1"]["a"] == "b"
 
 
 @pytest.mark.parametrize(
@@ -342,28 +330,3 @@ def test_columns_alone_know_the_formula(recorded: Path, tiny_vlm: Path, output: 
         alone = reopen(output)
         assert (alone.formula, alone.known_formula) == (dataset.formula, Formula("log-odds"))
         assert alone.rewards().progress.tolist() == dataset.stored.progress.tolist()
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"contrast": 4}, {"contrast": True}, {"contrast": 2.0}, {"scale": "prob"}]
-)
-def test_a_strangers_formula_is_refused(
-    wrong: dict[str, Any],
-    recorded: Path,
-    tiny_vlm: Path,
-    output: Path,
-    capfd: pytest.CaptureFixture,
-) -> None:
-    options = ("--root", recorded, "--vlm", tiny_vlm, "--output", output)
-    assert run(*options, "--debias", "contrast") == 0
-    path = output / SIDECAR_NAME
-    table = pq.read_table(path)
-    (name,) = (key for key, value in table.schema.metadata.items() if b"debias" in value)
-    made = json.loads(table.schema.metadata[name])
-    target = made if "debias" in made else made["provenance"]
-    target |= wrong
-    pq.write_table(
-        table.replace_schema_metadata({**table.schema.metadata, name: json.dumps(made)}), path
-    )
-    assert run("--root", output, command="evaluate") == 2
-    assert "does not say how its progress was made" in " ".join(capfd.readouterr().err.split())

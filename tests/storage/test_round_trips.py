@@ -286,6 +286,10 @@ def test_a_description_that_was_lost_is_said(copy: Path, run: Run) -> None:
         {"scale": "x"},
         {"normalize": {}},
         {"debias": None},
+        {"debias": "static", "scale": "prob"},
+        {"contrast": 4},
+        {"contrast": True},
+        {"contrast": 2.0},
     ],
 )
 def test_a_description_is_input_from_a_stranger(copy: Path, info: Any) -> None:

@@ -1,0 +1,12 @@
+from lerobot_topreward.scoring.other_instructions import choose_contrast
+
+
+def test_more_tasks_than_are_asked_about() -> None:
+    tasks = [f"task {letter}" for letter in "abcdef"]
+    chosen = choose_contrast(tasks, count=3)
+    assert list(chosen) == ["contrast1", "contrast2", "contrast3"]
+    for text in tasks:
+        others = [chosen[name][text] for name in chosen]
+        assert len({text, *others}) == 4
+    # Neither blank texts nor control tokens are asked about.
+    assert choose_contrast(["a", "b", " . ", "<|im_end|>"], count=3)["contrast1"]["a"] == "b"
