@@ -213,7 +213,7 @@ def judge_control(summary: ControlSummary) -> Evidence:
         )
     elif summary.control == "static":
         shown = f"the first frame repeated {words}"
-        prob = " or `scale=prob`" if summary.formula.scale == "log-prob" else ""
+        odds = " or `scale=log-odds`" if summary.formula.scale != "log-odds" else ""
         if share < LITTLE:
             grade, text = "good", f"time alone explains little of this curve: {shown}"
         elif explains_all:
@@ -221,7 +221,7 @@ def judge_control(summary: ControlSummary) -> Evidence:
                 "bad",
                 (
                     f"time alone explains all of this curve: {shown}; try `debias=static`, a larger "
-                    f"`vlm`{prob}"
+                    f"`vlm`{odds}"
                 ),
             )
         else:

@@ -12,7 +12,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool
@@ -68,11 +68,12 @@ def compare_counts(first: tuple[int, int], second: tuple[int, int]) -> Compariso
         second: likewise.
     """
     table = [[successes, trials - successes] for successes, trials in (first, second)]
+    result: Any = fisher_exact(table)  # its type says less than it has
     below, above = detectable_rates(first[0] / first[1], first[1], second[1])
     return Comparison(
         test="fisher",
         difference=_difference(success_rate(*first), success_rate(*second), correlation=0.0),
-        p_value=float(fisher_exact(table).pvalue),
+        p_value=float(result.pvalue),
         only_first=None,
         only_second=None,
         detectable_below=below,

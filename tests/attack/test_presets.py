@@ -77,7 +77,11 @@ BOMB = "a: &a [x, x, x]\n" + "\n".join(
 )
 FILES = [
     Case("label", "normalize: Task", ("normalize must be episode or task; got 'Task'. Did you",)),
-    Case("label", "control: everything", ("control must be none, static, blank, contrast or all; got 'everything'",)),
+    Case(
+        "label",
+        "control: everything",
+        ("control must be none, static, blank, contrast or all; got 'everything'",),
+    ),
     Case("label", "vlm: 5", ("vlm must be text; got 5; put it in quotes",)),
     Case("label", 'sample_fps: "2"', ("sample_fps must be a finite number; got '2'",)),
     Case("label", "sample-fps: 0", ("--sample-fps must be > 0; got 0",)),

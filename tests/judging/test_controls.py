@@ -109,7 +109,7 @@ def test_static_videos() -> None:
     assert "time alone explains all" in most
     assert "rises by 100% of" in most
     assert "`debias=static`" in most
-    assert "`scale=prob`" in most
+    assert "`scale=log-odds`" in most
     assert say("static", FLAT) == (
         "time alone explains little of this curve: the first frame repeated neither rises nor falls"
     )
@@ -121,11 +121,11 @@ def test_static_videos() -> None:
     assert "explains most" in say("static", jump)
 
 
-def test_scale_prob_is_no_cure_of_itself() -> None:
+def test_log_odds_are_no_cure_of_themselves() -> None:
     summary = compare_controls(
-        several(RISING), several(RISING, control="static"), formula=Formula("prob")
+        several(RISING), several(RISING, control="static"), formula=Formula("log-odds")
     )
-    assert "`scale=prob`" not in judge_control(summary).text
+    assert "`scale=log-odds`" not in judge_control(summary).text
 
 
 def test_reversed_videos() -> None:
