@@ -96,14 +96,15 @@ def fit_usual(
         return np.full(frames, gain.mean())
     centers = np.array([progress[rows].mean() for rows in bins])
     means = np.array([gain[rows].mean() for rows in bins])
+    sizes = np.array([len(rows) for rows in bins], dtype=np.float64)
     if rises:
         from scipy.optimize import isotonic_regression  # --help need not wait for scipy
 
-        sizes = np.array([len(rows) for rows in bins], dtype=np.float64)
         means = isotonic_regression(means, weights=sizes).x
-    # Where many frames have the very same progress, bins share a center: those are one.
-    centers, which = np.unique(centers, return_inverse=True)
-    means = np.bincount(which, weights=means) / np.bincount(which)
+    # Where many frames have the very same progress, bins share a center, but for rounding errors of
+    # the mean: those are one.
+    centers, which = np.unique(np.round(centers, 9), return_inverse=True)
+    means = np.bincount(which, weights=means * sizes) / np.bincount(which, weights=sizes)
     return np.interp(progress, centers, means)
 
 

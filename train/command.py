@@ -113,7 +113,7 @@ def make_plan(split: Arguments) -> Plan:
     try:
         # Imported here: LeRobot and torch take seconds, which --help need not wait for.
         from lerobot_topreward.data.dataset import require_files
-        from lerobot_topreward.policies.choice import per_sample_policy
+        from lerobot_topreward.policies.choice import has_per_sample_loss, per_sample_policy
         from lerobot_topreward.train.labels import judge_source, read_labels
         from lerobot_topreward.train.sample_weighter import chunk_frames
         from lerobot_topreward.train.trainer_config import (
@@ -130,8 +130,8 @@ def make_plan(split: Arguments) -> Plan:
         for package, needed in needs.items():
             if needed and find_spec(package) is None:
                 raise ImportError(f"no package {package}")
-        if weighting.apply == "loss":
-            per_sample_policy(policy.type)
+        if not has_per_sample_loss(policy.type) and weighting.apply == "loss":
+            per_sample_policy(policy.type)  # raises, and says which policies have one
     except ImportError as error:
         raise UserError(f"training needs more than is installed ({error}): {_INSTALL}") from error
     weighting.refuse_streaming(streaming=config.dataset.streaming)

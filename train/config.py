@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from lerobot_topreward.config import as_json, check_options
 from lerobot_topreward.errors import UserError
+from lerobot_topreward.train.base_scheme import require_range
 from lerobot_topreward.train.schemes import SCHEMES, Awr, Scheme
 
 
@@ -36,10 +37,7 @@ class WeightingConfig:
                 "`weighting.normalize=batch` scales the losses of a batch, which "
                 "`weighting.apply=sampling` leaves alone; leave one of them out"
             )
-        if self.unlabelled_weight is not None and not self.unlabelled_weight >= 0:
-            raise UserError(
-                f"`weighting.unlabelled_weight` must be >= 0; got {self.unlabelled_weight:g}"
-            )
+        require_range("unlabelled_weight", self.unlabelled_weight, low=0)
         if self.sidecar is not None and self.source == "columns":
             raise UserError(
                 f"`weighting.sidecar={self.sidecar}` is not read with `weighting.source=columns`; "
@@ -93,7 +91,9 @@ def check_weighting(
     Raises:
         UserError: an option does not exist, with a suggestion, or its value has another type.
     """
-    kept = {name: value for name, value in options.items() if (name, value) not in _REMOVED.items()}
+    kept = {
+        str(name): value for name, value in options.items() if (name, value) not in _REMOVED.items()
+    }
     return check_options(WeightingOptions, kept, where=where, text=text)
 
 

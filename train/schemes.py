@@ -91,15 +91,13 @@ class Awr(ProgressScheme):
 
     def weights(self, labels: FrameLabels, *, chunk: int) -> Float32[np.ndarray, " frames"]:
         """See `Scheme.weights`."""
-        least = 0.0
         group = labels.task_index if self.per == "task" else np.zeros_like(labels.task_index)
         if self.baseline == "stage":
-            span: int | None = self.horizon_frames(chunk=chunk, fps=labels.fps)
-            if self.horizon == "episode":
-                span, least = None, LEAST_SPREAD
+            span = self.gain_frames(chunk=chunk, fps=labels.fps)
             gain = gain_beyond_usual(labels, group, horizon=span, discount=self.discount)
         else:
             gain = self.gain(labels, chunk=chunk).astype(np.float64)
+        least = LEAST_SPREAD if self.horizon == "episode" else 0.0
         exponent = standardize(gain, group, least=least) / self.beta
         # exp(700) is still finite, and far beyond any sensible limit.
         weights = np.clip(np.exp(np.minimum(exponent, 700.0)), self.w_min, self.w_max)

@@ -100,9 +100,14 @@ def summarize(
     lengths = np.array([episode.frames for episode in episodes])
     if chunk is not None:
         warnings += _warn_of_span(lengths, scheme, chunk=chunk, fps=labels.fps)
-    means = np.array([episode.mean for episode in episodes])
+    # What is dropped because it stands still says nothing about rewards.
+    moving = np.ones(len(labels.index)) if weights.stationary is None else ~weights.stationary
+    _, rows = np.unique(labels.episode_index, return_inverse=True)
+    count = np.bincount(rows, weights=moving)
+    left = count > 0
+    means = np.bincount(rows, weights=weights.weight * moving)[left] / count[left]
     by_gain = scheme.gain_frames(chunk=chunk or 1, fps=labels.fps) is not None
-    warnings += _warn_of_lengths(lengths, means, advice=_SHORTER if by_gain else _COUNTS_TIME)
+    warnings += _warn_of_lengths(lengths[left], means, advice=_SHORTER if by_gain else _COUNTS_TIME)
     still = None if weights.stationary is None else int(weights.stationary.sum())
     return WeightSummary(overall, tasks, episodes, tuple(warnings), still, worth)
 
