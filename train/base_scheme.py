@@ -64,7 +64,7 @@ class ProgressScheme(Scheme):
         """Refuse a horizon that is not positive."""
         if self.horizon == "episode":
             raise UserError(
-                "`weighting.horizon=episode` compares episodes that had come as far: it needs "
+                "`weighting.horizon=episode` compares frames of the same progress, so it needs "
                 "`weighting.scheme=awr` and `weighting.baseline=stage`; give both, or seconds"
             )
         require_positive(horizon=self.horizon)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _INSTALL = "pip install 'lerobot-topreward[train]'"
 # Options that go with any scheme.
 _STAYS = ("source", "sidecar", "unlabelled_weight", "apply", "stationary")
-# What a checkpoint was trained with that does not say so, because it is older than the option.
+# How a checkpoint was trained that is older than these options and so does not name them.
 _BEFORE = {"apply": "loss", "stationary": "keep"}
 
 
@@ -37,7 +37,7 @@ class Plan:
 
     config: "TrainPipelineConfig"  # LeRobot's, not validated, which train() does itself
     weighting: WeightingConfig
-    changed: Sequence[str]  # what a resumed run does otherwise than before
+    changed: Sequence[str]  # options of a resumed run that its checkpoint has otherwise
     weights: FrameWeights
     judgment: "Judgment | str | None"  # of the reward, or why there is none
     summary: WeightSummary

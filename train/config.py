@@ -16,16 +16,16 @@ class WeightingConfig:
     """Weight the loss of every frame by its labeled rewards; see `schemes` for the formulas."""
 
     scheme: Scheme = field(default_factory=Awr)
-    # What the weights do: multiply the losses, or say how often a frame is drawn, whose loss is then
-    # left alone.
+    # What the weights do: multiply the losses, or decide how often a frame is drawn. Drawn frames
+    # have losses that count alike.
     apply: Literal["loss", "sampling"] = "loss"
-    # Of frames at which nothing moves for a second or longer, and progress does not either: keep
-    # them, or let them weigh nothing. The end of an episode that succeeds stays.
+    # What becomes of stretches of a second or longer in which neither the robot nor progress moves:
+    # keep them, or let them weigh nothing. The end of an episode that succeeds stays.
     stationary: Literal["keep", "drop"] = "keep"
     # The scope in which weights average 1; by default the batch for rabc, as in LeRobot, and the
     # dataset for the others and with apply=sampling.
     normalize: Literal["dataset", "batch"] | None = None
-    # Of frames without a label, multiple of the mean labeled weight.
+    # Weight of a frame without a label, as a multiple of the mean labeled weight.
     unlabelled_weight: float | None = None
     source: Literal["auto", "columns", "sidecar"] = "auto"  # auto: the sidecar if there is one
     sidecar: Path | None = None  # the file; in the dataset's folder if None
