@@ -18,7 +18,7 @@ from lerobot_topreward.train.frame_weights import weigh
 from lerobot_topreward.train.labels import read_labels
 from lerobot_topreward.train.records import FrameLabels
 from lerobot_topreward.train.sample_weighter import weigh_dataset
-from lerobot_topreward.train.schemes import SCHEMES, Filter, Uniform
+from lerobot_topreward.train.schemes import SCHEMES, Awr, Filter, Uniform
 from lerobot_topreward.train.stationary import find_stationary
 from lerobot_topreward.train.summary import summarize
 
@@ -148,6 +148,9 @@ def test_dropping_is_not_said_to_follow_from_rewards() -> None:
     weights = weigh(labels, DROP, chunk=4)
     assert np.corrcoef(lengths, [weights.weight[r].mean() for r in labels.episodes()])[0, 1] < -0.9
     assert summarize(labels, weights, scheme=Uniform()).warnings == ()
+    # A scheme that weighs all others alike is told so.
+    (warning,) = summarize(labels, weights, scheme=Awr()).warnings
+    assert "nearly equal (effective sample size 100% of the frames that move)" in warning
 
 
 def test_the_summary_says_how_many(
