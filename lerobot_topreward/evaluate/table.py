@@ -179,10 +179,10 @@ def print_formulas(found: FormulaComparison, console: Console) -> None:
         fewer = f" ({row.episodes})" if row.episodes < max(counts) else ""
         table.add_row(
             row.formula.name + fewer,
-            f"{number(row.voc.value)} {interval(row.voc)}".rstrip(),
-            number(row.static_voc),
+            _short(row.voc),
+            number(row.static_voc).replace("0.", "."),
             *(_share(share) for share in (row.static_share, row.reversed_share)),
-            f"{number(row.auc.value)} {interval(row.auc)}".rstrip(),
+            _short(row.auc),
         )
     console.print(table)
     console.print(
@@ -191,6 +191,11 @@ def print_formulas(found: FormulaComparison, console: Console) -> None:
     console.print(f"formula: {found.sentence}")
     for remark in found.remarks:
         console.print(f"  {remark}")
+
+
+def _short(estimate: Estimate) -> str:
+    """An estimate and its interval without zeros before the point, for terminals of 80 columns."""
+    return f"{number(estimate.value)} {interval(estimate)}".rstrip().replace("0.", ".")
 
 
 def _share(share: float) -> str:
