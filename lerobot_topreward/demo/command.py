@@ -54,6 +54,8 @@ def demo(config: DemoConfig, *, console: Console) -> int:
         f"static videos: VOC      {found.static_voc:6.3f}   the first frame repeated\n"
         f"static videos: rise     {found.static_rise:6.1%}   as a share of the real curves' rise"
     )
+    if result.judgment is not None:
+        console.print(f"this reward             {result.judgment.level}")
     lines = [
         f"{episode},{str(happened.success).lower()}" for episode, happened in sorted(truth.items())
     ]

@@ -170,24 +170,32 @@ def print_controls(controls: Sequence[ControlSummary], console: Console) -> None
 
 def print_formulas(found: FormulaComparison, console: Console) -> None:
     """Print what every formula makes of the same scores, and which one the evidence favors."""
-    table = text_table("formulas, on the scores that are stored")
+    counts = {row.episodes for row in found.rows}
+    table = text_table(f"formulas, on the stored scores of {max(counts)} episodes")
     table.add_column("", no_wrap=True)
-    for heading in ("Episodes", "VOC", "Static VOC", "Static rise", "Reversed rise", "AUC"):
-        table.add_column(heading, justify="right", min_width=4)
+    for heading in ("VOC", "Static VOC", "Static rise", "Rev. rise", "AUC"):
+        table.add_column(heading, justify="right", no_wrap=heading in ("VOC", "AUC"))
     for row in found.rows:
+        fewer = f" ({row.episodes})" if row.episodes < max(counts) else ""
         table.add_row(
-            row.formula.name,
-            str(row.episodes),
-            f"{number(row.voc.value)} {interval(row.voc)}".rstrip(),
-            number(row.static_voc),
+            row.formula.name + fewer,
+            _short(row.voc),
+            number(row.static_voc).replace("0.", "."),
             *(_share(share) for share in (row.static_share, row.reversed_share)),
-            f"{number(row.auc.value)} {interval(row.auc)}".rstrip(),
+            _short(row.auc),
         )
     console.print(table)
-    console.print("rise: of the control under the same formula, as a share of the real rise")
+    console.print(
+        "rise: of the control (rev.: reversed) under the same formula, as a share of the real rise"
+    )
     console.print(f"formula: {found.sentence}")
     for remark in found.remarks:
         console.print(f"  {remark}")
+
+
+def _short(estimate: Estimate) -> str:
+    """An estimate and its interval without zeros before the point, for terminals of 80 columns."""
+    return f"{number(estimate.value)} {interval(estimate)}".rstrip().replace("0.", ".")
 
 
 def _share(share: float) -> str:
