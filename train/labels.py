@@ -145,6 +145,8 @@ def judge_source(source: Source, config: WeightingConfig) -> Judgment | str | No
         dataset = read_labelled(source)
     except UserError as error:
         return str(error)
+    if not dataset.scores:  # as after trimming, which can leave frames between the scored ones
+        return f"no episode of {source.root} has a score left"
     return judge_labels(
         dataset, controls=read_controls(dataset), success=read_success(source, None)
     )

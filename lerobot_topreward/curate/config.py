@@ -24,7 +24,7 @@ class CurateConfig:
 
     rules: RulesConfig = field(default_factory=RulesConfig)
     auto: bool = False  # choose --min-success by the episodes whose success is known
-    success_file: Path | None = None  # CSV episode_index,success; else what the dataset says
+    success_file: Path | None = None  # CSV episode_index,success; else what the dataset itself says
     unlabelled: Literal["keep", "drop"] | None = None  # what becomes of episodes without labels
 
     episodes_file: Path | None = None  # write the kept episodes, for --dataset.episodes
@@ -41,8 +41,6 @@ class CurateConfig:
         """Check what can be known to be wrong before anything is opened."""
         if self.auto and self.rules.min_success is not None:
             raise UserError("`auto` chooses `min_success`; leave one of them out")
-        if self.success_file is not None and not self.auto:
-            raise UserError("`success_file` is what `auto` learns from; add `auto`")
         for option, wanted in (("trim", self.trim), ("push_to_hub", self.push.push_to_hub)):
             if wanted and self.output is None:
                 raise UserError(

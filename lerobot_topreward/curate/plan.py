@@ -9,7 +9,7 @@ import numpy as np
 from lerobot_topreward.curate.config import CurateConfig
 from lerobot_topreward.curate.trim import find_spans
 from lerobot_topreward.data.dataset import Source, episode_rows, open_source
-from lerobot_topreward.data.success import read_success
+from lerobot_topreward.data.success import Success, read_success
 from lerobot_topreward.errors import NotLabeledError, UserError
 from lerobot_topreward.files.jsonable import plain
 from lerobot_topreward.judging.decisions import Decisions, check_decisions, read_decisions
@@ -112,13 +112,11 @@ def make_plan(config: CurateConfig, custom: Sequence[CustomRule] = ()) -> Plan:
     unlabelled = (
         [] if labels is None else [episode for episode in episodes if episode not in judged]
     )
-    judgment = None
+    judgment = success = None
     if labels is not None:
+        success = read_success(source, config.success_file)
         judgment = judge_labels(
-            labels,
-            controls=read_controls(labels),
-            success=read_success(source, config.success_file),
-            metrics=metrics,
+            labels, controls=read_controls(labels), success=success, metrics=metrics
         )
     frames = source.frames  # fetches data/, which the inspection reads
     inspection = inspect_folder(source.root, repo_id=source.repo_id)
@@ -143,7 +141,7 @@ def make_plan(config: CurateConfig, custom: Sequence[CustomRule] = ()) -> Plan:
             check_decisions(file, source)
             decisions = file.by_episode
         if config.auto:
-            chosen = _choose_threshold(source, metrics, config)
+            chosen = _choose_threshold(source, metrics, success)
             rules = replace(config.rules, min_success=min(chosen.threshold.value, 0.0))
         drops = find_drops(metrics, rules, inspection)
         found = [*drops.values(), *(find(metrics) for find in custom)]
@@ -199,6 +197,7 @@ def _open(config: CurateConfig) -> tuple[Source, LabelledDataset | None]:
     except NotLabeledError as error:
         needing = [name for name in config.rules.named if not RULES[name].of_recording]
         needing += ["auto"] if config.auto else []
+        needing += ["success_file"] if config.success_file is not None else []
         if needing:
             raise UserError(f"`{needing[0]}` judges by labels. {error}") from None
         return open_source(**where), None
@@ -237,9 +236,8 @@ def _describe_request(
 
 
 def _choose_threshold(
-    source: Source, metrics: Sequence[EpisodeMetrics], config: CurateConfig
+    source: Source, metrics: Sequence[EpisodeMetrics], known: Success | None
 ) -> ChosenThreshold:
-    known = read_success(source, config.success_file)
     if known is None:
         raise UserError(
             f"`auto` learns from which episodes succeeded, and {source.repo_id} does not "

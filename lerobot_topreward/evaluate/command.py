@@ -104,12 +104,15 @@ def evaluate_dataset(config: EvaluateConfig, *, console: Console | None = None) 
     dataset = open_labelled(
         repo_id=config.repo_id, root=config.root, revision=config.revision, labels=config.labels
     )
+    if not dataset.scores:
+        raise UserError(f"{dataset.labels} has no labeled episode; label some, then evaluate")
     success = read_success(dataset.source, config.success_file)
     truth = {} if success is None else success.by_episode
     metrics = episode_metrics(dataset.scores, dataset.rewards(), fps=dataset.fps)
 
     # Controls and baseline: score those that were asked for, or read what earlier runs scored.
     sample = sample_episodes(dataset, config.control_episodes)
+    controls = None
     if config.control_names:
         controls = score_controls(
             dataset,
@@ -120,9 +123,6 @@ def evaluate_dataset(config: EvaluateConfig, *, console: Console | None = None) 
             output=config.output,
             console=console,
         )
-    else:
-        earlier = read_controls(dataset, output=config.output)
-        controls = ControlScores(real=dataset.scores, controls=earlier)
     undebiased = Formula(dataset.formula.scale)
     gvl = None
     if config.baseline == "gvl":
@@ -130,7 +130,10 @@ def evaluate_dataset(config: EvaluateConfig, *, console: Console | None = None) 
             dataset, episodes=sample, vlm=config.vlm_config, output=config.output, console=console
         )
 
+    # The judgment and the formulas take all that is stored, whatever was asked for now: other commands
+    # know no more.
     stored = read_controls(dataset, output=config.output)
+    controls = controls or ControlScores(real=dataset.scores, controls=stored)
     evidence = [scores for found in stored.values() for scores in found]
     evidence += read_baselines(dataset, output=config.output)
     return Evaluation(
@@ -144,9 +147,7 @@ def evaluate_dataset(config: EvaluateConfig, *, console: Console | None = None) 
             for scores in controls.controls.values()
             if scores
         ],
-        judgment=judge_labels(
-            dataset, controls=controls.controls, success=success, metrics=metrics
-        ),
+        judgment=judge_labels(dataset, controls=stored, success=success, metrics=metrics),
         formulas=compare_formulas(dataset.scores, evidence, success=truth),
         left_out=controls.reasons,
         failed={**controls.failed, **(gvl.failed if gvl else {})},

@@ -76,8 +76,8 @@ def compare_policies(config: EvaluateConfig, *, console: Console) -> int:
                 for policy, rate in zip(policies, rates, strict=True)
             ],
             "comparisons": [
-                {"first": first.name, "second": other.name, **plain(comparison), "verdict": verdict}
-                for other, comparison, verdict in zip(others, comparisons, sentences, strict=True)
+                {"first": first.name, "second": other.name, **plain(comparison), "sentence": text}
+                for other, comparison, text in zip(others, comparisons, sentences, strict=True)
             ],
         }
         print_json(console, found)

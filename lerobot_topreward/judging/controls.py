@@ -238,7 +238,7 @@ def judge_control(summary: ControlSummary) -> Evidence:
             grade, text = (
                 "good",
                 (
-                    f"played backwards the curve falls, by {_percent(-share)} of what it rises "
+                    f"played backwards the curve falls, by {-share:.0%} of what it rises "
                     "forwards, as it should: the reward follows what is seen"
                 ),
             )
@@ -256,7 +256,7 @@ def judge_control(summary: ControlSummary) -> Evidence:
             counts = "hardly counts for this model" if explains_all else "counts only in part"
             text = f"{shown}: the order of the images {counts}; try a larger `vlm`"
     else:
-        above = f"the true task ends higher in {_percent(summary.real_above)} of the episodes"
+        above = f"the true task ends higher in {summary.real_above:.0%} of the episodes"
         shown = f"asked about another task the curve {words}, and {above}"
         if share < LITTLE and summary.real_above >= CLEARLY_ABOVE:
             grade, text = "good", f"the model reads the instruction: {shown}"
@@ -276,7 +276,3 @@ def judge_control(summary: ControlSummary) -> Evidence:
         text += f" (only {summary.episodes} episodes: a hint, no more)"
         grade = "care" if grade == "bad" else grade
     return Evidence(summary.control, grade, text)
-
-
-def _percent(share: float) -> str:
-    return f"{round(100 * share)}%"

@@ -17,7 +17,7 @@ dataset, and the paper's stays unless the evidence says otherwise:
 
 Both intervals are of paired differences, bootstrapped over episodes, at a level of 5 % divided by
 the number of formulas (Bonferroni): the best of many is else favored by chance. Of several favored
-ones the one with the largest difference is taken, of equal ones (to .01) the cheapest.
+ones the one with the largest difference is taken, of equal ones (to .01) the cheapest (`_BY_COST`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -51,6 +51,8 @@ from lerobot_topreward.records import PrefixScores
 from lerobot_topreward.rewards import PAPER, Debias, Formula, Scale, find_baselines, make_curves
 
 _MOST = 1000  # successes, and failures, whose pairs are resampled
+# By what labeling one more episode costs: nothing, nothing for most, more questions, one more pass.
+_BY_COST: tuple[Debias, ...] = ("none", "blank", "contrast", "static")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +91,9 @@ def list_formulas(
         if scale == "prob" and debias != "none":
             continue
         formula = Formula(scale, debias)
-        found = [bool(own) for own in find_baselines(real, formula, controls)]
-        if debias == "none" or (all(found) if of_all else any(found)):
+        found = {len(own) for own in find_baselines(real, formula, controls)}
+        # Of all: of as many other instructions each, or those with fewer would not compare.
+        if debias == "none" or (len(found) == 1 and found != {0} if of_all else any(found)):
             formulas.append(formula)
     return formulas
 
@@ -258,14 +261,15 @@ def _favor(
     rows: Sequence[FormulaSummary], success: Mapping[int, bool]
 ) -> tuple[Formula, Literal["success", "static", "nothing"], str]:
     """Say which formula the evidence favors, by the rule that stands above."""
-    paper, others = rows[0], rows[1:]
+    paper = rows[0]
+    others = sorted(rows[1:], key=lambda row: _BY_COST.index(row.formula.debias))
     stays = "so the paper's, log-prob, stays"
     few = min(sum(success.values()), len(success) - sum(success.values())) < FEW
     why = f"fewer than {FEW} successes or {FEW} failures are known" if few else ""
     if not few:
         better = [row for row in others if row.gain.low > 0]
         if not better:
-            text = "no formula tells success from failure surely better than another"
+            text = "no other formula surely tells success from failure better"
             return PAPER, "success", f"the evidence favors none: {text}, {stays}"
         best = max(better, key=lambda row: round(row.gain.value, 2))
         text = (
@@ -275,7 +279,7 @@ def _favor(
         )
         return best.formula, "success", text
     if np.isnan(paper.static_share):
-        more = "and the control static was not scored (`controls=static`)"
+        more = "and the control static was not scored (evaluate `controls=static` does that)"
         if not np.isnan(paper.static_voc):
             more = "and the real curves do not rise, so the control static says nothing"
         return PAPER, "nothing", f"nothing to judge formulas by: {why} {more}, {stays}"
@@ -316,7 +320,7 @@ def _remarks(
             moves = "rises" if row.static_share > 0 else "falls"
             remarks.append(
                 f"{row.formula.name}: the first frame repeated still {moves} by "
-                f"{_percent(abs(row.static_share))} of the real rise, so {reasons[row.formula.debias]}"
+                f"{abs(row.static_share):.0%} of the real rise, so {reasons[row.formula.debias]}"
             )
     # What other tasks earn by the same video is what contrast takes away, the clock's part or not.
     own = find_baselines(real, Formula(debias="contrast"), controls)
@@ -329,14 +333,10 @@ def _remarks(
         if share >= MOST:
             remarks.append(
                 "contrast: asked about other tasks, the same videos rise by "
-                f"{_percent(share)} of what they do for their own. That is a clock, or an "
+                f"{share:.0%} of what they do for their own. That is a clock, or an "
                 "instruction that is hardly read: then contrast takes the progress away, too"
             )
     return tuple(remarks)
-
-
-def _percent(share: float) -> str:
-    return f"{round(100 * share)}%"
 
 
 def formulas_to_json(found: FormulaComparison) -> Mapping[str, Any]:

@@ -2,8 +2,8 @@
 
 A curve that rises is no proof. So each kind of evidence is looked at by itself and gets a level:
 the scores must vary by more than the model's own rounding, neighbors must agree more than distant
-prefixes, the curves must follow time, and they must do so because of what is seen (see `controls`). Where
-outcomes are known, successes must score higher.
+prefixes, the curves must follow time, and they must do so because of what is seen (see `controls`).
+Where outcomes are known, successes must score higher.
 
 The worst level decides. Every threshold stands below with its source.
 """
@@ -24,6 +24,7 @@ from lerobot_topreward.judging.controls import (
     FEW,
     ORDERED,
     ControlSummary,
+    EpisodeCurves,
     Evidence,
     Grade,
     compare_controls,
@@ -96,7 +97,7 @@ def judge_labels(
     if metrics is None:
         metrics = episode_metrics(dataset.scores, dataset.rewards(), fps=dataset.fps)
     formula = dataset.known_formula
-    return judge_reward(
+    found = judge_reward(
         dataset.scores,
         metrics,
         curves=dataset.curves() if formula.scale != "prob" else None,
@@ -115,6 +116,13 @@ def judge_labels(
         subtracted=formula.debias,
         dtype=dataset.key.dtype,
     )
+    if formula == dataset.formula:
+        return found
+    text = (
+        f"progress is made of {dataset.formula.words}, but what is subtracted is not stored here, so "
+        "this is about the curves without it; label again where it is to be sure"
+    )
+    return _decide([*_soften(found.evidence), Evidence("formula", "care", text)])
 
 
 def judge_reward(
@@ -139,34 +147,37 @@ def judge_reward(
         dtype: that the VLM computed in.
     """
     made_of = [part.log_prob_true for part in scores] if curves is None else curves
-    episodes = [part.segment.episode_index for part in scores]
-    auc = _estimate_auc(episodes, made_of, success)
-    tells_success = auc is not None and auc[0].low > 0.5
-    order = _judge_order(episodes, made_of, success, tells_success=tells_success)
+    measured = measure_episodes([part.segment.episode_index for part in scores], made_of)
+    auc = _estimate_auc(measured, success)
+    order, rises = _judge_order(measured, success, auc)
     found: list[Evidence] = [
         _judge_range(np.concatenate([part.log_prob_true for part in scores]), dtype=dtype),
         *_judge_noise(made_of),
         order,
         # Of curves that do not rise, controls have nothing to compare.
-        *(
-            []
-            if order.grade == "bad"
-            else _judge_controls(controls, episodes=len(metrics), subtracted=subtracted)
-        ),
+        *(_judge_controls(controls, episodes=len(metrics), subtracted=subtracted) if rises else ()),
         *_judge_success(auc),
         *_judge_drops(metrics),
     ]
     if len(metrics) < FEW:
-        # After so few nothing is certain but a constant.
-        found = [
-            replace(each, grade="care") if each.grade == "bad" and each.name != "range" else each
-            for each in found
-        ]
         few = f"only {len(metrics)} episodes are labeled, which is a hint and no more"
-        found.append(Evidence("episodes", "care", few))
-    grades = {each.grade for each in found}
+        found = [*_soften(found), Evidence("episodes", "care", few)]
+    return _decide(found)
+
+
+def _soften(evidence: Sequence[Evidence]) -> list[Evidence]:
+    """Make nothing bad but a constant, where too little is known for more."""
+    return [
+        replace(each, grade="care") if each.grade == "bad" and each.name != "range" else each
+        for each in evidence
+    ]
+
+
+def _decide(evidence: Sequence[Evidence]) -> Judgment:
+    """Let the worst piece of evidence decide."""
+    grades = {each.grade for each in evidence}
     level: Level = "usable with care" if "care" in grades else "usable"
-    return Judgment("cannot judge this dataset" if "bad" in grades else level, tuple(found))
+    return Judgment("cannot judge this dataset" if "bad" in grades else level, tuple(evidence))
 
 
 def _judge_range(log_probs: Float[np.ndarray, " prefixes"], *, dtype: str) -> Evidence:
@@ -212,39 +223,38 @@ def _judge_noise(curves: Sequence[Float[np.ndarray, " _"]]) -> list[Evidence]:
 
 
 def _judge_order(
-    episodes: Sequence[int],
-    curves: Sequence[Float[np.ndarray, " _"]],
-    success: Mapping[int, bool],
-    *,
-    tells_success: bool,
-) -> Evidence:
-    """Do the curves follow time? Of the successes where they are known: only they have to."""
-    good = [episode for episode in set(episodes) if success.get(episode)]
-    counted = set(good if len(good) >= FEW else episodes)
-    measured = measure_episodes(
-        [episode for episode in episodes if episode in counted],
-        [curve for episode, curve in zip(episodes, curves, strict=True) if episode in counted],
-    )
-    found = mean_estimate(measured.voc)
-    of = "successes" if len(good) >= FEW else "episodes"
-    shown = f"VOC {found.value:.2f} {_interval(found)} of {found.defined} {of}"
+    measured: EpisodeCurves, success: Mapping[int, bool], auc: tuple[Estimate, int] | None
+) -> tuple[Evidence, bool]:
+    """Do the curves follow time? Of the successes where they are known: only they have to.
+
+    Returns:
+        The evidence, and whether the curves rise at all.
+    """
+    good = np.array([success.get(episode, False) for episode in measured.episodes], dtype=bool)
+    of_successes = int(good.sum()) >= FEW
+    found = mean_estimate(measured.voc[good] if of_successes else measured.voc)
+    of = "successes" if of_successes else "episodes"
+    shown = f"VOC {found.value:.2f} {_interval(found)}".rstrip() + f" of {found.defined} {of}"
     low = found.value if np.isnan(found.low) else found.low
     if low > 0:
         if found.value >= ORDERED:
-            return Evidence("order", "good", f"curves follow time: {shown}")
+            return Evidence("order", "good", f"curves follow time: {shown}"), True
         text = f"curves follow time only loosely: {shown}; look at them in the report"
-        return Evidence("order", "care", text)
-    falls = found.high < 0
-    text = f"curves {'fall' if falls else 'do not rise'} with time: {shown}"
-    if tells_success:
-        return Evidence(
-            "order",
-            "care",
-            f"{text}; successes end higher all the same, so judge whole episodes (`min_success`, "
-            "`weighting.by=success`), not frames",
+        return Evidence("order", "care", text), True
+    text = f"curves {'fall' if found.high < 0 else 'do not rise'} with time: {shown}"
+    if not found.defined:
+        text = (
+            f"no curve has an order: those of all {found.undefined} {of} are constant or one value"
         )
+    if auc is not None and auc[0].low > 0.5:
+        text += (
+            "; successes end higher all the same, so judge whole episodes (`min_success`, "
+            "`weighting.by=success`), not frames"
+        )
+        return Evidence("order", "care", text), False
     advice = "try another `camera`, a larger `vlm` or a clearer `instruction`"
-    return Evidence("order", "bad", f"{text}, so this reward shows no progress; {advice}")
+    text += f", so this reward shows no progress; {advice}"
+    return Evidence("order", "bad", text), False
 
 
 def _judge_controls(
@@ -273,12 +283,9 @@ def _judge_controls(
 
 
 def _estimate_auc(
-    episodes: Sequence[int],
-    curves: Sequence[Float[np.ndarray, " _"]],
-    success: Mapping[int, bool],
+    measured: EpisodeCurves, success: Mapping[int, bool]
 ) -> tuple[Estimate, int] | None:
     """ROC-AUC of the success score, and how many outcomes there are of the rarer kind."""
-    measured = measure_episodes(episodes, curves)
     known = [i for i, episode in enumerate(measured.episodes) if episode in success]
     outcome = np.array([success[measured.episodes[i]] for i in known], dtype=bool)
     rarer = int(min(outcome.sum(), (~outcome).sum()))

@@ -17,6 +17,7 @@ from lerobot_topreward.data.dataset import Source, fetch_videos, find_video, seg
 from lerobot_topreward.data.success import read_success
 from lerobot_topreward.data.video_prints import video_prints
 from lerobot_topreward.errors import EpisodeError
+from lerobot_topreward.files.atomic import remove
 from lerobot_topreward.judging.findings import inspect_folder
 from lerobot_topreward.judging.judgment import Judgment, judge_labels, print_judgment
 from lerobot_topreward.label.config import LabelConfig
@@ -141,6 +142,12 @@ def label_dataset(config: LabelConfig, *, console: Console | None = None) -> Lab
         before = read_run(run_file) if run_file.is_file() else None
         if before is not None and before.get("fingerprint") != source.fingerprints.dataset:
             store.renumber(source.fingerprints.episodes, prints)
+
+        # A task that has gone is no longer asked about.
+        if others:
+            for name in BASELINES["contrast"][len(others) : config.contrast]:
+                for path in store.folder.glob(f"episode_*.{name}.parquet"):
+                    remove(path)
 
         # List what is wanted and see what the store has.
         scored = config.debias_scored

@@ -35,7 +35,7 @@ class LabelConfig:
     debias: Debias = "none"  # progress beyond what the first frame, gray or another task earns
     contrast: int = 3  # how many other tasks contrast asks about, 1..3, as far as there are
     formula: Literal["auto"] | None = None  # auto: the scale and debias that the evidence favors
-    success_file: Path | None = None  # CSV episode_index,success: evidence for auto
+    success_file: Path | None = None  # CSV episode_index,success: evidence for auto and judgment
     horizon: float = 1.0  # span of the advantage, seconds
 
     output: Path | None = None  # folder of the labeled dataset; <dataset>_topreward if not given

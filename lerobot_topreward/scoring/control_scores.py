@@ -101,22 +101,30 @@ def read_controls(
     Returns:
         What there is of each control, without the controls of which there is nothing.
     """
-    stores = find_stores(dataset, output)
     found: dict[str, list[PrefixScores]] = defaultdict(list)
-    for shard in list_labelled_shards(dataset, dataset.episodes, CONTROLS):
-        if scores := _read(stores, shard):
-            found[shard.control] += scores
+    for scores in _read_stored(dataset, find_stores(dataset, output), CONTROLS):
+        found[scores.control].append(scores)
     return {control: found[control] for control in CONTROLS if control in found}
 
 
 def read_baselines(dataset: LabelledDataset, *, output: Path | None = None) -> list[PrefixScores]:
     """Read what formulas subtract and is no control of `read_controls`, as far as it was scored."""
     stores = find_stores(dataset, output)
-    names = BASELINES["contrast"]
-    names = [n for n in names if any(any(s.folder.glob(f"*.{n}.parquet")) for s in stores)]
-    shards = list_labelled_shards(dataset, dataset.episodes, names) if names else []
-    found = [scores for shard in shards for scores in _read(stores, shard) or []]
+    found = _read_stored(dataset, stores, BASELINES["contrast"])
     return [*found, *read_blanks(stores, dataset.source, dataset.scores)]
+
+
+def _read_stored(
+    dataset: LabelledDataset, stores: Sequence[Store], controls: Sequence[str]
+) -> list[PrefixScores]:
+    """Read what stores hold of some controls; where they hold none, no video is looked at."""
+    there = [
+        name
+        for name in controls
+        if any(any(store.folder.glob(f"*.{name}.parquet")) for store in stores)
+    ]
+    shards = list_labelled_shards(dataset, dataset.episodes, there) if there else []
+    return [scores for shard in shards for scores in _read(stores, shard) or []]
 
 
 def _read(stores: Sequence[Store], shard: Shard) -> list[PrefixScores] | None:

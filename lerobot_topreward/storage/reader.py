@@ -293,10 +293,12 @@ def _read_formula(provenance: Mapping[str, Any]) -> Formula:
 
 def _baselines(dataset: LabelledDataset) -> tuple[PrefixScores, ...]:
     """Read what the formula subtracts from every score; nothing where the store lacks some."""
+    debias = dataset.formula.debias
+    if debias == "none":
+        return ()
     parts: dict[int, list[Segment]] = defaultdict(list)
     for scores in dataset.scores:
         parts[scores.segment.episode_index].append(scores.segment)
-    debias = dataset.formula.debias
     if debias == "blank":
         gray = read_blanks([dataset.store], dataset.source, dataset.scores)
         return tuple(gray) if len(gray) == len(dataset.scores) else ()

@@ -214,7 +214,6 @@ LINES = [
     case("label --repo-id a/b --push-to-hub --write sidecar", "leave out --write sidecar"),
     case("label --repo-id a/b --push-to-hub --write columns", "leave out --write columns"),
     case("curate --auto --min-success -1", "--auto chooses --min-success"),
-    case("curate --success-file x.csv", "--success-file is what --auto learns from"),
     case("curate --trim", "--trim works on the new dataset; name its folder with --output"),
     case("curate --repo-id a/b --push-to-hub", "--push-to-hub works on the new dataset"),
     case("evaluate --swapped-instruction x", "--swapped-instruction needs --controls swapped"),

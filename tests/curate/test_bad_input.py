@@ -80,7 +80,7 @@ def test_a_threshold_needs_known_success(run: Run, recorded: Path, dataset: Path
         (("--push-to-hub",), "--push-to-hub works on the new dataset"),
         (("--push-to-hub", "--output", "NEW"), "--push-to-hub needs --hub-repo-id"),
         (("--auto", "--min-success", "-1"), "--auto chooses --min-success"),
-        (("--success-file", "x.csv"), "--success-file is what --auto learns from"),
+        (("--success-file", "nothing.csv"), "--success-file nothing.csv cannot be read"),
         (("--keep-top", "1.5"), "--keep-top must be in 0..1; got 1.5"),
     ],
 )
@@ -102,7 +102,8 @@ def test_mistakes_end_with_one_message(
 
 
 def test_an_unlabelled_dataset(run: Run, recorded: Path):
-    for options in (("--min-voc", "0"), ("--auto",), ("--labels", recorded)):
+    about_labels = (("--min-voc", "0"), ("--auto",), ("--success-file", "x.csv"))
+    for options in (*about_labels, ("--labels", recorded)):
         said = run("--root", recorded, *options, code=2)
         assert "lerobot-topreward label" in said
     assert "--min-voc judges by labels" in run("--root", recorded, "--min-voc", "0", code=2)

@@ -118,7 +118,7 @@ def test_counts_of_a_real_arm(run: Run, tmp_path: Path) -> None:
     _, out, _ = run("--config", tmp_path / "my.yaml")
     comparison = json.loads(out)["comparisons"][0]
     assert comparison["p_value"] == fisher_exact([[17, 3], [2, 18]])[1]
-    assert comparison["verdict"].startswith("policy 2 succeeds less often than policy 1")
+    assert comparison["sentence"].startswith("policy 2 succeeds less often than policy 1")
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,25 @@ def flat(progress: np.ndarray, _: np.ndarray) -> np.ndarray:
     return np.zeros(len(progress))
 
 
+def test_of_equal_formulas_the_cheapest_is_taken() -> None:
+    ticks = clock(10)
+    real, controls = judged(plus(rises, ticks), ticks, other=ticks)
+    debiased = [Formula(debias=debias) for debias in ("static", "blank", "contrast")]
+    for formulas, cheapest in ((debiased, "blank"), (debiased[::2], "contrast")):
+        found = compare_formulas(real, controls, success=SUCCESS, formulas=[PAPER, *formulas])
+        assert len({round(row.gain.value, 2) for row in found.rows[1:]}) == 1
+        assert found.favored == Formula(debias=cheapest)
+
+
+def test_episodes_with_fewer_other_instructions_do_not_compare() -> None:
+    real, controls = judged(rises, falls)
+    whole = Formula(debias="contrast")
+    assert whole in list_formulas(real, controls, of_all=True)
+    fewer = [part for part in controls if part.control != "contrast3" or part.segment.episode_index]
+    assert whole not in list_formulas(real, fewer, of_all=True)
+    assert whole in list_formulas(real, fewer)
+
+
 FREE = [Formula(), Formula("log-odds"), Formula("prob")]
 RESTORING: list[tuple[Scale, Debias]] = [
     ("log-odds", "none"),

@@ -166,6 +166,15 @@ def test_a_reward_that_sees_success_but_no_progress_is_for_whole_episodes() -> N
     order = next(each for each in found.evidence if each.name == "order")
     assert order.grade == "care"
     assert "`min_success`" in order.text
+    assert "static" not in grades(found)  # nothing rises that could be compared
+    assert found.level == "usable with care"
+
+
+def test_episodes_of_one_value_have_no_order() -> None:
+    found = judge(lambda episode, _: np.full(IMAGES, -1.0 - episode))
+    (reason,) = found.reasons
+    assert reason.startswith("no curve has an order: those of all 20 episodes are constant")
+    assert set(grades(found)) == {"range", "order", "drops"}
 
 
 def test_a_rule_that_would_drop_nearly_all_is_named() -> None:

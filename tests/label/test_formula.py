@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
 import lerobot_topreward.vlm.loading
 from lerobot_topreward.cli import main
 from lerobot_topreward.data.schedule import sample_frames
+from lerobot_topreward.judging.judgment import judge_labels
 from lerobot_topreward.records import Clip, Segment
 from lerobot_topreward.rewards import Formula
 from lerobot_topreward.scoring.blank import GRAY, blank_clip
-from lerobot_topreward.scoring.other_instructions import NEUTRAL, choose_contrast
+from lerobot_topreward.scoring.other_instructions import NEUTRAL
 from lerobot_topreward.storage.reader import LabelledDataset, open_labelled
 from lerobot_topreward.storage.sidecar import SIDECAR_NAME, read_sidecar
 from lerobot_topreward.vlm.identity import VlmConfig
@@ -255,12 +257,8 @@ def test_one_task_alone_is_contrasted_with_a_neutral_one(
     assert dataset.known_formula == Formula(debias="contrast")
     header = pq.read_schema(dataset.store.path(1, "contrast1")).metadata[b"topreward"]
     assert json.loads(header)["asked"] == [NEUTRAL]
-    # Its own instruction in other words is no other task.
-    assert choose_contrast(["Fold it.", "fold  it"], count=3) == {
-        "contrast1": {"Fold it.": NEUTRAL, "fold  it": NEUTRAL}
-    }
-    options = ("--root", root, "--vlm", tiny_vlm, "--output", tmp_path / "other")
-    assert run(*options, "--debias", "contrast", "--instruction", NEUTRAL) == 2
+    options = ("--root", root, "--output", tmp_path / "other", "--debias", "contrast")
+    assert run(*options, "--vlm", tiny_vlm, "--instruction", NEUTRAL) == 2
     assert "--debias contrast needs another task" in capfd.readouterr().err
 
 
@@ -319,6 +317,25 @@ def test_the_favored_formula_is_taken_and_says_why(
     assert "formula" not in reopen(output).provenance
 
 
+def test_a_task_that_has_gone_is_not_asked_about(
+    recorded: Path, record_dataset: RecordDataset, tiny_vlm: Path, tmp_path: Path
+) -> None:
+    options = ("--vlm", tiny_vlm, "--output", tmp_path / "out", "--debias", "contrast")
+    assert run("--root", recorded, *options) == 0
+    store = reopen(tmp_path / "out").store
+    assert store.path(0, "contrast2").exists()
+    root = Path(shutil.copytree(recorded, tmp_path / "recorded"))
+    tasks = root / "meta/tasks.parquet"
+    table = pd.read_parquet(tasks)
+    table.index = pd.Index([TASKS[0], TASKS[1], f"{TASKS[1]}."], name=table.index.name)
+    table.to_parquet(tasks)
+    assert run("--root", root, *options, "--normalize", "task") == 0
+    dataset = reopen(tmp_path / "out")
+    assert {part.control for part in dataset.baselines} == {"contrast1"}
+    assert not store.path(0, "contrast2").exists()
+    np.testing.assert_allclose(dataset.rewards().progress, progress(tmp_path / "out"), atol=1e-6)
+
+
 def test_columns_alone_know_the_formula(recorded: Path, tiny_vlm: Path, output: Path) -> None:
     options = ("--root", recorded, "--vlm", tiny_vlm, "--output", output)
     for more in ("blank", "contrast"):
@@ -330,3 +347,6 @@ def test_columns_alone_know_the_formula(recorded: Path, tiny_vlm: Path, output: 
         alone = reopen(output)
         assert (alone.formula, alone.known_formula) == (dataset.formula, Formula("log-odds"))
         assert alone.rewards().progress.tolist() == dataset.stored.progress.tolist()
+        judgment = judge_labels(alone, controls={}, success=None)
+        assert judgment.level == "usable with care" or "range" in judgment.reasons[0]
+        assert "what is subtracted is not stored here" in judgment.evidence[-1].text
