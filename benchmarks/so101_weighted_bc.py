@@ -52,13 +52,13 @@ _FILTER = (
     *("--weighting.scheme=filter", "--weighting.by=success"),
     "--weighting.quantile={bad_share}",  # what the experimenter knows without watching a video
 )
-_STAGE = (*("--weighting.scheme=awr", "--weighting.baseline=stage", "--weighting.horizon=episode"),)
-_SAMPLING, _STILL = "--weighting.apply=sampling", "--weighting.stationary=drop"
+_STAGE = ("--weighting.scheme=awr", "--weighting.baseline=stage", "--weighting.horizon=episode")
 _UNIFORM = "--weighting.scheme=uniform"
-_LOSS = "--weighting.apply=loss"
-_KEEP = "--weighting.stationary=keep"
+_LOSS, _SAMPLING = "--weighting.apply=loss", "--weighting.apply=sampling"
+_KEEP, _STILL = "--weighting.stationary=keep", "--weighting.stationary=drop"
 
-# Arm -> labelling and options. What an arm does not name is named, too, whatever the defaults are.
+# Arm -> labeling and options. Every arm says how weights apply and what stands still, and awr its
+# baseline, so that results do not depend on the defaults.
 # `curate` and `oracle` weigh nothing and leave episodes out instead: see `_episodes`.
 ARMS: dict[str, tuple[str, tuple[str, ...]]] = {
     "bc": ("task", (_UNIFORM, _LOSS, _KEEP)),

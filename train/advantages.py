@@ -29,16 +29,16 @@ def gain_beyond_usual(
     horizon: int | None,
     discount: float | None,
 ) -> Float64[np.ndarray, " frames"]:
-    """What a frame gains beyond what the frames of its group with a like progress gain.
+    """Subtract from each frame's gain what frames of its group with a like progress gain.
 
     Args:
         labels: of at least one frame, all of them labeled.
         group: whose frames are compared with each other, as their task.
-        horizon: the span of the gain, frames, >= 1; None for the final progress of the episode.
-        discount: what that is worth a second before it is reached, 0..1; None for as much.
+        horizon: the span of the gain, frames, >= 1; None for the final progress of the run.
+        discount: share of its worth that final progress keeps per second until then, 0..1; None: all.
     """
     progress, gain = labels.progress.astype(np.float64), np.empty(len(group))
-    before = progress.copy()  # where the span began that a frame is judged over
+    before = progress.copy()  # at the start of the span over which a frame is judged
     for rows in labels.runs():
         frames = rows.stop - rows.start
         if horizon is None:
@@ -75,7 +75,7 @@ def fit_usual(
 
     Args:
         progress: where each frame is, 0..1.
-        gain: what came of it, in any unit.
+        gain: of each frame, in any unit.
         episode_index: whose frame it is.
         rises: the means may only rise with progress (isotonic regression), as a final progress does.
     """
@@ -96,14 +96,15 @@ def fit_usual(
         return np.full(frames, gain.mean())
     centers = np.array([progress[rows].mean() for rows in bins])
     means = np.array([gain[rows].mean() for rows in bins])
+    sizes = np.array([len(rows) for rows in bins], dtype=np.float64)
     if rises:
         from scipy.optimize import isotonic_regression  # --help need not wait for scipy
 
-        sizes = np.array([len(rows) for rows in bins], dtype=np.float64)
         means = isotonic_regression(means, weights=sizes).x
-    # Where many frames have the very same progress, bins share a center: those are one.
-    centers, which = np.unique(centers, return_inverse=True)
-    means = np.bincount(which, weights=means) / np.bincount(which)
+    # Where many frames have the very same progress, bins share a center, but for rounding errors of
+    # the mean: those are one.
+    centers, which = np.unique(np.round(centers, 9), return_inverse=True)
+    means = np.bincount(which, weights=means * sizes) / np.bincount(which, weights=sizes)
     return np.interp(progress, centers, means)
 
 

@@ -9,6 +9,10 @@ from jaxtyping import Float32
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.train.records import FrameLabels, progress_gain, span_frames
 
+# Of an option without a limit of its own: the product of two such still fits into the float32 of a
+# weight.
+_LARGEST = 1e15
+
 
 @dataclass(frozen=True, kw_only=True)
 class Scheme:
@@ -60,7 +64,7 @@ class ProgressScheme(Scheme):
         """Refuse a horizon that is not positive."""
         if self.horizon == "episode":
             raise UserError(
-                "`weighting.horizon=episode` compares episodes that had come as far: it needs "
+                "`weighting.horizon=episode` compares frames of the same progress, so it needs "
                 "`weighting.scheme=awr` and `weighting.baseline=stage`; give both, or seconds"
             )
         require_positive(horizon=self.horizon)
@@ -87,14 +91,15 @@ class ProgressScheme(Scheme):
 
 
 def require_positive(**options: float | None) -> None:
-    """Refuse options that are given and not above 0."""
+    """Refuse options that are given and not above 0, or so large that weights overflow."""
     for name, value in options.items():
         if value is not None and not value > 0:
             raise UserError(f"`weighting.{name}` must be > 0; got {value:g}")
+        require_range(name, value, low=0)
 
 
-def require_range(name: str, value: float | None, *, low: float, high: float = np.inf) -> None:
+def require_range(name: str, value: float | None, *, low: float, high: float = _LARGEST) -> None:
     """Refuse an option that is given and out of its range."""
     if value is not None and not low <= value <= high:
-        rule = f">= {low}" if high == np.inf else f"{low}..{high}"
+        rule = f">= {low}" if high == _LARGEST and value < low else f"{low}..{high:g}"
         raise UserError(f"`weighting.{name}` must be {rule}; got {value:g}")

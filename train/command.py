@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _INSTALL = "pip install 'lerobot-topreward[train]'"
 # Options that go with any scheme.
 _STAYS = ("source", "sidecar", "unlabelled_weight", "apply", "stationary")
-# What a checkpoint was trained with that does not say so, because it is older than the option.
+# How a checkpoint was trained that is older than these options and so does not name them.
 _BEFORE = {"apply": "loss", "stationary": "keep"}
 
 
@@ -37,7 +37,7 @@ class Plan:
 
     config: "TrainPipelineConfig"  # LeRobot's, not validated, which train() does itself
     weighting: WeightingConfig
-    changed: Sequence[str]  # what a resumed run does otherwise than before
+    changed: Sequence[str]  # options of a resumed run that its checkpoint has otherwise
     weights: FrameWeights
     judgment: "Judgment | str | None"  # of the reward, or why there is none
     summary: WeightSummary
@@ -113,7 +113,7 @@ def make_plan(split: Arguments) -> Plan:
     try:
         # Imported here: LeRobot and torch take seconds, which --help need not wait for.
         from lerobot_topreward.data.dataset import require_files
-        from lerobot_topreward.policies.choice import per_sample_policy
+        from lerobot_topreward.policies.choice import has_per_sample_loss, per_sample_policy
         from lerobot_topreward.train.labels import judge_source, read_labels
         from lerobot_topreward.train.sample_weighter import chunk_frames
         from lerobot_topreward.train.trainer_config import (
@@ -130,8 +130,8 @@ def make_plan(split: Arguments) -> Plan:
         for package, needed in needs.items():
             if needed and find_spec(package) is None:
                 raise ImportError(f"no package {package}")
-        if weighting.apply == "loss":
-            per_sample_policy(policy.type)
+        if not has_per_sample_loss(policy.type) and weighting.apply == "loss":
+            per_sample_policy(policy.type)  # raises, and says which policies have one
     except ImportError as error:
         raise UserError(f"training needs more than is installed ({error}): {_INSTALL}") from error
     weighting.refuse_streaming(streaming=config.dataset.streaming)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from lerobot_topreward.config import as_json, check_options
 from lerobot_topreward.errors import UserError
+from lerobot_topreward.train.base_scheme import require_range
 from lerobot_topreward.train.schemes import SCHEMES, Awr, Scheme
 
 
@@ -15,16 +16,16 @@ class WeightingConfig:
     """Weight the loss of every frame by its labeled rewards; see `schemes` for the formulas."""
 
     scheme: Scheme = field(default_factory=Awr)
-    # What the weights do: multiply the losses, or say how often a frame is drawn, whose loss is then
-    # left alone.
+    # What the weights do: multiply the losses, or decide how often a frame is drawn. Drawn frames
+    # have losses that count alike.
     apply: Literal["loss", "sampling"] = "loss"
-    # Of frames at which nothing moves for a second or longer, and progress does not either: keep
-    # them, or let them weigh nothing. The end of an episode that succeeds stays.
+    # What becomes of stretches of a second or longer in which neither the robot nor progress moves:
+    # keep them, or let them weigh nothing. The end of an episode that succeeds stays.
     stationary: Literal["keep", "drop"] = "keep"
     # The scope in which weights average 1; by default the batch for rabc, as in LeRobot, and the
     # dataset for the others and with apply=sampling.
     normalize: Literal["dataset", "batch"] | None = None
-    # Of frames without a label, multiple of the mean labeled weight.
+    # Weight of a frame without a label, as a multiple of the mean labeled weight.
     unlabelled_weight: float | None = None
     source: Literal["auto", "columns", "sidecar"] = "auto"  # auto: the sidecar if there is one
     sidecar: Path | None = None  # the file; in the dataset's folder if None
@@ -36,10 +37,7 @@ class WeightingConfig:
                 "`weighting.normalize=batch` scales the losses of a batch, which "
                 "`weighting.apply=sampling` leaves alone; leave one of them out"
             )
-        if self.unlabelled_weight is not None and not self.unlabelled_weight >= 0:
-            raise UserError(
-                f"`weighting.unlabelled_weight` must be >= 0; got {self.unlabelled_weight:g}"
-            )
+        require_range("unlabelled_weight", self.unlabelled_weight, low=0)
         if self.sidecar is not None and self.source == "columns":
             raise UserError(
                 f"`weighting.sidecar={self.sidecar}` is not read with `weighting.source=columns`; "
@@ -93,7 +91,9 @@ def check_weighting(
     Raises:
         UserError: an option does not exist, with a suggestion, or its value has another type.
     """
-    kept = {name: value for name, value in options.items() if (name, value) not in _REMOVED.items()}
+    kept = {
+        str(name): value for name, value in options.items() if (name, value) not in _REMOVED.items()
+    }
     return check_options(WeightingOptions, kept, where=where, text=text)
 
 

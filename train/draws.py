@@ -65,7 +65,7 @@ def draw_counts(
         ends = np.cumsum(fraction)
         ends *= left / ends[-1]
         # Rounding must not carry the last draw beyond the end.
-        at = np.minimum(np.arange(left) + offset, np.nextafter(left, 0))
+        at = np.minimum(np.arange(left) + offset, np.nextafter(ends[-1], 0))
         counts[np.searchsorted(ends, at, side="right")] += 1
     return counts.astype(np.int64)
 

@@ -45,8 +45,8 @@ def read_labels(
     """Read the labels of the frames that are trained on, those without a label among them.
 
     They are the frames of these episodes, or of all, in the order of their global index. Uniform
-    weights need no labels: none is read, but to tell how episodes end for ``stationary=drop``,
-    where there are some.
+    weights need no labels. With ``stationary=drop`` labels are read all the same, where there are
+    some, because they tell which episodes end in success.
 
     Raises:
         UserError: the dataset is not labeled, its labels are another dataset's, columns and

@@ -7,7 +7,7 @@ with the same name that calls the original:
 - `make_train_eval_datasets`, `make_pre_post_processors` remember what they made;
 - `get_policy_class` gives ACT and Diffusion a loss per sample;
 - `make_sample_weighter` knows one more type, `topreward`;
-- `EpisodeAwareSampler` draws frames by the weights of that weighter, if it has some to draw by;
+- `EpisodeAwareSampler` draws frames by the weights of that weighter, with ``apply=sampling``;
 - `update_policy`, one training step, minimizes the weighted losses of that weighter. At a loss or
   weight that is not finite it stops, before the backward pass, so that neither the parameters nor
   the optimizer have seen the value, and saves a checkpoint.
@@ -58,7 +58,7 @@ class BatchWeighter(SampleWeighter):
     """A weighter whose weights average 1 over the dataset, or over each batch as in LeRobot."""
 
     per_batch: bool
-    drawn: FrameWeights | None = None  # by which frames are drawn, if their losses are left alone
+    drawn: FrameWeights | None = None  # how often frames are drawn; None: weights multiply losses
 
 
 # Builds the weighter of a run from `--sample_weighting.extra_params` and what `train()` has made so

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float32, Float64, Int64
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.rewards import advantage
 
+_LONGEST = 2**31  # frames: a longer span is as long, and all are longer than any episode
 NOTHING = 0.01  # of the mean weight: what weighs less is said to weigh nothing
 
 
@@ -82,7 +83,7 @@ def span_frames(option: str, seconds: float, *, fps: float) -> int:
     Raises:
         UserError: it is below one frame.
     """
-    frames = round(seconds * fps)
+    frames = round(min(seconds * fps, _LONGEST))
     if frames < 1:
         raise UserError(
             f"`weighting.{option}` must be at least one frame, {1 / fps:.3g} s at {fps:g} fps; got "

@@ -1,7 +1,7 @@
 """The weights of a dataset's frames as LeRobot's trainer asks for them: one batch after another."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -105,13 +105,20 @@ def chunk_frames(policy: PreTrainedConfig, config: WeightingConfig) -> int:
     return 1  # not used
 
 
-def weigh_dataset(dataset: LeRobotDataset, scheme: Scheme, *, chunk: int) -> FrameWeights:
+def weigh_dataset(
+    dataset: LeRobotDataset,
+    scheme: Scheme,
+    *,
+    chunk: int,
+    stationary: Literal["keep", "drop"] = "keep",
+) -> FrameWeights:
     """Weigh the frames of a labeled dataset, for a training loop of your own.
 
     Args:
         dataset: as LeRobot opened it, with all its episodes or some.
         scheme: the formula and its options, as `Awr(beta=1.0)`.
         chunk: how many actions the policy predicts at a time, frames, >= 1.
+        stationary: "drop": frames that stand still weigh nothing.
 
     Returns:
         One weight per frame of the dataset, in its order, with mean 1; raw for `Rabc`.
@@ -119,7 +126,7 @@ def weigh_dataset(dataset: LeRobotDataset, scheme: Scheme, *, chunk: int) -> Fra
     Raises:
         UserError: the dataset is not labeled, or its labels lack what the scheme needs.
     """
-    config = WeightingConfig(scheme=scheme)
+    config = WeightingConfig(scheme=scheme, stationary=stationary)
     labels = read_labels(source_of(dataset.meta), episodes=dataset.episodes, config=config)
     return weigh(labels, config, chunk=chunk)
 

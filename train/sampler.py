@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int64
 from lerobot.datasets import EpisodeAwareSampler
 
 from lerobot_topreward.train.draws import draw_counts, expected_counts
@@ -67,11 +66,6 @@ class WeightedSampler(EpisodeAwareSampler):
         self._place = np.zeros(int(frames.max()) + 1, dtype=np.int64)
         self._place[frames] = np.arange(len(frames))
 
-    def draw(self, epoch: int) -> Int64[np.ndarray, " frames"]:
-        """Choose the frames of an epoch, as the dataset counts them, in its order."""
-        offset = np.random.default_rng([self.seed, epoch]).random()
-        return np.repeat(self._frames, draw_counts(self.expected, offset))
-
     def set_epoch(self, epoch: int) -> None:
         """Do nothing: epochs are counted by going through them, from where a run was resumed.
 
@@ -81,7 +75,7 @@ class WeightedSampler(EpisodeAwareSampler):
 
     def __iter__(self) -> Iterator[int]:
         """Go through an epoch, or what is left of a resumed one."""
-        epoch = self.state_dict()["epoch"]
-        order = super().__iter__()  # which is now at the next epoch
-        drawn = self.draw(epoch)
+        offset = np.random.default_rng([self.seed, self.state_dict()["epoch"]]).random()
+        drawn = np.repeat(self._frames, draw_counts(self.expected, offset))
+        order = super().__iter__()  # which sets the state to the next epoch
         return (int(drawn[self._place[frame]]) for frame in order)

@@ -57,7 +57,10 @@ class Awr(ProgressScheme):
 
     name = "awr"
     if_all_zero = "raise `weighting.beta` or `weighting.w_min`"
-    if_nearly_equal = "lower `weighting.beta`, or give a longer `weighting.horizon`"
+    if_nearly_equal = (
+        "lower `weighting.beta`, or give a longer `weighting.horizon`; with "
+        "`weighting.horizon=episode`, label with `normalize=task`"
+    )
     if_almost_nothing = "raise `weighting.beta`, or lower `weighting.w_max`"
     if_capped = "raise `weighting.w_max`, or `weighting.beta`"
     if_task_is_lost = "standardize each task alone with `weighting.per=task`"
@@ -67,9 +70,11 @@ class Awr(ProgressScheme):
     w_min: float = 0.0  # smallest weight before normalization
     w_max: float = 20.0  # largest weight before normalization
     per: Literal["dataset", "task"] = "dataset"  # what the advantage is standardized over
-    # What a gain is compared with: that of all frames, or what is usual from the same progress on.
+    # What a gain is compared with: the mean of all frames, or what is usual from the same progress
+    # on (stage).
     baseline: Literal["mean", "stage"] = "mean"
-    # With horizon=episode, what final progress is worth a second earlier, 0..1; by default as much.
+    # With horizon=episode: the share of its worth that final progress keeps for each second until it
+    # is reached, 0..1; by default all of it.
     discount: float | None = None
 
     def __post_init__(self) -> None:
@@ -78,8 +83,8 @@ class Awr(ProgressScheme):
             super().__post_init__()
         if self.discount is not None and self.horizon != "episode":
             raise UserError(
-                f"`weighting.discount={self.discount:g}` is of the final progress, which is looked "
-                "at with `weighting.horizon=episode` only; leave it out, or give that too"
+                "`weighting.discount` discounts the final progress, so it goes with "
+                f"`weighting.horizon=episode` only; got {self.discount:g}. Leave it out, or give both"
             )
         require_range("discount", self.discount, low=0, high=1)
         require_positive(discount=self.discount, beta=self.beta, w_max=self.w_max)
@@ -91,15 +96,13 @@ class Awr(ProgressScheme):
 
     def weights(self, labels: FrameLabels, *, chunk: int) -> Float32[np.ndarray, " frames"]:
         """See `Scheme.weights`."""
-        least = 0.0
         group = labels.task_index if self.per == "task" else np.zeros_like(labels.task_index)
         if self.baseline == "stage":
-            span: int | None = self.horizon_frames(chunk=chunk, fps=labels.fps)
-            if self.horizon == "episode":
-                span, least = None, LEAST_SPREAD
+            span = self.gain_frames(chunk=chunk, fps=labels.fps)
             gain = gain_beyond_usual(labels, group, horizon=span, discount=self.discount)
         else:
             gain = self.gain(labels, chunk=chunk).astype(np.float64)
+        least = LEAST_SPREAD if self.horizon == "episode" else 0.0
         exponent = standardize(gain, group, least=least) / self.beta
         # exp(700) is still finite, and far beyond any sensible limit.
         weights = np.clip(np.exp(np.minimum(exponent, 700.0)), self.w_min, self.w_max)

@@ -1,7 +1,7 @@
-"""Frames that stand still: where nothing is recorded to move and progress stays where it is.
+"""Frames that stand still: neither what was recorded nor progress changes.
 
-A policy that learns from them learns to stand still. The end of an episode that succeeds is left
-alone: there a robot is meant to rest.
+A policy that learns from them learns to stand still. The end of an episode that succeeds is kept,
+because the robot is meant to rest there.
 """
 
 import numpy as np
@@ -11,8 +11,8 @@ from lerobot_topreward.judging.motion import find_runs_of
 from lerobot_topreward.train.records import FrameLabels, final_progress
 
 _LEAST_S = 1.0  # s: a shorter rest is part of a movement
-# A VLM's opinion of a stationary video drifts: by a quarter in four seconds, in the demo. Where it
-# changes more, something else moves: a cup fills, a person hands an object over.
+# The progress of a still video drifts: by .25 in four seconds in the demo. Where it changes more,
+# something other than the robot moves: a cup fills, a person hands an object over.
 _DRIFT = 0.3  # progress, in a stretch of up to three seconds
 _DRIFT_PER_S = 0.1  # progress, in a longer one
 
@@ -20,9 +20,9 @@ _DRIFT_PER_S = 0.1  # progress, in a longer one
 def find_stationary(labels: FrameLabels) -> Bool[np.ndarray, " frames"]:
     """Mark the idle stretches of at least a second in which progress stays where it is.
 
-    Not the last one of an episode that ends with a progress of `metrics.DONE` or more, or of one
-    without labels, of which nobody knows how it ends. Frames without a label have no progress that
-    moves.
+    A stretch that lasts until the end of an episode is not marked where the final progress is
+    `metrics.DONE` or more, or where there is no label. The progress of frames without a label is
+    not looked at.
 
     Raises:
         ValueError: it is not known which frames are idle.

@@ -96,14 +96,19 @@ def summarize(
     tasks = _summarize_groups(weights, labels.task_index, labels.tasks)
     episodes = _summarize_groups(weights, labels.episode_index, {})
     labeled = set(labels.episode_index[labels.labelled].tolist())
-    warnings = [*_warn(overall, tasks, episodes, scheme, labeled=labeled)]
+    still = None if weights.stationary is None else int(weights.stationary.sum())
+    warnings = [*_warn(overall, tasks, episodes, scheme, labeled=labeled, still=still or 0)]
     lengths = np.array([episode.frames for episode in episodes])
     if chunk is not None:
         warnings += _warn_of_span(lengths, scheme, chunk=chunk, fps=labels.fps)
-    means = np.array([episode.mean for episode in episodes])
+    # What is dropped because it stands still says nothing about rewards.
+    moving = np.ones(len(labels.index)) if weights.stationary is None else ~weights.stationary
+    _, rows = np.unique(labels.episode_index, return_inverse=True)
+    count = np.bincount(rows, weights=moving)
+    left = count > 0
+    means = np.bincount(rows, weights=weights.weight * moving)[left] / count[left]
     by_gain = scheme.gain_frames(chunk=chunk or 1, fps=labels.fps) is not None
-    warnings += _warn_of_lengths(lengths, means, advice=_SHORTER if by_gain else _COUNTS_TIME)
-    still = None if weights.stationary is None else int(weights.stationary.sum())
+    warnings += _warn_of_lengths(lengths[left], means, advice=_SHORTER if by_gain else _COUNTS_TIME)
     return WeightSummary(overall, tasks, episodes, tuple(warnings), still, worth)
 
 
@@ -147,13 +152,16 @@ def _warn(
     scheme: Scheme,
     *,
     labeled: Collection[int],
+    still: int,
 ) -> Iterator[str]:
     share, zero = percent(overall.effective_share), percent(overall.zero_share)
-    if overall.effective_share > _NEARLY_EQUAL:
+    kept = overall.effective / (overall.frames - still)
+    if kept > _NEARLY_EQUAL:
         if scheme.if_nearly_equal is not None:
+            of_what = "frames that move" if still else "frames"
             yield (
-                f"the weights are nearly equal (effective sample size {share} of the frames), so "
-                f"this trains like plain behavior cloning; {scheme.if_nearly_equal}"
+                f"the weights are nearly equal (effective sample size {percent(kept)} of the "
+                f"{of_what}), so this trains like plain behavior cloning; {scheme.if_nearly_equal}"
             )
     elif overall.effective_share < _ALMOST_NOTHING or overall.zero_share > _MOSTLY_ZERO:
         yield (
@@ -244,8 +252,8 @@ def list_facts(summary: WeightSummary) -> dict[str, str]:
             f"a batch of {worth.batch} is worth": (
                 f"{worth.by_loss:.1f} frames by loss, {worth.by_sampling:.1f} by sampling"
             ),
-            "different frames an epoch": (
-                f"{percent(worth.distinct / worth.frames)} of those drawn, by sampling"
+            "frames seen in an epoch": (
+                f"{percent(worth.distinct / worth.frames)} of those that can be drawn, by sampling"
             ),
         }
     return facts

@@ -11,8 +11,8 @@ from lerobot_topreward.train.summary import WeightSummary, list_facts
 def log_weights(summary: WeightSummary, weights: FrameWeights, *, title: str) -> None:
     """Log what a run's weights will do, once, to the run that LeRobot's logger has started.
 
-    It is logged without a step, by which it comes before the first step that LeRobot logs, and, in
-    a run that is resumed, after the last.
+    It is logged without a step: it comes before the first step that LeRobot logs, or after the last
+    one in a run that is resumed.
     """
     import wandb
 

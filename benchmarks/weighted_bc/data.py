@@ -1,4 +1,4 @@
-"""Demonstrations, half of them bad, and what the label pass says of their videos."""
+"""Demonstrations, a share of them bad, and what the label pass says of their videos."""
 
 import json
 import shutil

@@ -45,8 +45,8 @@ def test_too_little_data_gives_the_mean(frames: int, episodes: int) -> None:
 
 
 def test_progress_that_is_the_same_everywhere() -> None:
-    gain = np.arange(600.0)
-    usual = fit_usual(np.full(600, 0.5), gain, np.arange(600) % 30)
+    gain = np.arange(613.0)  # bins of 30 and of 31 frames
+    usual = fit_usual(np.full(613, 0.1), gain, np.arange(613) % 30)
     np.testing.assert_allclose(usual, gain.mean())
 
 
@@ -151,6 +151,9 @@ def test_an_episode_shorter_than_the_horizon(mixed: FrameLabels) -> None:
             {"discount": 1.5, "baseline": "stage", "horizon": "episode"},
             r"`weighting.discount` must be 0..1; got 1.5",
         ),
+        ({"horizon": 1e308}, r"`weighting.horizon` must be 0..1e\+15; got 1e\+308"),
+        ({"unlabelled_weight": 1e300}, r"`weighting.unlabelled_weight` must be 0..1e\+15"),
+        ({"w_max": 1e300}, r"`weighting.w_max` must be 0..1e\+15; got 1e\+300"),
         ({"horizon": "end"}, r"must be episode or a .*number; got 'end'"),
         ({"baseline": "stage", "horizon": -1.0}, r"`weighting.horizon` must be > 0; got -1"),
     ],

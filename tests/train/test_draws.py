@@ -49,6 +49,17 @@ def test_equal_weights_draw_every_frame_once(value: float) -> None:
         assert (draw_counts(expected, offset) == 1).all()
 
 
+def test_the_last_draw_is_never_beyond_the_end() -> None:
+    """The fractions do not sum to a whole number exactly, and an offset may be nearly 1."""
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        weights = rng.random(rng.integers(2, 60)).astype(np.float32)
+        weights[-1] = 0
+        counts = draw_counts(expected_counts(weights), np.nextafter(1, 0))
+        assert counts.sum() == len(weights)
+        assert counts[-1] == 0
+
+
 def test_half_the_frames_twice() -> None:
     expected = expected_counts(np.array([0, 3, 0, 3], dtype=np.float32))
     assert draw_counts(expected, 0.7).tolist() == [0, 2, 0, 2]

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from frame_labels import labels_of
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from recordings import make_recordings, record_arm
 
 from lerobot_topreward.cli import main
@@ -16,8 +17,10 @@ from lerobot_topreward.train.config import WeightingConfig
 from lerobot_topreward.train.frame_weights import weigh
 from lerobot_topreward.train.labels import read_labels
 from lerobot_topreward.train.records import FrameLabels
-from lerobot_topreward.train.schemes import SCHEMES, Filter, Uniform
+from lerobot_topreward.train.sample_weighter import weigh_dataset
+from lerobot_topreward.train.schemes import SCHEMES, Awr, Filter, Uniform
 from lerobot_topreward.train.stationary import find_stationary
+from lerobot_topreward.train.summary import summarize
 
 WriteLabels = Callable[..., Path]
 
@@ -131,6 +134,23 @@ def test_an_unlabeled_dataset_loses_its_rests_but_not_its_ends(
         assert (weight[FROM + 2 : UNTIL - 2] == 0).all() == is_dropped
         assert weight[FROM - 15 : FROM - 10].all()
     assert weights.weight.mean() == pytest.approx(1)
+    dataset = LeRobotDataset("local/arm", root=root)
+    own = weigh_dataset(dataset, Uniform(), chunk=1, stationary="drop")
+    np.testing.assert_array_equal(own.weight, weights.weight)
+
+
+def test_dropping_is_not_said_to_follow_from_rewards() -> None:
+    """Long episodes that stand still for a part of it weigh less, which no reward is to blame for."""
+    lengths = np.arange(30, 50)
+    labels = labels_of(*[np.linspace(0, 0.5, n) for n in lengths])
+    idle = np.concatenate([(np.arange(n) >= 5) & (np.arange(n) < n - 20) for n in lengths])
+    labels = replace(labels, idle=idle)
+    weights = weigh(labels, DROP, chunk=4)
+    assert np.corrcoef(lengths, [weights.weight[r].mean() for r in labels.episodes()])[0, 1] < -0.9
+    assert summarize(labels, weights, scheme=Uniform()).warnings == ()
+    # A scheme that weighs all others alike is told so.
+    (warning,) = summarize(labels, weights, scheme=Awr()).warnings
+    assert "nearly equal (effective sample size 100% of the frames that move)" in warning
 
 
 def test_the_summary_says_how_many(
