@@ -144,8 +144,8 @@ class Formula:
     - "blank": in as many gray images. One more pass per dataset and instruction.
     - "contrast": in other instructions asked of the same video (the mean of their values, which is
       linear, so their noise averages out and log-odds are treated alike). More questions of the
-      same pass. What the VLM says of every instruction is lost with the clock: where it does not
-      read the instruction, that is the progress.
+      same pass. What the VLM answers to every instruction alike is lost with the clock. Where it
+      does not read the instruction, that includes the progress.
 
     Subtracting is ours, not the paper's.
 

@@ -143,13 +143,12 @@ def judge_source(source: Source, config: WeightingConfig) -> Judgment | str | No
         return f"`weighting.sidecar={config.sidecar}` is taken as it is"
     try:
         dataset = read_labelled(source)
+        success = read_success(source, None)
     except UserError as error:
         return str(error)
     if not dataset.scores:  # as after trimming, which can leave frames between the scored ones
         return f"no episode of {source.root} has a score left"
-    return judge_labels(
-        dataset, controls=read_controls(dataset), success=read_success(source, None)
-    )
+    return judge_labels(dataset, controls=read_controls(dataset), success=success)
 
 
 def _read(source: Source, config: WeightingConfig) -> tuple[str, FrameRewards]:

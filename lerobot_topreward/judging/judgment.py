@@ -120,7 +120,7 @@ def judge_labels(
         return found
     text = (
         f"progress is made of {dataset.formula.words}, but what is subtracted is not stored here, so "
-        "this is about the curves without it; label again where it is to be sure"
+        "the curves without it were judged; evaluate the folder that label wrote to be sure"
     )
     return _decide([*_soften(found.evidence), Evidence("formula", "care", text)])
 

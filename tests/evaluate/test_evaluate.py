@@ -22,6 +22,7 @@ from lerobot_topreward.judging.intervals import auc_estimate, mean_estimate
 from lerobot_topreward.records import FrameRewards, PrefixScores, Segment
 from lerobot_topreward.rewards import PAPER, Formula
 from lerobot_topreward.simulation.truth import read_truth
+from lerobot_topreward.storage import sidecar
 from lerobot_topreward.storage.reader import open_labelled
 from lerobot_topreward.storage.store import Shard
 
@@ -309,6 +310,22 @@ def test_an_unlabelled_dataset_is_refused(run: Run) -> None:
     assert code == 2
     assert "is not labeled" in err
     assert "lerobot-topreward label --root" in err
+
+
+def test_labels_without_a_scored_frame_are_refused(
+    demo_dataset: Path, run: Run, tmp_path: Path
+) -> None:
+    labels = demo_dataset.with_name("dataset_topreward") / sidecar.SIDECAR_NAME
+    rewards, provenance = sidecar.read_sidecar(labels, fingerprint=None)
+    sidecar.write_sidecar(
+        tmp_path / sidecar.SIDECAR_NAME,
+        replace(rewards, scored=np.zeros_like(rewards.scored)),
+        fingerprint=str(sidecar.fingerprint_of(labels)),
+        provenance=provenance,
+    )
+    code, _, err = run("evaluate", "--root", str(demo_dataset), "--labels", str(tmp_path))
+    assert code == 2
+    assert "has no labeled episode; label some, then evaluate" in " ".join(err.split())
 
 
 def test_another_datasets_labels_are_refused(

@@ -272,8 +272,6 @@ def test_one_task_alone_is_contrasted_with_a_neutral_one(
         (("--debias", "contrast", "--contrast", "4"), "--contrast must be 1..3; got 4"),
         (("--debias", "contrast", "--contrast", "0"), "--contrast must be 1..3; got 0"),
         (("--contrast", "2"), "--contrast 2 needs --debias contrast"),
-        (("--debias", "blanc"), "blanc"),
-        (("--scale", "odds"), "odds"),
         (("--success-file", "nothing.csv"), "nothing.csv"),
     ],
 )
