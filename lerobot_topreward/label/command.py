@@ -16,7 +16,7 @@ from lerobot_topreward.console import INTERRUPTED, spell_options
 from lerobot_topreward.data.dataset import Source, fetch_videos, find_video, segments
 from lerobot_topreward.data.success import read_success
 from lerobot_topreward.data.video_prints import video_prints
-from lerobot_topreward.errors import EpisodeError
+from lerobot_topreward.errors import EpisodeError, UserError
 from lerobot_topreward.files.atomic import remove
 from lerobot_topreward.judging.findings import inspect_folder
 from lerobot_topreward.judging.judgment import Judgment, judge_labels, print_judgment
@@ -126,7 +126,13 @@ def label_dataset(config: LabelConfig, *, console: Console | None = None) -> Lab
     job = open_job(config)
     source = job.source
     others = others_to_ask(config, source)
-    success = read_success(source, config.success_file)
+    success = None
+    try:
+        success = read_success(source, config.success_file)
+    except UserError as error:
+        if config.success_file is not None or config.formula == "auto":
+            raise
+        console.print(f"no outcomes are used: {error}", style="yellow")
     fps, total = float(source.meta.fps), source.meta.total_episodes
     if config.push.push_to_hub:
         check_push(job.destination, ours=lineage_of(source))

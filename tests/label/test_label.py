@@ -302,3 +302,18 @@ def test_columns_alone_leave_no_sidecar_behind(
         assert run(*options, "--write", "columns") == 0
         assert not sidecar.exists()
     assert "topreward.progress" in load(tmp_path / "labelled").features
+
+
+def test_outcomes_that_cannot_be_read_do_not_stop_it(
+    dataset: Path, tiny_vlm: Path, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    root = tmp_path / "recorded"
+    shutil.copytree(dataset, root)
+    (path,) = (root / "meta/episodes").rglob("*.parquet")
+    table = pq.read_table(path)
+    pq.write_table(table.append_column("success", [["good", "bad", "good"]]), path)
+    options = ("--root", root, "--vlm", tiny_vlm, "--output", tmp_path / "labelled")
+    assert run(*options) == 0
+    assert "no outcomes are used: the column success" in " ".join(capfd.readouterr().out.split())
+    assert run(*options, "--formula", "auto") == 2  # which needs them
+    assert "must be true or false" in " ".join(capfd.readouterr().err.split())
