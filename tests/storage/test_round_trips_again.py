@@ -37,7 +37,7 @@ from lerobot_topreward.train.labels import read_labels
 
 @pytest.mark.slow
 def test_curated_then_deleted(labelled: Path, tmp_path: Path, run: Run) -> None:
-    rules = ("--keep-top", "0.6", "--output", tmp_path / "good")
+    rules = ("--keep-top", "0.6", "--force-rules", "--output", tmp_path / "good")
     assert run("curate", "--root", labelled, *rules)[0] == 0
     record = json.loads((tmp_path / "good/curation.json").read_text())
     kept = [int(old) for old in record["kept"]]
