@@ -53,7 +53,7 @@ _FILTER = (
     "--weighting.quantile={bad_share}",  # what the experimenter knows without watching a video
 )
 _STAGE = ("--weighting.scheme=awr", "--weighting.baseline=stage", "--weighting.horizon=episode")
-_UNIFORM = "--weighting.scheme=uniform"
+_UNIFORM, _BASE_MEAN = "--weighting.scheme=uniform", "--weighting.baseline=mean"
 _LOSS, _SAMPLING = "--weighting.apply=loss", "--weighting.apply=sampling"
 _KEEP, _STILL = "--weighting.stationary=keep", "--weighting.stationary=drop"
 
@@ -66,11 +66,16 @@ ARMS: dict[str, tuple[str, tuple[str, ...]]] = {
     "bc-still-sampling": ("task", (_UNIFORM, _SAMPLING, _STILL)),
     "filter": ("task", (*_FILTER, _LOSS, _KEEP)),
     "filter-sampling": ("task", (*_FILTER, _SAMPLING, _KEEP)),
-    "awr-old": ("task", ("--weighting.scheme=awr", "--weighting.baseline=mean", _LOSS, _KEEP)),
+    "awr-old": ("task", ("--weighting.scheme=awr", _BASE_MEAN, _LOSS, _KEEP)),
     "awr-stage": ("task", (*_STAGE, _LOSS, _KEEP)),
     "awr-stage-sampling": ("task", (*_STAGE, _SAMPLING, _KEEP)),
     "awr-stage-still": ("task", (*_STAGE, _LOSS, _STILL)),
     "awr-stage-still-sampling": ("task", (*_STAGE, _SAMPLING, _STILL)),
+    "awr-4s": (
+        "task",
+        ("--weighting.scheme=awr", "--weighting.horizon=4", _BASE_MEAN, _LOSS, _KEEP),
+    ),
+    "top-awr": ("paper", ("--config=paper", _LOSS, _KEEP)),
     "rabc": ("task", ("--weighting.scheme=rabc", _LOSS, _KEEP)),
     "curate": ("task", (_UNIFORM, _LOSS, _KEEP)),
     "oracle": ("task", (_UNIFORM, _LOSS, _KEEP)),

@@ -3,6 +3,7 @@
 import tempfile
 from pathlib import Path
 
+from lerobot_topreward.console import spell_options
 from lerobot_topreward.train.histogram import save_histogram
 from lerobot_topreward.train.records import FrameWeights
 from lerobot_topreward.train.summary import WeightSummary, list_facts
@@ -19,7 +20,7 @@ def log_weights(summary: WeightSummary, weights: FrameWeights, *, title: str) ->
     if wandb.run is None:
         return
     rows = [["weights", title], *map(list, list_facts(summary).items())]
-    rows += [["warning", text] for text in summary.warnings]
+    rows += [["warning", spell_options(text)] for text in summary.warnings]
     table = wandb.Table(columns=["what", "value"], data=rows)
     with tempfile.TemporaryDirectory() as folder:
         picture = Path(folder) / "weights.png"

@@ -62,12 +62,19 @@ def print_labels(truth_of: Path, *, task: Path, paper: Path) -> None:
         ("rabc", labels, WeightingConfig(scheme=Rabc(), normalize="dataset")),
         ("top-awr", published, WeightingConfig(scheme=TopAwr(span="prefix"))),
     ):
-        weight = weigh(which, config, chunk=CHUNK).weight.astype(np.float64)
-        means = "  ".join(
-            f"{kind} {weight[kinds == kind].mean():.2f}" for kind in dict.fromkeys(kinds)
-        )
-        effective = weight.sum() ** 2 / np.square(weight).sum() / len(weight)
-        print(f"  {name:14} {means}  ({effective:.1%})")
+        print_weights(name, which, config, kinds=kinds)
+
+
+def print_weights(
+    name: str, labels: FrameLabels, config: WeightingConfig, *, kinds: np.ndarray
+) -> None:
+    """Print the average weight of each kind of frame, and the effective sample size."""
+    weights = weigh(labels, config, chunk=CHUNK)
+    means = "  ".join(
+        f"{kind} {weights.weight[kinds == kind].mean(dtype=np.float64):.2f}"
+        for kind in dict.fromkeys(kinds)
+    )
+    print(f"  {name:14} {means}  ({weights.effective / len(weights.index):.1%})")
 
 
 def _curated(root: Path) -> Bool[np.ndarray, " episodes"]:
