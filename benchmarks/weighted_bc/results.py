@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float64
 from matplotlib.figure import Figure
 
-from lerobot_topreward.judging.trials import Comparison, compare_paired
+from lerobot_topreward.judging.trials import Comparison, Rate, compare_paired
 
 _DRAWS = 10_000
 _COLORS = {"bc": "#999999", "oracle": "#000000"}  # Okabe-Ito, as everywhere
@@ -17,27 +17,14 @@ _COLOR = "#0072B2"
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
-    """A number and its 95 % bootstrap interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def shown(self) -> str:
-        """As whole per cents."""
-        return f"{self.value:4.0%} [{self.low:4.0%}, {self.high:4.0%}]"
-
-
-@dataclass(frozen=True, slots=True)
 class ArmResult:
-    """One arm of one policy against plain BC and the oracle."""
+    """One arm of one policy against plain BC and the oracle; 95 % bootstrap intervals."""
 
     arm: str
     runs: int
-    success: Estimate
-    gain: Estimate  # success less that of bc
-    closed: Estimate  # gain as a share of the oracle's
+    success: Rate
+    gain: Rate  # success less that of bc
+    closed: Rate  # gain as a share of the oracle's
     against_bc: Comparison  # scene by scene, all seeds together
 
 
@@ -92,12 +79,17 @@ def compare(results: Sequence[dict[str, Any]], policy: str) -> list[ArmResult]:
         ]
 
 
-def _estimate(value: float, draws: Float64[np.ndarray, " draws"]) -> Estimate:
+def _estimate(value: float, draws: Float64[np.ndarray, " draws"]) -> Rate:
     finite = draws[np.isfinite(draws)]
     if not len(finite):  # no gap to close in any draw
-        return Estimate(value, float("nan"), float("nan"))
+        return Rate(value, float("nan"), float("nan"))
     low, high = np.quantile(finite, [0.025, 0.975])
-    return Estimate(value, float(low), float(high))
+    return Rate(value, float(low), float(high))
+
+
+def _show(rate: Rate) -> str:
+    """A rate and its interval as whole per cents."""
+    return f"{rate.value:4.0%} [{rate.low:4.0%}, {rate.high:4.0%}]"
 
 
 def print_table(results: Sequence[dict[str, Any]]) -> None:
@@ -113,10 +105,10 @@ def print_table(results: Sequence[dict[str, Any]]) -> None:
         print("|---|---|---|---|---|")
         for arm in arms:
             own = arm.arm == "bc"
-            gain = "" if own else arm.gain.shown()
+            gain = "" if own else _show(arm.gain)
             p_value = "" if own else f"{arm.against_bc.p_value:.1g}"
-            closed = "" if own or arm.arm == "oracle" else arm.closed.shown()
-            print(f"| {arm.arm} | {arm.success.shown()} | {gain} | {p_value} | {closed} |")
+            closed = "" if own or arm.arm == "oracle" else _show(arm.closed)
+            print(f"| {arm.arm} | {_show(arm.success)} | {gain} | {p_value} | {closed} |")
 
 
 def save_figure(results: Sequence[dict[str, Any]], path: Path) -> None:

@@ -43,6 +43,7 @@ def test_the_table_and_the_picture_are_logged_once(
     assert logged["weights"] == "awr: progress over 4 frames (0.4 s)"
     assert logged["frames"] == "21 in 2 episodes"
     assert "by sampling" in logged["a batch of 4 is worth"]
+    assert "--weighting.horizon" in logged["warning"]
     (picture,) = files.glob("images/weighting/*.png")
     with Image.open(picture) as image:
         assert image.size == (960, 540)
