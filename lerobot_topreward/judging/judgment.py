@@ -114,7 +114,7 @@ def judge_labels(
         ],
         success=truth,
         subtracted=formula.debias,
-        dtype=dataset.key.dtype,
+        dtype=dataset.key.head or dataset.key.dtype,
     )
     if formula == dataset.formula:
         return found
@@ -144,7 +144,7 @@ def judge_reward(
         controls: what each control that was scored says.
         success: by episode, as far as it is known.
         subtracted: what is subtracted in `curves`.
-        dtype: that the VLM computed in.
+        dtype: that the answers' logits were computed in.
     """
     made_of = [part.log_prob_true for part in scores] if curves is None else curves
     measured = measure_episodes([part.segment.episode_index for part in scores], made_of)

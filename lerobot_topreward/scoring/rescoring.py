@@ -139,6 +139,11 @@ def identify_same(
             raise UserError(
                 "these labels were made with another version's prompt; label the dataset again"
             )
+        if item.name == "head":
+            raise UserError(
+                f"these labels were made by a version that read the answers in {key.dtype}, not in "
+                "float32; label the dataset again"
+            )
         if item.name == "vlm_revision":
             raise UserError(
                 f"{rule}; `vlm` holds {value}, another checkpoint of this name: give that of the "

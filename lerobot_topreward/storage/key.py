@@ -56,8 +56,9 @@ class ScoringConfig:
 # The order of the fields as they are stored in a run.json, a sidecar and meta/info.json.
 _STORED = (
     "vlm", "vlm_revision", "dtype", "quantize", "engine", "prompt", "camera", "instruction",
-    "sample_fps", "final_frame", "prefixes", "max_pixels", "max_images",
+    "sample_fps", "final_frame", "prefixes", "max_pixels", "max_images", "head",
 )  # fmt: skip
+_ADDED = ("max_images", "head")  # None in a key from before them, which has the same digest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +71,7 @@ class ScoreKey(ScoringConfig):
     dtype: str
     quantize: str | None = None
     prompt: str  # of an empty instruction
+    head: Literal["float32"] | None = None  # what the answers are read in; None: in the dtype
 
     @classmethod
     def pin(cls, scoring: ScoringConfig, vlm: VlmIdentity, *, camera: str) -> "ScoreKey":
@@ -82,6 +84,7 @@ class ScoreKey(ScoringConfig):
             dtype=vlm.dtype,
             quantize=vlm.quantize,
             prompt=question(""),
+            head=None if vlm.dtype == "float32" else "float32",
         )
 
     @classmethod
@@ -91,9 +94,11 @@ class ScoreKey(ScoringConfig):
         Raises:
             ValueError: it is none, or of another version.
         """
-        if not isinstance(stored, Mapping) or stored.keys() != {*_STORED}:
+        values: dict[str, Any] = dict.fromkeys(_ADDED)
+        if isinstance(stored, Mapping):
+            values |= stored
+        if values.keys() != {*_STORED}:
             raise ValueError(f"a key has the fields {', '.join(_STORED)}; got {stored!r:.200}")
-        values = dict(stored)
         if values["prefixes"] is None:
             values["prefixes"] = "every"
         try:
@@ -109,8 +114,10 @@ class ScoreKey(ScoringConfig):
 
     def digest(self) -> str:
         """A short hash that names the store's folder."""
-        values = self.to_json()
-        if self.max_images is None:  # a store from before this option has the same digest
-            del values["max_images"]
+        values = {
+            name: value
+            for name, value in self.to_json().items()
+            if value is not None or name not in _ADDED
+        }
         text = json.dumps(values, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -6,8 +6,11 @@ from typing import Any
 import psutil
 import torch
 import transformers
+from accelerate.utils import align_module_device
 from huggingface_hub import HfApi
 from huggingface_hub.errors import OfflineModeIsEnabled
+from jaxtyping import Float
+from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoProcessor,
@@ -21,6 +24,7 @@ from lerobot_topreward.vlm.identity import VlmConfig, VlmIdentity, identify, res
 from lerobot_topreward.vlm.images import LinearPatches
 from lerobot_topreward.vlm.prompts import ANSWERS, PROMPT_PREFIX
 
+_SLICE = 1 << 14  # words of the vocabulary whose head is in float32 at a time
 _PLACEHOLDER = "<|vision_start|><|video_pad|><|vision_end|>"
 _PUBLISHED = {  # bytes of the weights in bf16, from the files of the Hub's repositories
     "Qwen/Qwen3-VL-32B-Instruct": 66.7e9,
@@ -46,6 +50,25 @@ class Vlm:
     def device(self) -> torch.device:
         """Where the token embeddings are, and so where inputs go."""
         return self.model.get_input_embeddings().weight.device
+
+    def read_answers(self, hidden: Float[Tensor, "places hidden"]) -> Float[Tensor, "places 2"]:
+        """Read log P(" True") and log P(" False") off the last hidden states, nats.
+
+        The head is float32 whatever the model is: in bfloat16 a logit between 16 and 32 is a
+        multiple of 0.125, as much as a step of a task is worth. It is converted a slice of the
+        vocabulary at a time, so that memory does not hold it twice.
+        """
+        head = self.model.lm_head
+        with align_module_device(head):  # a head that accelerate keeps elsewhere
+            states = hidden.to(head.weight.device, torch.float32)
+            if not head.weight.is_floating_point():  # quantized, too
+                return torch.log_softmax(head(hidden).float(), dim=-1)[:, list(self.answers)]
+            sums = [
+                torch.logsumexp(states @ words.float().T, dim=-1)
+                for words in head.weight.split(_SLICE)
+            ]
+            logits = states @ head.weight[list(self.answers)].float().T
+        return logits - torch.logsumexp(torch.stack(sums), dim=0)[:, None]
 
 
 def load_vlm(config: VlmConfig, identity: VlmIdentity | None = None) -> Vlm:

@@ -183,9 +183,7 @@ class OnePassScorer:
         past = SharedCache(cache, packed.shared) if packed.shared else None
         hidden = self._forward(video, packed.tokens, doubled, mask=mask, cache=past)
         last = hidden[0, packed.answers.flatten().to(hidden.device)]
-        logits = self.vlm.model.lm_head(last).float()
-        answers = torch.log_softmax(logits, dim=-1)[:, list(self.vlm.answers)]
-        return answers.view(*packed.answers.shape, 2)
+        return self.vlm.read_answers(last).view(*packed.answers.shape, 2)
 
     def _forward(
         self,

@@ -65,5 +65,5 @@ class PerPrefixScorer:
             return_tensors="pt",
         ).to(self.vlm.device)
         with torch.inference_mode():
-            logits = self.vlm.model(**inputs, logits_to_keep=1).logits[0, -1].float()
-        return torch.log_softmax(logits, dim=-1)[list(self.vlm.answers)].cpu().numpy()
+            hidden = self.vlm.model.model(**inputs).last_hidden_state[0, -1:]
+            return self.vlm.read_answers(hidden)[0].cpu().numpy()

@@ -44,6 +44,9 @@ def test_what_differs_from_the_labels_is_said(
     asked_otherwise = replace(dataset, key=replace(dataset.key, prompt="?"))
     with pytest.raises(UserError, match="another version's prompt"):
         score(asked_otherwise, tiny_vlm)
+    coarse = replace(dataset, key=replace(dataset.key, head="float32"))
+    with pytest.raises(UserError, match="a version that read the answers in float32, not"):
+        score(coarse, tiny_vlm)
     assert list(dataset.store.folder.glob("*.static.*")) == []
     monkeypatch.chdir(tiny_vlm.parent)
     assert score(dataset, None, controls=["static"], episodes=[3]).scored == 1

@@ -22,6 +22,18 @@ def test_a_stored_key_is_read_again() -> None:
         assert again == key
         assert again.digest() == key.digest()
     assert KEY.to_json()["prefixes"] is None
+    older = {k: v for k, v in KEY.to_json().items() if k not in ("max_images", "head")}
+    assert ScoreKey.from_json(older) == KEY
+
+
+def test_answers_in_another_precision_are_other_scores() -> None:
+    vlm = VlmIdentity("tiny", "1", "bfloat16", None, None)
+    key = ScoreKey.pin(ScoringConfig(), vlm, camera="front")
+    assert key.head == "float32"
+    assert key.digest() != replace(key, head=None).digest()
+    assert ScoreKey.from_json(key.to_json()) == key
+    # In a model that is float32 anyway, nothing has changed.
+    assert ScoreKey.pin(ScoringConfig(), replace(vlm, dtype="float32"), camera="front").head is None
 
 
 @pytest.mark.parametrize(
@@ -29,6 +41,7 @@ def test_a_stored_key_is_read_again() -> None:
     [
         {"prefixes": 0}, {"prefixes": "all"}, {"sample_fps": 0}, {"sample_fps": "2"},
         {"max_images": 1}, {"camera": None}, {"vlm": 8}, {"engine": "three-pass"}, {"colour": 1},
+        {"head": "float64"},
     ],
 )  # fmt: skip
 def test_what_is_no_key_is_refused(change: dict) -> None:

@@ -156,6 +156,20 @@ def test_bfloat16_keeps_the_order_of_a_curve(plain_folder: Path, plain: Vlm) -> 
     assert rank_correlation(ours, exact) >= 0.99
 
 
+def test_answers_are_read_in_float32(plain_folder: Path) -> None:
+    vlm = load_vlm(VlmConfig(vlm=str(plain_folder), device="cpu", dtype="bfloat16"))
+    head = vlm.model.lm_head
+    hidden = torch.randn(40, head.in_features, generator=torch.Generator().manual_seed(0))
+    hidden = (20 * hidden / (hidden @ head.weight.float().T).std()).bfloat16()  # logits of some 20
+    exact = torch.log_softmax(hidden.double() @ head.weight.double().T, dim=-1)[:, vlm.answers]
+    with torch.inference_mode():
+        rounded = torch.log_softmax(head(hidden).double(), dim=-1)[:, vlm.answers]
+        found = vlm.read_answers(hidden)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), exact, atol=2e-5, rtol=1e-5)
+    assert (rounded - exact).abs().max() > 0.05  # what the model's own head makes of them
+
+
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
 
