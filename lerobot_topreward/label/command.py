@@ -2,7 +2,6 @@
 
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,7 +26,7 @@ from lerobot_topreward.label.formula import (
     leave_out_undebiased,
     others_to_ask,
 )
-from lerobot_topreward.label.job import Job, claim_output, open_job, write_rewards
+from lerobot_topreward.label.job import Job, claim_output, failure_lines, open_job, write_rewards
 from lerobot_topreward.publish.card import CardFacts
 from lerobot_topreward.publish.lineage import lineage_of
 from lerobot_topreward.publish.push import PushResult, check_push, push
@@ -51,6 +50,7 @@ from lerobot_topreward.storage.store import (
     write_run,
 )
 from lerobot_topreward.vlm.identity import identify, resolve_device
+from lerobot_topreward.vlm.published import choose_checkpoint, describe_bias
 
 _LISTED = 5  # broken episodes that are named
 
@@ -123,6 +123,10 @@ def label_dataset(config: LabelConfig, *, console: Console | None = None) -> Lab
     began = time.monotonic()
     console = console or Console(quiet=True)
     resolve_device(config.vlm.device)
+    if config.vlm.vlm == "auto":
+        chosen, why = choose_checkpoint(config.vlm)
+        config = replace(config, vlm=chosen)
+        console.print(f"vlm                  {why}")
     job = open_job(config)
     source = job.source
     others = others_to_ask(config, source)
@@ -186,6 +190,8 @@ def label_dataset(config: LabelConfig, *, console: Console | None = None) -> Lab
         write_state("running")
         outcome = Outcome()
         if todo or blanks:
+            if bias := describe_bias(identity.name):
+                console.print(f"length bias          {bias}")
             scorer = load_scorer(
                 config.vlm, key, identity=identity, chunk_tokens=config.chunk_tokens
             )
@@ -329,21 +335,3 @@ def _report_sizes(
             )
 
     return look
-
-
-def failure_lines(failed: Mapping[int, str]) -> list[str]:
-    """Say which episodes failed and why, those of one reason on one line."""
-    episodes: dict[str, list[int]] = defaultdict(list)
-    for episode, reason in sorted(failed.items()):
-        episodes[reason].append(episode)
-    lines = []
-    for reason, members in episodes.items():
-        runs: list[list[int]] = []
-        for episode in members:
-            if runs and episode == runs[-1][-1] + 1:
-                runs[-1][1:] = [episode]
-            else:
-                runs.append([episode])
-        ranges = ", ".join("..".join(map(str, run)) for run in runs)
-        lines.append(f"episode{'s' if len(members) > 1 else ''} {ranges} failed: {reason}")
-    return lines

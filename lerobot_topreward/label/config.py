@@ -16,7 +16,7 @@ from lerobot_topreward.vlm.identity import VlmConfig
 class LabelConfig:
     """Label a LeRobot dataset with per-frame task progress and advantage, judged by a video VLM.
 
-    --config FILE takes options from a YAML file, or from a preset: paper.
+    --config FILE takes options from a YAML file, or from a preset: paper, laptop.
     """
 
     repo_id: str | None = None  # dataset on the Hub, or recorded under $HF_LEROBOT_HOME

@@ -1,5 +1,6 @@
 """What is to be labeled, where the labels go, and how rewards become labels: all but scoring."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -196,3 +197,21 @@ def write_rewards(
         console=console,
     )
     return provenance, rewards
+
+
+def failure_lines(failed: Mapping[int, str]) -> list[str]:
+    """Say which episodes failed and why, those of one reason on one line."""
+    episodes: dict[str, list[int]] = defaultdict(list)
+    for episode, reason in sorted(failed.items()):
+        episodes[reason].append(episode)
+    lines = []
+    for reason, members in episodes.items():
+        runs: list[list[int]] = []
+        for episode in members:
+            if runs and episode == runs[-1][-1] + 1:
+                runs[-1][1:] = [episode]
+            else:
+                runs.append([episode])
+        ranges = ", ".join("..".join(map(str, run)) for run in runs)
+        lines.append(f"episode{'s' if len(members) > 1 else ''} {ranges} failed: {reason}")
+    return lines

@@ -12,6 +12,7 @@ from lerobot_topreward import __version__
 from lerobot_topreward.rewards import Debias, Scale
 from lerobot_topreward.storage.key import ScoreKey
 from lerobot_topreward.vlm.prompts import question
+from lerobot_topreward.vlm.published import describe_bias
 
 START = "<!-- lerobot-topreward:start -->"
 END = "<!-- lerobot-topreward:end -->"
@@ -105,7 +106,7 @@ The prompt, after the video:
 
 - {caution}
 - Some models answer *True* more readily the longer a video lasts, whatever it shows: compare with a
-  static control (the first frame repeated) before trusting a rising curve.
+  static control (the first frame repeated) before trusting a rising curve.{bias}
 
 ```bibtex
 @article{{topreward2026,
@@ -170,6 +171,7 @@ def card_section(facts: CardFacts, *, source: str, repo_id: str, branch: str) ->
         version=__version__,
         prompt=question("{instruction}"),
         caution=caution,
+        bias=f" Of this one, {bias}." if (bias := describe_bias(key.vlm)) else "",
     )
 
 

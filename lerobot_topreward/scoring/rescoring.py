@@ -117,6 +117,8 @@ def identify_same(
     """
     key, default = dataset.key, VlmConfig()
     given = given or default
+    if given.vlm == "auto":
+        given = replace(given, vlm=default.vlm)
     options: dict[str, Any] = {
         name: getattr(key if getattr(given, name) == getattr(default, name) else given, name)
         for name in ("vlm", "vlm_revision", "dtype", "quantize")

@@ -19,16 +19,19 @@ if TYPE_CHECKING:
 ARCHITECTURES = ("qwen3_vl", "qwen3_vl_moe")
 BUILTIN = "builtin:so101-demo"
 _SMALL = 1 << 24  # bytes; larger files are hashed once and remembered
+_LARGE = 1 << 30  # bytes of weights from which float32 costs more than it is worth on a cpu
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VlmConfig:
     """Which VLM judges, and how it is loaded."""
 
-    vlm: str = "Qwen/Qwen3-VL-8B-Instruct"  # Hub id or folder of a qwen3_vl(_moe) checkpoint
+    # Hub id or folder of a qwen3_vl(_moe) checkpoint; auto takes the best that fits this machine.
+    vlm: str = "Qwen/Qwen3-VL-8B-Instruct"
     vlm_revision: str | None = None  # branch, tag or commit on the Hub
     device: str = "auto"  # cuda, cuda:1, mps or cpu; auto takes the first there is
-    # auto is bfloat16 on an accelerator, float32 on a cpu.
+    # auto is bfloat16 on an accelerator, and for a large checkpoint on a cpu that multiplies it
+    # itself; else float32.
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     # auto spreads a model over all GPUs, through accelerate.
     device_map: Literal["auto"] | None = None
@@ -81,9 +84,11 @@ def identify(config: VlmConfig) -> VlmIdentity:
         UserError: it does not exist, cannot be reached, or has another architecture.
     """
     dtype, device = config.dtype, resolve_device(config.device)
-    if dtype == "auto":
-        dtype = "float32" if device.type == "cpu" else "bfloat16"
     folder = _folder(config.vlm)
+    if dtype == "auto":
+        small = folder is not None and weight_bytes(folder) < _LARGE
+        exact = device.type == "cpu" and (small or not multiplies_bfloat16())
+        dtype = "float32" if exact else "bfloat16"
     if folder is not None:
         _check_architecture(config.vlm, folder / "config.json")
         revision = _digest(config.vlm, folder)
@@ -98,6 +103,21 @@ def identify(config: VlmConfig) -> VlmIdentity:
         revision = found.parent.name  # .../snapshots/<commit>/config.json
     name = config.vlm if folder is None or config.vlm == BUILTIN else folder.resolve().name
     return VlmIdentity(name, revision, dtype, config.quantize, folder)
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 itself; where it does not, float32 is faster."""
+    import torch
+
+    # AVX512-BF16 or AMX. These names are private, so they may go.
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    found = [getattr(torch.cpu, name, None) for name in names]
+    return any(is_supported() for is_supported in found if is_supported is not None)
+
+
+def weight_bytes(folder: Path) -> int:
+    """Size of a checkpoint's weight files, bytes."""
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
 def _folder(vlm: str) -> Path | None:

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-import psutil
 import torch
 import transformers
 from accelerate.utils import align_module_device
@@ -20,20 +19,19 @@ from transformers import (
 
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.hub_errors import translate_errors
-from lerobot_topreward.vlm.identity import VlmConfig, VlmIdentity, identify, resolve_device
+from lerobot_topreward.vlm.identity import (
+    VlmConfig,
+    VlmIdentity,
+    identify,
+    resolve_device,
+    weight_bytes,
+)
 from lerobot_topreward.vlm.images import LinearPatches
 from lerobot_topreward.vlm.prompts import ANSWERS, PROMPT_PREFIX
+from lerobot_topreward.vlm.published import ITEM_SIZE, ROOM, SIZES, available_bytes
 
 _SLICE = 1 << 14  # words of the vocabulary whose head is in float32 at a time
 _PLACEHOLDER = "<|vision_start|><|video_pad|><|vision_end|>"
-_PUBLISHED = {  # bytes of the weights in bf16, from the files of the Hub's repositories
-    "Qwen/Qwen3-VL-32B-Instruct": 66.7e9,
-    "Qwen/Qwen3-VL-8B-Instruct": 17.5e9,
-    "Qwen/Qwen3-VL-4B-Instruct": 8.9e9,
-    "Qwen/Qwen3-VL-2B-Instruct": 4.3e9,
-}
-# Bytes of a parameter; with quantization on average, since embeddings stay as they are.
-_ITEM_SIZE = {"float32": 4, "bfloat16": 2, "float16": 2, "8bit": 1.1, "4bit": 0.64}
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +151,7 @@ def _quantization(identity: VlmIdentity) -> transformers.BitsAndBytesConfig | No
 def stored_bytes(identity: VlmIdentity) -> int:
     """Size of the weight files, in bytes; 0 where it cannot be known without a network."""
     if identity.folder is not None:
-        return sum(path.stat().st_size for path in identity.folder.glob("*.safetensors"))
+        return weight_bytes(identity.folder)
     try:
         with translate_errors(repo_id=identity.name, option="vlm", repo_type="model"):
             info = HfApi().model_info(
@@ -167,18 +165,8 @@ def stored_bytes(identity: VlmIdentity) -> int:
 
 def needed_bytes(identity: VlmIdentity, *, stored: int, stored_dtype: str) -> int:
     """Bytes that the weights take in memory."""
-    size = _ITEM_SIZE[identity.quantize or identity.dtype]
-    return int(stored * size / _ITEM_SIZE.get(stored_dtype, 2))
-
-
-def available_bytes(config: VlmConfig, device: torch.device) -> int:
-    """Free memory where the weights would go."""
-    host = psutil.virtual_memory().available
-    if device.type != "cuda":
-        return host
-    gpus = range(torch.cuda.device_count()) if config.device_map else [device.index or 0]
-    free = sum(torch.cuda.mem_get_info(gpu)[0] for gpu in gpus)
-    return free + (host if config.device_map else 0)  # accelerate spills what is left to the host
+    size = ITEM_SIZE[identity.quantize or identity.dtype]
+    return int(stored * size / ITEM_SIZE.get(stored_dtype, 2))
 
 
 def require_memory(identity: VlmIdentity, *, needed: int, available: int) -> None:
@@ -189,8 +177,8 @@ def require_memory(identity: VlmIdentity, *, needed: int, available: int) -> Non
     """
     if needed <= available:
         return
-    scale = _ITEM_SIZE[identity.dtype] / 2
-    fitting = [name for name, size in _PUBLISHED.items() if size * scale * 1.2 <= available]
+    scale = ITEM_SIZE[identity.dtype] / 2
+    fitting = [name for name, size in SIZES.items() if size * scale * ROOM <= available]
     fix = f"`vlm={fitting[0]}` would fit" if fitting else "no published Qwen3-VL would fit"
     if identity.quantize is None:
         fix += ", or try `quantize=4bit`"

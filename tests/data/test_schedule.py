@@ -11,7 +11,7 @@ import pytest
 
 from lerobot_topreward.cli import main
 from lerobot_topreward.data.schedule import sample_frames
-from lerobot_topreward.label.command import failure_lines
+from lerobot_topreward.label.job import failure_lines
 from lerobot_topreward.simulation.tiny_vlm import TinyConfig, build_tiny_vlm
 from lerobot_topreward.storage.reader import open_labelled
 

@@ -154,6 +154,15 @@ def test_too_little_memory_names_what_would_fit(
     assert "and 0.0 GB are free; no published Qwen3-VL" in refused("label", *options)
 
 
+def test_the_chosen_checkpoint_is_named_before_it_is_looked_for(
+    refused: Callable[..., str], dataset: Path, tmp_path: Path
+) -> None:
+    options = ("--root", dataset, "--output", tmp_path / "out", "--device", "cpu")
+    said = refused("label", *options, "--vlm", "auto")
+    assert "'Qwen/Qwen3-VL-2B-Instruct'" in said
+    assert refused("label", *options, "--config", "laptop").strip() in said
+
+
 def test_memory_is_counted_in_the_dtype_asked_for() -> None:
     big = VlmIdentity("Qwen/Qwen3-VL-8B-Instruct", "main", "bfloat16", None, None)
     stored = 17_500_000_000

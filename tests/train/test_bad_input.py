@@ -219,6 +219,7 @@ def test_a_flat_preset_is_not_for_training(
 def test_presets_have_sections_for_the_commands(tmp_path: Path) -> None:
     assert load_preset("paper", section="label")["prefixes"] == 15
     assert load_preset("paper", section="train")["weighting"]["scheme"] == "top-awr"
+    assert load_preset("laptop", section="label")["vlm"] == "Qwen/Qwen3-VL-2B-Instruct"
     with pytest.raises(UserError, match="act_so101 has no section 'label'; it is for: train"):
         load_preset("act_so101", section="label")
     preset = tmp_path / "mine.yaml"

@@ -2,15 +2,19 @@
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from huggingface_hub.constants import HF_HOME, HF_HUB_CACHE
 
+import lerobot_topreward.vlm.identity
+import lerobot_topreward.vlm.published
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.vlm.identity import VlmConfig, identify
+from lerobot_topreward.vlm.identity import VlmConfig, identify, multiplies_bfloat16
 
 MEMORY = Path(HF_HOME) / "lerobot-topreward" / "weights.json"
 
@@ -85,3 +89,72 @@ def test_weights_that_are_a_pipe(checkpoint: Path) -> None:
     os.mkfifo(checkpoint / "more.safetensors")
     with pytest.raises(UserError, match=r"more\.safetensors must be a regular file"):
         revision(checkpoint)
+
+
+def test_float32_on_a_cpu_where_bfloat16_gains_nothing(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dtype(**options: str) -> str:
+        return identify(VlmConfig(vlm=str(checkpoint), device="cpu", **options)).dtype  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(lerobot_topreward.vlm.identity, "multiplies_bfloat16", lambda: True)
+    assert dtype() == "float32"  # it is small
+    monkeypatch.setattr(lerobot_topreward.vlm.identity, "_LARGE", 1 << 20)
+    assert dtype() == "bfloat16"
+    assert dtype(dtype="float32") == "float32"
+    monkeypatch.setattr(lerobot_topreward.vlm.identity, "multiplies_bfloat16", lambda: False)
+    assert dtype() == "float32"
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_whether_a_processor_multiplies_bfloat16_is_asked_of_torch(
+    known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    for name in names:
+        monkeypatch.setattr(torch.cpu, name, lambda: False, raising=False)
+    assert not multiplies_bfloat16()
+    for name in names:  # private names, which may go
+        monkeypatch.delattr(torch.cpu, name)
+    assert not multiplies_bfloat16()
+    monkeypatch.setattr(torch.cpu, names[0], lambda: known, raising=False)
+    assert multiplies_bfloat16() == known
+
+
+@pytest.mark.parametrize(
+    ("device", "gigabytes", "quantizes", "expected", "said"),
+    [
+        ("cuda", 85, False, ("32B", None), "32B-Instruct, which takes 77 of 85 GB free"),
+        ("cuda", 80, True, ("32B", None), "which takes 77 of 80"),
+        ("cuda", 25, True, ("32B", "4bit"), "32B-Instruct in 4bit, which takes 25 of 25"),
+        ("cuda", 25, False, ("8B", None), "8B-Instruct, .*; Qwen/Qwen3-VL-32B-Instruct would take"),
+        ("mps", 25, True, ("8B", None), "8B-Instruct, which takes 20 of 25"),
+        ("cuda", 11, True, ("4B", None), "8B-Instruct would take 20"),
+        ("cuda", 1, True, ("2B", None), "2B-Instruct, which takes 5 of 1 GB"),
+        ("cpu", 500, True, ("2B", None), "the smallest, on a CPU"),
+    ],
+)
+def test_the_best_checkpoint_that_fits_is_chosen(
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    gigabytes: int,
+    quantizes: bool,
+    expected: tuple[str, str | None],
+    said: str,
+) -> None:
+    published = lerobot_topreward.vlm.published
+    monkeypatch.setattr(published, "resolve_device", torch.device)
+    monkeypatch.setattr(published, "available_bytes", lambda *_: gigabytes * 10**9)
+    monkeypatch.setattr(published, "find_spec", lambda _: object() if quantizes else None)
+    config, why = published.choose_checkpoint(VlmConfig(vlm="auto", device=device))
+    assert (config.vlm, config.quantize) == (f"Qwen/Qwen3-VL-{expected[0]}-Instruct", expected[1])
+    assert re.search(said, why)
+
+
+def test_what_is_known_of_a_length_bias() -> None:
+    describe = lerobot_topreward.vlm.published.describe_bias
+    assert "mostly follows the video: VOC 0.89" in str(describe("Qwen/Qwen3-VL-32B-Instruct"))
+    assert "rises with a video's length" in str(describe("Qwen/Qwen3-VL-8B-Instruct"))
+    assert "rises with a video's length" in str(describe("Qwen/Qwen3-VL-30B-A3B-Instruct"))
+    assert "nothing is published" in str(describe("Qwen/Qwen3-VL-2B-Instruct"))
+    assert describe("my-own") is None
