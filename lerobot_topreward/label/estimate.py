@@ -1,0 +1,133 @@
+"""What a run will cost, said before its VLM is loaded."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lerobot_topreward.data.dataset import Source
+from lerobot_topreward.data.schedule import images_shown, prefix_lengths, sample_frames
+from lerobot_topreward.records import Clip, Segment
+from lerobot_topreward.storage.blank import image_size
+from lerobot_topreward.storage.key import ScoreKey
+from lerobot_topreward.storage.store import NO_EPISODE, Shard
+from lerobot_topreward.vlm.identity import VlmConfig, VlmIdentity
+
+_VIDEOS = ("static", "reversed", "blank")  # controls that show a video of their own
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Of the episodes and gray videos that are still to be scored."""
+
+    videos: int  # episodes and gray videos
+    prefixes: int  # that are scored, each under every control
+    tokens: int  # that go through the language model
+    first: float  # s, of the first episode
+    seconds: float  # of all
+    weights: int  # bytes
+    beside: int  # bytes of keys and values
+    free: int  # bytes
+
+    def describe(self) -> list[str]:
+        """Say it in two lines."""
+        return [
+            f"estimate             {self.videos} videos, {self.prefixes:,} prefixes, "
+            f"{self.tokens:,} tokens; about {_spell(self.first)} for the first episode, "
+            f"{_spell(self.seconds)} in all",
+            f"memory               {self.weights / 1e9:.1f} GB of weights and "
+            f"{self.beside / 1e9:.1f} GB beside them, of {self.free / 1e9:.1f} GB free",
+        ]
+
+
+def estimate_run(
+    shards: Sequence[Shard],
+    *,
+    source: Source,
+    key: ScoreKey,
+    vlm: VlmConfig,
+    identity: VlmIdentity,
+) -> Estimate:
+    """Estimate what scoring some shards takes with a checkpoint on this machine.
+
+    Tokens are counted; seconds are the operations that they take, at the speed of a large matrix
+    product here, less what Qwen3-VL did not reach of it where that was measured.
+
+    Args:
+        shards: at least one, of episodes and gray videos.
+        source: the dataset.
+        key: how it is scored.
+        vlm: the checkpoint and the device.
+        identity: of the checkpoint.
+
+    Raises:
+        UserError: the checkpoint's processor cannot be read, or metadata lack the images' shape.
+        EpisodeError: the images are too small to be shown.
+    """
+    # transformers is imported here, so that a run without scoring is quick.
+    from lerobot_topreward.vlm.cost import NOTHING, load_cost_model, operations_per_second
+    from lerobot_topreward.vlm.images import resolution
+    from lerobot_topreward.vlm.loading import needed_bytes, stored_bytes
+    from lerobot_topreward.vlm.published import available_bytes, resolve_device
+
+    model = load_cost_model(identity)
+    height, width = image_size(source, key.camera)
+    picture = np.broadcast_to(np.uint8(0), (1, height, width, 3))
+    videos: dict[object, list[Shard]] = defaultdict(list)
+    for shard in shards:
+        videos[shard.name if shard.episode == NO_EPISODE else shard.episode].append(shard)
+    total, first, prefixes = NOTHING, None, 0
+    for together in videos.values():
+        cost = NOTHING
+        for segment in together[0].segments:
+            shown = sample_frames(
+                segment.length,
+                fps=float(source.meta.fps),
+                sample_fps=key.sample_fps,
+                final_frame=key.final_frame,
+                max_images=key.max_images,
+            )
+            clip = Clip(segment, 1.0, picture, np.zeros_like(shown), shown)
+            size = resolution(model.processor.video_processor, clip, max_pixels=key.max_pixels)
+            count = None if segment.episode_index == NO_EPISODE else key.prefix_count
+            asked = images_shown(prefix_lengths(segment.length, shown, count=count), shown)
+            prefixes += len(asked) * len(together)
+            own = [shard for shard in together if shard.control in _VIDEOS]
+            passes = [[shard] for shard in own]
+            if same := [shard for shard in together if shard.control not in _VIDEOS]:
+                passes.append(same)
+            for each in passes:
+                cost += model.measure_pass(
+                    size=size,
+                    prefixes=np.unique(asked).tolist(),
+                    instructions=[_question(shard, segment) for shard in each],
+                    one_by_one=key.engine == "per-prefix",
+                )
+        total += cost
+        if first is None and together[0].episode != NO_EPISODE:
+            first = cost
+    speed = operations_per_second(vlm.device, identity.dtype)
+    weights = needed_bytes(identity, stored=stored_bytes(identity), stored_dtype=model.stored_dtype)
+    return Estimate(
+        videos=len(videos),
+        prefixes=prefixes,
+        tokens=total.tokens,
+        first=(first or total).operations / speed,
+        seconds=total.operations / speed,
+        weights=weights,
+        beside=total.cache,
+        free=available_bytes(vlm, resolve_device(vlm.device)),
+    )
+
+
+def _question(shard: Shard, segment: Segment) -> str:
+    if shard.questions is None:
+        return segment.instruction
+    return shard.questions[shard.segments.index(segment)]
+
+
+def _spell(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
