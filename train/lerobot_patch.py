@@ -4,7 +4,8 @@
 functions that it finds by name, so six of these are replaced, each by a method of `TrainerPatch`
 with the same name that calls the original:
 
-- `make_train_eval_datasets`, `make_pre_post_processors` remember what they made;
+- `make_train_eval_datasets`, `make_pre_post_processors` remember what they made, and the former
+  keeps the group of processes alive until `train()` has returned;
 - `get_policy_class` gives ACT and Diffusion a loss per sample;
 - `make_sample_weighter` knows one more type, `topreward`;
 - `EpisodeAwareSampler` draws frames by the weights of that weighter, with ``apply=sampling``;
@@ -37,7 +38,7 @@ from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.scripts import lerobot_train
 from lerobot.utils import logging_utils, sample_weighting
 from lerobot.utils.sample_weighting import SampleWeighter
-from torch import Tensor
+from torch import Tensor, distributed
 
 from lerobot_topreward.errors import TrainingError
 from lerobot_topreward.policies.choice import (
@@ -127,11 +128,12 @@ class TrainerPatch:
         self._config: Any = None  # TrainPipelineConfig
         self._dataset: Any = None  # LeRobotDataset
         self._processors: Any = None  # before and after the policy
+        self._processes: Any = None  # torch.distributed's ProcessGroup
         self._weighter: BatchWeighter | None = None
         self._per_sample = True  # the policy has a loss per sample
 
     def make_train_eval_datasets(self, cfg: TrainPipelineConfig) -> Any:
-        """Remember the run's configuration and the dataset that it trains on."""
+        """Remember the run's configuration, its dataset, and the processes that train."""
         weighting = cfg.sample_weighting
         if weighting is not None and cfg.policy is not None:
             is_drawn = weighting.type == SCHEME_TYPE and (
@@ -142,6 +144,11 @@ class TrainerPatch:
             self._per_sample = has_per_sample_loss(cfg.policy.type)
         datasets = self._original["make_train_eval_datasets"](cfg)
         self._config, self._dataset, self._weighter = cfg, datasets[0], None
+        # Whoever lets the group go last waits for gloo's threads, which may wait for Python's lock
+        # to free a tensor. This reference gives the lock back meanwhile. Without it the last one is
+        # DDP's, which keeps the lock (PyTorch 2.11), and the process hangs when train() returns.
+        if distributed.is_available() and distributed.is_initialized():
+            self._processes = distributed.group.WORLD
         return datasets
 
     def make_pre_post_processors(self, *args: Any, **options: Any) -> Any:

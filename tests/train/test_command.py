@@ -2,8 +2,6 @@
 
 import json
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +15,7 @@ from lerobot.datasets.factory import make_train_eval_datasets
 from lerobot.policies.act.configuration_act import ACTConfig
 from lerobot.policies.act.modeling_act import ACTPolicy
 from lerobot.scripts import lerobot_train
+from programs import TWO_PROCESSES, run_python, start_python
 from safetensors.torch import load_file
 
 from lerobot_topreward.cli import main
@@ -204,10 +203,8 @@ def test_several_processes(
     recorded: Path, write_labels: WriteLabels, tmp_path: Path, apply: str
 ) -> None:
     root, output = write_labels(recorded), tmp_path / "run"
-    launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2")
     options = on(root, output, *ACT, f"--weighting.apply={apply}")
-    command = (*launcher, "-m", "lerobot_topreward", "train", *options)
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    ran = run_python(*TWO_PROCESSES, "-m", "lerobot_topreward", "train", *options)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.count("effective sample size") == 1
     assert "Effective batch size: 4 x 2 = 8" in ran.stderr
@@ -220,22 +217,15 @@ def test_ctrl_c_says_how_to_go_on(
 ) -> None:
     root, output = write_labels(recorded), tmp_path / "run"
     options = on(root, output, *ACT, "--steps=100000", "--save_freq=2")
-    command = (sys.executable, "-m", "lerobot_topreward", "train", *options)
-    with subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        # The background job of a shell ignores Ctrl-C, and so would what it starts.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    ) as process:
-        while process.poll() is None and not saved(output, "000004").is_dir():
+    command = ("-m", "lerobot_topreward", "train", *options)
+    with start_python(*command, takes_ctrl_c=True) as program:
+        while program.process.poll() is None and not saved(output, "000004").is_dir():
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        assert process.stdout is not None
-        printed = process.stdout.read().decode()
-    assert process.returncode == 130
+        program.process.send_signal(signal.SIGINT)
+        ran = program.read()
+    assert ran.returncode == 130, ran.stderr
     config = saved(output) / "train_config.json"
-    assert f"lerobot-topreward train --resume=true --config_path={config}" in printed
+    assert f"lerobot-topreward train --resume=true --config_path={config}" in ran.stdout
 
 
 def test_a_dry_run_starts_nothing(

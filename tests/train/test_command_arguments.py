@@ -1,14 +1,12 @@
 """The command line of `train`: our options, the presets, and what is left for LeRobot."""
 
-import os
-import subprocess
-import sys
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from programs import run_python
 
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.train.arguments import flat_options, split_arguments
@@ -99,10 +97,9 @@ def test_every_option_of_a_preset_is_lerobots(name: str) -> None:
 
 
 def test_help_is_quick_and_complete() -> None:
-    command = (sys.executable, "-X", "importtime", "-m", "lerobot_topreward", "train", "--help")
-    ran = subprocess.run(
-        command, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "80"}
-    )
+    command = ("-X", "importtime", "-m", "lerobot_topreward", "train", "--help")
+    ran = run_python(*command, env={"COLUMNS": "80"})
+    assert ran.returncode == 0, ran.stderr
     for option in WeightingOptions.__dataclass_fields__:
         assert f"--weighting.{option}" in ran.stdout
     for text in ("--dry_run", "--config", "act_so101", "lerobot-train", "seconds", "nats"):
