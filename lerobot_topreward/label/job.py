@@ -10,10 +10,10 @@ from rich.console import Console
 
 from lerobot_topreward import __version__
 from lerobot_topreward.console import spell_options
-from lerobot_topreward.data.dataset import Source, fetch_videos, open_source, segments
+from lerobot_topreward.data.dataset import Source, fetch_videos, find_video, open_source, segments
 from lerobot_topreward.data.episodes import parse_episodes
 from lerobot_topreward.data.selection import resolve_camera
-from lerobot_topreward.errors import UserError
+from lerobot_topreward.errors import EpisodeError, UserError
 from lerobot_topreward.files.atomic import WORK_FOLDER, output_lock, replace_file, require_space
 from lerobot_topreward.files.transaction import finish_interrupted
 from lerobot_topreward.label.config import LabelConfig
@@ -32,6 +32,7 @@ from lerobot_topreward.storage.sidecar import (
     fingerprint_of,
     write_sidecar,
 )
+from lerobot_topreward.storage.store import Shard
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,18 @@ def claim_output(job: Job, *, overwrite: bool) -> Iterator[None]:
         finish_interrupted(job.output)
         check()
         yield
+
+
+def find_unusable(job: Job, todo: Sequence[Shard]) -> dict[int, str]:
+    """Find the episodes that have no frames or no video, before a VLM is loaded."""
+    found = {episode: "it has no frames" for episode, cut in job.segments.items() if not cut}
+    if job.camera in job.source.meta.video_keys:
+        for episode in dict.fromkeys(shard.episode for shard in todo):
+            try:
+                find_video(job.source, job.camera, episode)
+            except EpisodeError as error:
+                found[episode] = str(error)
+    return found
 
 
 def write_rewards(

@@ -58,6 +58,8 @@ _STORED = (
     "vlm", "vlm_revision", "dtype", "quantize", "engine", "prompt", "camera", "instruction",
     "sample_fps", "final_frame", "prefixes", "max_pixels", "max_images",
 )  # fmt: skip
+# Only where a server gave the scores: other stores, older ones among them, do not have them.
+_SERVED = ("server", "server_model", "server_video", "template")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,11 +72,18 @@ class ScoreKey(ScoringConfig):
     dtype: str
     quantize: str | None = None
     prompt: str  # of an empty instruction
+    server: str | None = None  # kind and version of the server, "vllm 0.32.0"
+    server_model: str | None = None  # the model's name there
+    server_video: Literal["exact", "images"] | None = None
+    template: Literal["paper", "chat"] | None = None
 
     @classmethod
     def pin(cls, scoring: ScoringConfig, vlm: VlmIdentity, *, camera: str) -> "ScoreKey":
         """Pin a configuration to a checkpoint, this version's prompt and a camera's feature key."""
         options = {item.name: getattr(scoring, item.name) for item in fields(ScoringConfig)}
+        if (served := vlm.served) is not None:
+            options["server"], options["server_model"] = served.server, served.model
+            options["server_video"], options["template"] = served.video, served.template
         return cls(
             **{**options, "camera": camera},
             vlm=vlm.name,
@@ -91,9 +100,12 @@ class ScoreKey(ScoringConfig):
         Raises:
             ValueError: it is none, or of another version.
         """
-        if not isinstance(stored, Mapping) or stored.keys() != {*_STORED}:
+        whole = ({*_STORED}, {*_STORED, *_SERVED})
+        if not isinstance(stored, Mapping) or stored.keys() not in whole:
             raise ValueError(f"a key has the fields {', '.join(_STORED)}; got {stored!r:.200}")
         values = dict(stored)
+        if None in [values.get(name, "") for name in _SERVED]:
+            raise ValueError(f"a server's key has the fields {', '.join(_SERVED)}; one is null")
         if values["prefixes"] is None:
             values["prefixes"] = "every"
         try:
@@ -105,7 +117,7 @@ class ScoreKey(ScoringConfig):
     def to_json(self) -> dict[str, Any]:
         """The key as it is stored, every shown image being no number of prefixes."""
         values = {**asdict(self), "prefixes": self.prefix_count}
-        return {name: values[name] for name in _STORED}
+        return {name: values[name] for name in (*_STORED, *(_SERVED if self.server else ()))}
 
     def digest(self) -> str:
         """A short hash that names the store's folder."""
