@@ -108,7 +108,7 @@ def identify_processor(config: VlmConfig) -> VlmIdentity:
 
 
 def _pin(config: VlmConfig, *, dtype: str, weights: bool) -> VlmIdentity:
-    folder = _folder(config.vlm)
+    folder = find_folder(config.vlm)
     if folder is not None:
         _check_architecture(config.vlm, folder / "config.json")
         revision = _digest(config.vlm, folder, weights=weights)
@@ -125,7 +125,12 @@ def _pin(config: VlmConfig, *, dtype: str, weights: bool) -> VlmIdentity:
     return VlmIdentity(name, revision, dtype, config.quantize, folder)
 
 
-def _folder(vlm: str) -> Path | None:
+def find_folder(vlm: str) -> Path | None:
+    """Find the folder that `vlm` names; None for the Hub.
+
+    Raises:
+        UserError: it can be neither.
+    """
     if vlm == BUILTIN:
         return Path(str(files("lerobot_topreward.demo"))) / "assets" / "vlm"
     if vlm.startswith("builtin:"):

@@ -1,5 +1,7 @@
 """Exact mode: the request that a server gets makes it compute what the built-in scorer does."""
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,12 +44,12 @@ def connect(
     [(1, (64, 64), 2.0), (2, (64, 96), 30.0), (5, (96, 64), 0.7), (8, (70, 50), 10.0)],
 )
 def test_exact_mode_equals_one_pass(
-    served_folder: Path, served_vlm: Vlm, images: int, size: tuple[int, int], fps: float
+    tiny_vlm: Path, served_vlm: Vlm, images: int, size: tuple[int, int], fps: float
 ) -> None:
     clip = make_clip(images=images, size=size, fps=fps)
     prefixes = list(range(1, images + 1))
     with serve(served_vlm) as state:
-        scorer = connect(state, vlm=served_folder)
+        scorer = connect(state, vlm=tiny_vlm)
         ours = scorer.score(clip, prefixes, INSTRUCTIONS)
         scorer.close()
     built_in = OnePassScorer(served_vlm)
@@ -58,11 +60,11 @@ def test_exact_mode_equals_one_pass(
     assert len(state.bodies) == 2 * images
 
 
-def test_controls_and_a_pixel_limit_stay_exact(served_folder: Path, served_vlm: Vlm) -> None:
+def test_controls_and_a_pixel_limit_stay_exact(tiny_vlm: Path, served_vlm: Vlm) -> None:
     clip = make_clip(images=5, size=(128, 160))
     built_in = OnePassScorer(served_vlm, max_pixels=64 * 96)
     with serve(served_vlm) as state:
-        scorer = connect(state, vlm=served_folder, max_pixels=64 * 96)
+        scorer = connect(state, vlm=tiny_vlm, max_pixels=64 * 96)
         assert scorer.shown_size(clip) == built_in.shown_size(clip)
         for shown in (clip, static_control(clip), reversed_control(clip)):
             ours = scorer.score(shown, [3, 4], INSTRUCTIONS[:1])
@@ -71,11 +73,11 @@ def test_controls_and_a_pixel_limit_stay_exact(served_folder: Path, served_vlm: 
         scorer.close()
 
 
-def test_a_small_short_prefix_is_not_enlarged(served_folder: Path, served_vlm: Vlm) -> None:
+def test_a_small_short_prefix_is_not_enlarged(tiny_vlm: Path, served_vlm: Vlm) -> None:
     """The processor's least number of pixels is of a whole video: prefixes have the longest's size."""
     clip = make_clip(images=6, size=(32, 32))
     with serve(served_vlm) as state:
-        scorer = connect(state, vlm=served_folder)
+        scorer = connect(state, vlm=tiny_vlm)
         ours = scorer.score(clip, [1, 6], INSTRUCTIONS[:1])
         scorer.close()
     theirs = OnePassScorer(served_vlm).score(clip, [1, 6], INSTRUCTIONS[:1])
@@ -94,10 +96,10 @@ def test_a_small_short_prefix_is_not_enlarged(served_folder: Path, served_vlm: V
     ],
 )
 def test_another_prompt_is_refused_before_the_first_episode(
-    served_folder: Path, served_vlm: Vlm, template: str
+    tiny_vlm: Path, served_vlm: Vlm, template: str
 ) -> None:
     with serve(served_vlm, template=template) as state:
-        scorer = connect(state, vlm=served_folder)
+        scorer = connect(state, vlm=tiny_vlm)
         with pytest.raises(UserError, match=r"another prompt: token \d+ must.*serve-args") as error:
             scorer.try_out(make_clip(images=5))
         scorer.close()
@@ -105,11 +107,9 @@ def test_another_prompt_is_refused_before_the_first_episode(
     assert len(state.bodies) == 1
 
 
-def test_a_prompt_longer_than_the_window_says_what_to_do(
-    served_folder: Path, served_vlm: Vlm
-) -> None:
+def test_a_prompt_longer_than_the_window_says_what_to_do(tiny_vlm: Path, served_vlm: Vlm) -> None:
     with serve(served_vlm, max_tokens=200) as state:
-        scorer = connect(state, vlm=served_folder)
+        scorer = connect(state, vlm=tiny_vlm)
         with pytest.raises(
             UserError, match=r"with 60 images.*maximum context length.*`max_images`"
         ):
@@ -119,47 +119,51 @@ def test_a_prompt_longer_than_the_window_says_what_to_do(
         scorer.close()
 
 
-def test_a_server_that_takes_no_times_says_what_to_do(served_folder: Path, served_vlm: Vlm) -> None:
+def test_a_server_that_takes_no_times_says_what_to_do(tiny_vlm: Path, served_vlm: Vlm) -> None:
     with serve(served_vlm, trusted=False) as state:
-        scorer = connect(state, vlm=served_folder)
+        scorer = connect(state, vlm=tiny_vlm)
         with pytest.raises(UserError, match=r"frames with their times.*serve-args"):
             scorer.try_out(make_clip(images=3))
         scorer.close()
 
 
-def test_the_processor_is_enough(served_folder: Path, served_vlm: Vlm, tmp_path: Path) -> None:
+def test_the_processor_is_enough(tiny_vlm: Path, served_vlm: Vlm, tmp_path: Path) -> None:
     folder = tmp_path / "tiny"
     folder.mkdir()
-    for file in served_folder.iterdir():
+    for file in tiny_vlm.iterdir():
         if file.suffix in (".json", ".jinja"):
             (folder / file.name).write_bytes(file.read_bytes())
     with serve(served_vlm) as state:
-        with_weights = connect(state, vlm=served_folder)
+        with_weights = connect(state, vlm=tiny_vlm)
         without = connect(state, vlm=folder)
         clip = make_clip(images=3)
         ours, theirs = (s.score(clip, [3], INSTRUCTIONS[:1]) for s in (without, with_weights))
         np.testing.assert_array_equal(ours.true, theirs.true)
         config = ServerConfig(server=(state.url,))
-        one, other = (
-            identify_served(VlmConfig(vlm=str(f)), config) for f in (folder, served_folder)
-        )
+        one, other = (identify_served(VlmConfig(vlm=str(f)), config) for f in (folder, tiny_vlm))
         assert replace(one, folder=None) == replace(other, folder=None)
         with_weights.close()
         without.close()
 
 
-def test_colors_that_vllm_would_change_are_refused(tiny_vlm: Path, served_vlm: Vlm) -> None:
+def test_colors_that_vllm_would_change_are_refused(
+    tiny_vlm: Path, served_vlm: Vlm, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_vlm, tmp_path / "tiny"))
+    settings = json.loads((folder / "processor_config.json").read_text())
+    settings["image_processor"]["image_mean"] = [0.48, 0.46, 0.41]
+    (folder / "processor_config.json").write_text(json.dumps(settings))
     with (
         serve(served_vlm) as state,
         pytest.raises(UserError, match="image_mean of the image processor"),
     ):
-        connect(state, vlm=tiny_vlm)
+        connect(state, vlm=folder)
 
 
-def test_scores_come_from_every_server(served_folder: Path, served_vlm: Vlm) -> None:
+def test_scores_come_from_every_server(tiny_vlm: Path, served_vlm: Vlm) -> None:
     clip = make_clip(images=8)
     with serve(served_vlm) as one, serve(served_vlm) as other:
-        scorer = connect(one, other, vlm=served_folder, concurrency=2)
+        scorer = connect(one, other, vlm=tiny_vlm, concurrency=2)
         ours = scorer.score(clip, list(range(1, 9)), INSTRUCTIONS)
         scorer.close()
     assert min(len(one.bodies), len(other.bodies)) > 1

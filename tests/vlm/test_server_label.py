@@ -35,13 +35,13 @@ def shards(output: Path, control: str = "") -> dict[str, Path]:
 
 def test_labels_of_a_server_are_those_of_the_built_in_scorer(
     recorded: Path,
-    served_folder: Path,
+    tiny_vlm: Path,
     served_vlm: Vlm,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
-    vlm = ("--vlm", str(served_folder))
+    vlm = ("--vlm", str(tiny_vlm))
     assert run("label", recorded, *vlm, "--device", "cpu", "--output", str(here)) == 0
     capsys.readouterr()
     with serve(served_vlm) as state:
@@ -75,12 +75,12 @@ def test_labels_of_a_server_are_those_of_the_built_in_scorer(
 
 def test_controls_need_the_server_of_the_labels(
     recorded: Path,
-    served_folder: Path,
+    tiny_vlm: Path,
     served_vlm: Vlm,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    vlm, there = ("--vlm", str(served_folder)), tmp_path / "there"
+    vlm, there = ("--vlm", str(tiny_vlm)), tmp_path / "there"
     controls = ("--controls", "static")
     with serve(served_vlm) as state:
         assert run("label", recorded, *vlm, "--output", str(there), "--server", state.url) == 0

@@ -1,6 +1,8 @@
 """The command that starts a vLLM server which answers as the built-in scorer does."""
 
-import shlex
+import json
+
+from lerobot_topreward.vlm.server.config import Video
 
 # A video is its bare token: vLLM puts the blocks with their times in its place. The checkpoint's own
 # template writes vision start and end around it, which transformers below 5.10 dropped and later
@@ -11,8 +13,8 @@ CHAT_TEMPLATE = (
     "<|im_start|>{{ message.role }}\n"
     "{% if message.content is string %}{{ message.content }}{% else %}"
     "{% for part in message.content %}"
-    "{% if part.type == 'video' %}<|video_pad|>"
-    "{% elif part.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
+    '{% if part.type == "video" %}<|video_pad|>'
+    '{% elif part.type == "image" %}<|vision_start|><|image_pad|><|vision_end|>'
     "{% else %}{{ part.text }}{% endif %}"
     "{% endfor %}{% endif %}"
     "{% if not loop.last or add_generation_prompt %}<|im_end|>\n{% endif %}"
@@ -24,6 +26,7 @@ CHAT_TEMPLATE = (
 def vllm_command(
     model: str,
     *,
+    video: Video,
     max_images: int,
     max_tokens: int,
     dtype: str = "auto",
@@ -34,7 +37,8 @@ def vllm_command(
 
     Args:
         model: Hub id, or a folder on the server.
-        max_images: of one request, in image mode.
+        video: how it will be asked.
+        max_images: of one request.
         max_tokens: of one prompt.
         dtype: of the weights.
         revision: on the Hub.
@@ -43,14 +47,10 @@ def vllm_command(
     command = ["vllm", "serve", model, "--port", str(port)]
     if revision is not None:
         command += ["--revision", revision]
-    # vLLM takes a template in one line in place of a file, and reads \n in it as a line break.
-    command += ["--chat-template", CHAT_TEMPLATE.replace("\n", "\\n")]
-    command += ["--chat-template-content-format", "openai", "--trust-request-mm-kwargs"]
+    if video == "exact":
+        # vLLM takes a template in one line in place of a file, and reads \n in it as a line break.
+        command += ["--chat-template", CHAT_TEMPLATE.replace("\n", "\\n")]
+        command += ["--chat-template-content-format", "openai", "--trust-request-mm-kwargs"]
     command += ["--dtype", dtype, "--max-model-len", str(max_tokens)]
-    command += ["--limit-mm-per-prompt", f'{{"image": {max_images}, "video": 1}}']
+    command += ["--limit-mm-per-prompt", json.dumps({"image": max_images, "video": 1})]
     return command
-
-
-def shell_line(command: list[str]) -> str:
-    """Quote a command for a shell, on one line."""
-    return shlex.join(command)
