@@ -35,6 +35,7 @@ COMMANDS = {
         {
             _DATASET: "what to label",
             "--vlm FOLDER": "a Qwen3-VL checkpoint, or its name on the Hub",
+            "--server URL": "ask a server that runs it; started with what serve-args prints",
             "--normalize task": "episodes of one task compare: for curating and filtering",
             "--output FOLDER": "where the labeled copy goes; OWNER/NAME_topreward if not given",
             "--push-to-hub": "upload it",
@@ -91,6 +92,14 @@ COMMANDS = {
             "--output_dir=FOLDER": "where checkpoints go",
         },
     ),
+    "serve-args": Command(
+        "print the command that starts a vLLM server for label --server",
+        {
+            "--vlm NAME": "what it serves: a Hub id, or a folder on the server",
+            "--server-video images": "for a model that is no Qwen3-VL",
+            "--dtype float32": "of the weights; the checkpoint's own if not given",
+        },
+    ),
     "demo": Command("label the bundled SO-101 episodes with the bundled VLM", {}),
 }
 
@@ -123,7 +132,7 @@ def _dispatch(arguments: list[str]) -> int:
     if name in ("-h", "--help"):
         out.print("usage: lerobot-topreward COMMAND [OPTIONS]\n")
         for command, (purpose, _) in COMMANDS.items():
-            out.print(f"  {command:<8} {purpose}")
+            out.print(f"  {command:<10} {purpose}")
         out.print(
             "\nlerobot-topreward COMMAND --help shows the options of a command;"
             "\n--verbose shows what other libraries say, too"
@@ -141,17 +150,19 @@ def _dispatch(arguments: list[str]) -> int:
 
 def _run(name: str, options: list[str]) -> int:
     """Import a command only when it is run, and LeRobot and torch only once its options are right."""
-    package = f"lerobot_topreward.{name}"
+    function = name.replace("-", "_")
+    package = f"lerobot_topreward.{function}"
     if name == "train":  # reads LeRobot's options, too
         if {"-h", "--help"} & {*options}:
             _print_most_used(name)
         return import_module(f"{package}.command").train(options, console=make_console())
-    config_class = getattr(import_module(f"{package}.config"), f"{name.title()}Config")
+    class_name = f"{name.title().replace('-', '')}Config"
+    config_class = getattr(import_module(f"{package}.config"), class_name)
     config = parse(config_class, name, options)
     if name == "evaluate" and config.compares_policies:  # needs neither LeRobot nor torch
         policies = import_module(f"{package}.policies")
         return policies.compare_policies(config, console=make_console())
-    return getattr(import_module(f"{package}.command"), name)(config, console=make_console())
+    return getattr(import_module(f"{package}.command"), function)(config, console=make_console())
 
 
 def _print_most_used(command: str) -> None:

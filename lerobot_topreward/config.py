@@ -25,6 +25,7 @@ _SECTIONS = (
     "report",
     "curate",
     "train",
+    "serve-args",
     "demo",
 )  # of a preset, by command
 _WORDS = {

@@ -43,6 +43,9 @@ class LogProbs:
 
     true: Float32[np.ndarray, "instructions prefixes"]
     false: Float32[np.ndarray, "instructions prefixes"]
+    # Where a server returned only a bound, which is higher; None where all are exact.
+    true_censored: Bool[np.ndarray, "instructions prefixes"] | None = None
+    false_censored: Bool[np.ndarray, "instructions prefixes"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,9 @@ class PrefixScores:
     frame_index: Int64[np.ndarray, " prefixes"]  # last frame shown, counted within the episode
     log_prob_true: Float32[np.ndarray, " prefixes"]  # nats, <= 0
     log_prob_false: Float32[np.ndarray, " prefixes"]  # nats, <= 0
+    # Where a server returned only a bound, which is higher; None where all are exact.
+    true_censored: Bool[np.ndarray, " prefixes"] | None = None
+    false_censored: Bool[np.ndarray, " prefixes"] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,17 @@ from lerobot_topreward.errors import EpisodeError
 
 
 def work_ahead[A, T](
-    work: Callable[[A], T], todo: Iterable[A], *, ahead: int = 2
+    work: Callable[[A], T],
+    todo: Iterable[A],
+    *,
+    ahead: int = 2,
+    give_up: Callable[[], None] | None = None,
 ) -> Generator[tuple[A, T | EpisodeError]]:
     """Do the work of the next few items, each in its own thread, while the caller uses this one.
 
     No more results than these and the caller's own are in memory, and no thread outlives the
-    generator, also when the caller stops early or is interrupted.
+    generator, also when the caller stops early or is interrupted. Work that may take long is ended
+    by `give_up`, which is called before its threads are waited for.
 
     Yields:
         Each item with its result, or with the `EpisodeError` that it ended in.
@@ -31,4 +36,6 @@ def work_ahead[A, T](
             waiting.extend((after, pool.submit(work, after)) for after in islice(rest, 1))
             yield item, result
     finally:
+        if give_up is not None:
+            give_up()
         pool.shutdown(cancel_futures=True)

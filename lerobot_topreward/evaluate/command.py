@@ -122,6 +122,7 @@ def evaluate_dataset(config: EvaluateConfig, *, console: Console | None = None) 
             swapped_instruction=config.swapped_instruction,
             output=config.output,
             console=console,
+            server=config.server,
         )
     undebiased = Formula(dataset.formula.scale)
     gvl = None

@@ -1,12 +1,13 @@
 """What the evaluate command is asked for."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.scoring.scorer import check_controls
 from lerobot_topreward.vlm.identity import VlmConfig
+from lerobot_topreward.vlm.server.config import ServerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,7 @@ class EvaluateConfig:
     vlm: str | None = None  # where the labels' VLM lies, if not where it was
     device: str = "auto"  # that it runs on: cuda, cuda:1, mps or cpu
     device_map: Literal["auto"] | None = None  # "auto" spreads it over all GPUs
+    server: ServerConfig = field(default_factory=ServerConfig)
     output: Path | None = None  # folder for new scores where the labels' own cannot be written
 
     # Instead of a dataset, two policies or more: LeRobot's eval_info.json of each, or the counts of a
@@ -47,6 +49,9 @@ class EvaluateConfig:
         if self.swapped_instruction is not None and "swapped" not in self.control_names:
             raise UserError("`swapped_instruction` needs `controls=swapped`")
         check_controls(self.control_names)
+        self.server.check_beside(self.vlm_config)
+        if self.server.server and not self.control_names:
+            raise UserError("`server` is asked about `controls`; name some, as `controls=static`")
 
     def _check_policies(self) -> None:
         for name in ("policies", "trials"):
@@ -58,7 +63,8 @@ class EvaluateConfig:
             )
         for item in fields(self):
             ours = item.name in ("policies", "trials", "json")
-            if not ours and getattr(self, item.name) != item.default:
+            default = ServerConfig() if item.name == "server" else item.default
+            if not ours and getattr(self, item.name) != default:
                 raise UserError(
                     f"`{item.name}` is about a labeled dataset, which `policies` and `trials` do not "
                     "read; leave one of them out"

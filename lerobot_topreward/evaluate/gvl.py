@@ -277,7 +277,12 @@ def gvl_baseline(
 
 def _load_generator(dataset: LabelledDataset, vlm: VlmConfig | None) -> Generator:
     """Load the VLM; transformers is imported here, so that a re-run without questions is quick."""
-    config, identity = identify_same(dataset, vlm)
+    if dataset.key.server is not None:
+        raise UserError(
+            "`baseline=gvl` lets a VLM in this process write, and these labels were made by a "
+            "server; leave it out"
+        )
+    config, _, identity = identify_same(dataset, vlm)
     from lerobot_topreward.vlm.generate import TextGenerator
     from lerobot_topreward.vlm.loading import load_vlm
 

@@ -12,45 +12,53 @@ from rich.console import Console
 from lerobot_topreward import __version__
 from lerobot_topreward.config import as_json
 from lerobot_topreward.console import INTERRUPTED, spell_options
-from lerobot_topreward.data.dataset import Source, fetch_videos, find_video, segments
+from lerobot_topreward.data.dataset import Source, fetch_videos, segments
 from lerobot_topreward.data.success import read_success
 from lerobot_topreward.data.video_prints import video_prints
-from lerobot_topreward.errors import EpisodeError, UserError
-from lerobot_topreward.files.atomic import remove
+from lerobot_topreward.errors import UserError
+from lerobot_topreward.files.atomic import WORK_FOLDER, remove
 from lerobot_topreward.judging.findings import inspect_folder
 from lerobot_topreward.judging.judgment import Judgment, judge_labels, print_judgment
 from lerobot_topreward.label.config import LabelConfig
+from lerobot_topreward.label.estimate import print_estimate
 from lerobot_topreward.label.formula import (
     choose_formula,
     describe_costs,
     leave_out_undebiased,
     others_to_ask,
 )
-from lerobot_topreward.label.job import Job, claim_output, failure_lines, open_job, write_rewards
+from lerobot_topreward.label.job import (
+    claim_output,
+    failure_lines,
+    list_work,
+    open_job,
+    write_rewards,
+)
 from lerobot_topreward.publish.card import CardFacts
 from lerobot_topreward.publish.lineage import lineage_of
 from lerobot_topreward.publish.push import PushResult, check_push, push
 from lerobot_topreward.records import Clip, PrefixScores
 from lerobot_topreward.rewards import BASELINES
 from lerobot_topreward.scoring.blank import score_blanks
+from lerobot_topreward.scoring.censoring import Censoring
 from lerobot_topreward.scoring.control_scores import read_controls
-from lerobot_topreward.scoring.run import Outcome, load_scorer, score_shards
+from lerobot_topreward.scoring.run import Outcome, identify_judge, load_scorer, score_shards
 from lerobot_topreward.scoring.scorer import SizedScorer
-from lerobot_topreward.storage.blank import list_blanks, read_blanks
+from lerobot_topreward.scoring.servers import try_servers
+from lerobot_topreward.storage.blank import read_blanks
 from lerobot_topreward.storage.key import ScoreKey
 from lerobot_topreward.storage.output import describe_lineage
 from lerobot_topreward.storage.reader import LabelledDataset
 from lerobot_topreward.storage.store import (
     NO_EPISODE,
-    Shard,
     Store,
     list_shards,
     open_store,
     read_run,
     write_run,
 )
-from lerobot_topreward.vlm.identity import identify, resolve_device
-from lerobot_topreward.vlm.published import choose_checkpoint, describe_bias
+from lerobot_topreward.vlm.identity import resolve_device
+from lerobot_topreward.vlm.published import choose_checkpoint
 
 _LISTED = 5  # broken episodes that are named
 
@@ -84,6 +92,11 @@ def label(config: LabelConfig, *, console: Console) -> int:
         UserError: see `label_dataset`.
     """
     result = label_dataset(config, console=console)
+    if config.dry_run:
+        for line in failure_lines(result.failed):
+            console.print(line, style="yellow")
+        console.print("a dry run: nothing was scored or written")
+        return 0
     if result.interrupted:
         console.print(
             f"stopped: {result.labelled} episodes are scored and kept; "
@@ -141,8 +154,16 @@ def label_dataset(config: LabelConfig, *, console: Console | None = None) -> Lab
     if config.push.push_to_hub:
         check_push(job.destination, ours=lineage_of(source))
     broken = {} if config.skip_check else _find_broken(source, list(job.segments), console)
-    identity = identify(config.vlm)
+    identity = identify_judge(config.vlm, config.server)
     key = ScoreKey.pin(config.scoring, identity, camera=job.camera)
+    if config.dry_run:
+        store = Store(job.output / WORK_FOLDER / key.digest(), key, fps)
+        prints = video_prints(source, camera=job.camera, episodes=range(total))
+        work = list_work(config, job, store, others=others, prints=prints)
+        describe_costs(work.todo, work.blanks, episodes=len(job.segments), console=console)
+        if shards := [*work.todo, *work.blanks]:
+            print_estimate(shards, config, job, key, identity, console=console)
+        return LabelResult(job.output, store, (), (), scored=0, failed=work.failed)
     with claim_output(job, overwrite=config.overwrite):
         fetch_videos(source, job.camera, list(job.segments))
         prints = video_prints(source, camera=job.camera, episodes=range(total))
@@ -160,20 +181,12 @@ def label_dataset(config: LabelConfig, *, console: Console | None = None) -> Lab
                     remove(path)
 
         # List what is wanted and see what the store has.
-        scored = config.debias_scored
-        controls = ["none", *(["static"] if "static" in scored else [])]
-        controls += others if "contrast" in scored else []
-        wanted = list_shards(job.segments, controls, asked=others, **known)
-        todo = [shard for shard in wanted if config.force or store.read(shard) is None]
-        asked = {part.instruction for parts in job.segments.values() for part in parts}
-        blanks = list_blanks(source, key, asked) if "blank" in scored else []
-        blanks = [shard for shard in blanks if config.force or store.read(shard) is None]
+        work = list_work(config, job, store, others=others, prints=prints)
+        todo, blanks, failed = work.todo, work.blanks, work.failed
         if damaged := sorted(store.damaged - {NO_EPISODE}):
             names = ", ".join(map(str, damaged[:5]))
             more = ", ..." if len(damaged) > 5 else ""
             console.print(f"the stored scores of episode {names}{more} are damaged: scored again")
-        failed = _find_unusable(job, todo)
-        todo = [shard for shard in todo if shard.episode not in failed]
         describe_costs(todo, blanks, episodes=len(job.segments), console=console)
 
         # Score the rest.
@@ -190,11 +203,15 @@ def label_dataset(config: LabelConfig, *, console: Console | None = None) -> Lab
         write_state("running")
         outcome = Outcome()
         if todo or blanks:
-            if bias := describe_bias(identity.name):
-                console.print(f"length bias          {bias}")
+            print_estimate([*todo, *blanks], config, job, key, identity, console=console)
             scorer = load_scorer(
-                config.vlm, key, identity=identity, chunk_tokens=config.chunk_tokens
+                config.vlm,
+                key,
+                identity=identity,
+                chunk_tokens=config.chunk_tokens,
+                server=config.server,
             )
+            try_servers(scorer, source, key, [*blanks, *todo], console=console)
             outcome.interrupted = not score_blanks(source, store, blanks, scorer, console=console)
             if todo and not outcome.interrupted:
                 look = _report_sizes(scorer, shown, lambda: write_state("running"), console)
@@ -211,6 +228,12 @@ def label_dataset(config: LabelConfig, *, console: Console | None = None) -> Lab
         scores, static = read_all("none"), read_all("static")
         contrasts = [score for name in others for score in read_all(name)]
         baselines = [*static, *contrasts, *read_blanks([store], source, scores)]
+
+        censoring = Censoring()
+        censoring.add(scores)
+        for line in censoring.describe():
+            console.print(line, style="yellow")
+        censoring.refuse_most()
 
         # Make rewards of it, and bring them to the Hub.
         provenance = rewards = None
@@ -284,18 +307,6 @@ def _find_broken(source: Source, episodes: Sequence[int], console: Console) -> d
             style="yellow",
         )
     return broken
-
-
-def _find_unusable(job: Job, todo: Sequence[Shard]) -> dict[int, str]:
-    """Find the episodes that have no frames or no video, before a VLM is loaded."""
-    found = {episode: "it has no frames" for episode, cut in job.segments.items() if not cut}
-    if job.camera in job.source.meta.video_keys:
-        for episode in dict.fromkeys(shard.episode for shard in todo):
-            try:
-                find_video(job.source, job.camera, episode)
-            except EpisodeError as error:
-                found[episode] = str(error)
-    return found
 
 
 def _describe_run(config: LabelConfig, source: Source) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from lerobot_topreward.rewards import PAPER, Debias, Formula, Scale
 from lerobot_topreward.scoring.other_instructions import MOST_CONTRAST
 from lerobot_topreward.storage.key import ScoringConfig
 from lerobot_topreward.vlm.identity import VlmConfig
+from lerobot_topreward.vlm.server.config import ServerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,7 @@ class LabelConfig:
     max_episodes: int | None = None  # at most this many of them
 
     vlm: VlmConfig = field(default_factory=VlmConfig)
+    server: ServerConfig = field(default_factory=ServerConfig)
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
     control: Literal["none", "static", "blank", "contrast", "all"] = "none"  # also score this
     chunk_tokens: int | None = None  # tokens per forward: bounds memory, halved when it runs out
@@ -46,6 +48,7 @@ class LabelConfig:
     other_cameras: bool = True  # fetch from the Hub the videos that were not scored, too
     skip_check: bool = False  # do not say first what is broken in the recording
     force: bool = False  # score anew what is already scored
+    dry_run: bool = False  # only say what there is to do and what it costs
 
     push: PushConfig = field(default_factory=PushConfig)
 
@@ -55,6 +58,8 @@ class LabelConfig:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UserError(f"`{name}` must be > 0; got {value}")
+        engine = None if self.scoring.engine == "one-pass" else self.scoring.engine
+        self.server.check_beside(self.vlm, engine=engine, chunk_tokens=self.chunk_tokens)
         if self.debias != "none" and self.scale == "prob":
             raise UserError(
                 f"`debias={self.debias}` subtracts log-probs, which `scale=prob` does not use; leave "
@@ -81,6 +86,10 @@ class LabelConfig:
         if self.push.push_to_hub and self.write != "both":
             raise UserError(
                 f"`push_to_hub` uploads columns and sidecar; leave out `write={self.write}`"
+            )
+        if self.vlm.vlm == "auto" and self.server.server:
+            raise UserError(
+                "`vlm=auto` chooses for this machine; with a `server`, give the model that it runs"
             )
         self.push.check(repo_id=self.repo_id)
 

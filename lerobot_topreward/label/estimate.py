@@ -5,14 +5,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from rich.console import Console
 
 from lerobot_topreward.data.dataset import Source
 from lerobot_topreward.data.schedule import images_shown, prefix_lengths, sample_frames
+from lerobot_topreward.errors import EpisodeError
+from lerobot_topreward.label.config import LabelConfig
+from lerobot_topreward.label.job import Job
 from lerobot_topreward.records import Clip, Segment
 from lerobot_topreward.storage.blank import image_size
 from lerobot_topreward.storage.key import ScoreKey
 from lerobot_topreward.storage.store import NO_EPISODE, Shard
-from lerobot_topreward.vlm.identity import VlmConfig, VlmIdentity
+from lerobot_topreward.vlm.identity import VlmConfig, VlmIdentity, resolve_device
+from lerobot_topreward.vlm.published import available_bytes, describe_bias
 
 _VIDEOS = ("static", "reversed", "blank")  # controls that show a video of their own
 
@@ -63,13 +68,11 @@ def estimate_run(
 
     Raises:
         UserError: the checkpoint's processor cannot be read, or metadata lack the images' shape.
-        EpisodeError: the images are too small to be shown.
     """
     # transformers is imported here, so that a run without scoring is quick.
     from lerobot_topreward.vlm.cost import NOTHING, load_cost_model, operations_per_second
     from lerobot_topreward.vlm.images import resolution
     from lerobot_topreward.vlm.loading import needed_bytes, stored_bytes
-    from lerobot_topreward.vlm.published import available_bytes, resolve_device
 
     model = load_cost_model(identity)
     height, width = image_size(source, key.camera)
@@ -89,7 +92,10 @@ def estimate_run(
                 max_images=key.max_images,
             )
             clip = Clip(segment, 1.0, picture, np.zeros_like(shown), shown)
-            size = resolution(model.processor.video_processor, clip, max_pixels=key.max_pixels)
+            try:
+                size = resolution(model.processor.video_processor, clip, max_pixels=key.max_pixels)
+            except EpisodeError:
+                continue  # it will fail with a reason
             count = None if segment.episode_index == NO_EPISODE else key.prefix_count
             asked = images_shown(prefix_lengths(segment.length, shown, count=count), shown)
             prefixes += len(asked) * len(together)
@@ -119,6 +125,24 @@ def estimate_run(
         beside=total.cache,
         free=available_bytes(vlm, resolve_device(vlm.device)),
     )
+
+
+def print_estimate(
+    shards: Sequence[Shard],
+    config: LabelConfig,
+    job: Job,
+    key: ScoreKey,
+    identity: VlmIdentity,
+    *,
+    console: Console,
+) -> None:
+    """Say what is known of the VLM's length bias, and what scoring costs where it runs here."""
+    if bias := describe_bias(identity.name):
+        console.print(f"length bias          {bias}")
+    if key.server is None:
+        found = estimate_run(shards, source=job.source, key=key, vlm=config.vlm, identity=identity)
+        for line in found.describe():
+            console.print(line)
 
 
 def _question(shard: Shard, segment: Segment) -> str:

@@ -11,16 +11,17 @@ from rich.console import Console
 
 from lerobot_topreward import __version__
 from lerobot_topreward.console import spell_options
-from lerobot_topreward.data.dataset import Source, fetch_videos, open_source, segments
+from lerobot_topreward.data.dataset import Source, fetch_videos, find_video, open_source, segments
 from lerobot_topreward.data.episodes import parse_episodes
 from lerobot_topreward.data.selection import resolve_camera
-from lerobot_topreward.errors import UserError
+from lerobot_topreward.errors import EpisodeError, UserError
 from lerobot_topreward.files.atomic import WORK_FOLDER, output_lock, replace_file, require_space
 from lerobot_topreward.files.transaction import finish_interrupted
 from lerobot_topreward.label.config import LabelConfig
 from lerobot_topreward.publish.push import Destination
 from lerobot_topreward.records import FrameRewards, PrefixScores, Segment
 from lerobot_topreward.rewards import Formula, label_rewards
+from lerobot_topreward.storage.blank import list_blanks
 from lerobot_topreward.storage.columns import write_columns
 from lerobot_topreward.storage.key import ScoreKey
 from lerobot_topreward.storage.labels import explain_edit
@@ -33,6 +34,7 @@ from lerobot_topreward.storage.sidecar import (
     fingerprint_of,
     write_sidecar,
 )
+from lerobot_topreward.storage.store import Shard, Store, list_shards
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,65 @@ def claim_output(job: Job, *, overwrite: bool) -> Iterator[None]:
         finish_interrupted(job.output)
         check()
         yield
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a job still has to do."""
+
+    todo: list[Shard]  # of episodes
+    blanks: list[Shard]  # gray videos
+    failed: dict[int, str]  # episodes that cannot be scored, and why
+
+
+def list_work(
+    config: LabelConfig,
+    job: Job,
+    store: Store,
+    *,
+    others: Mapping[str, Mapping[str, str]],
+    prints: Mapping[int, str],
+) -> Work:
+    """List what the store lacks of what is asked for; writes nothing.
+
+    Args:
+        config: the command's options.
+        job: what is to be labeled.
+        store: which may not exist yet.
+        others: by control, the other instructions that it asks, see `list_shards`.
+        prints: of the videos that are here, by episode.
+    """
+    scored = config.debias_scored
+    controls = ["none", *(["static"] if "static" in scored else [])]
+    controls += others if "contrast" in scored else []
+    wanted = list_shards(
+        job.segments,
+        controls,
+        fingerprints=job.source.fingerprints.episodes,
+        videos=prints,
+        asked=others,
+    )
+    asked = {part.instruction for parts in job.segments.values() for part in parts}
+    blanks = list_blanks(job.source, store.key, asked) if "blank" in scored else []
+    todo = [shard for shard in wanted if config.force or store.read(shard) is None]
+    failed = find_unusable(job, todo)
+    return Work(
+        todo=[shard for shard in todo if shard.episode not in failed],
+        blanks=[shard for shard in blanks if config.force or store.read(shard) is None],
+        failed=failed,
+    )
+
+
+def find_unusable(job: Job, todo: Sequence[Shard]) -> dict[int, str]:
+    """Find the episodes that have no frames or no video, before a VLM is loaded."""
+    found = {episode: "it has no frames" for episode, cut in job.segments.items() if not cut}
+    if job.camera in job.source.meta.video_keys:
+        for episode in dict.fromkeys(shard.episode for shard in todo):
+            try:
+                find_video(job.source, job.camera, episode)
+            except EpisodeError as error:
+                found[episode] = str(error)
+    return found
 
 
 def write_rewards(

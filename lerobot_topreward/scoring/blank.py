@@ -69,6 +69,10 @@ def score_blanks(
                 frame_index=clip.frame_indices,
                 log_prob_true=answers.true[0].astype(np.float32),
                 log_prob_false=answers.false[0].astype(np.float32),
+                true_censored=None if answers.true_censored is None else answers.true_censored[0],
+                false_censored=None
+                if answers.false_censored is None
+                else answers.false_censored[0],
             )
             store.write(shard, [scores])
     return True

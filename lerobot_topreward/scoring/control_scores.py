@@ -24,10 +24,12 @@ from lerobot_topreward.scoring.rescoring import (
 )
 from lerobot_topreward.scoring.run import Outcome, load_scorer, score_shards
 from lerobot_topreward.scoring.scorer import CONTROLS, check_controls
+from lerobot_topreward.scoring.servers import try_servers
 from lerobot_topreward.storage.blank import read_blanks
 from lerobot_topreward.storage.reader import LabelledDataset
 from lerobot_topreward.storage.store import Shard, Store
 from lerobot_topreward.vlm.identity import VlmConfig
+from lerobot_topreward.vlm.server.config import ServerConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +52,12 @@ def score_controls(
     swapped_instruction: str | None,
     output: Path | None,
     console: Console,
+    server: ServerConfig | None = None,
 ) -> ControlScores:
     """Score controls of labeled episodes, those that no earlier run has scored.
 
-    New shards go to `output` where the labels' own folder cannot be written to. For the VLM, see
-    `identify_same`; for the instruction that "swapped" asks, `choose_swapped`.
+    New shards go to `output` where the labels' own folder cannot be written to. For the VLM, or the
+    servers that run it, see `identify_same`; for the instruction that "swapped" asks, `choose_swapped`.
 
     Raises:
         UserError: something that the user can fix; whatever was scored is kept.
@@ -78,9 +81,10 @@ def score_controls(
     outcome = Outcome()
     if todo:
         todo = fetch_shard_videos(dataset, todo)
-        config, identity = identify_same(dataset, vlm)
+        config, server, identity = identify_same(dataset, vlm, server)
         with claim_store(dataset, stores[-1]):
-            scorer = load_scorer(config, dataset.key, identity=identity)
+            scorer = load_scorer(config, dataset.key, identity=identity, server=server)
+            try_servers(scorer, dataset.source, dataset.key, todo, console=console)
             outcome = score_shards(dataset.source, stores[-1], todo, scorer, console=console)
         if outcome.interrupted:
             raise KeyboardInterrupt

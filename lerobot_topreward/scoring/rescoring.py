@@ -12,11 +12,13 @@ from lerobot_topreward.data.video_prints import video_prints
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.files.atomic import WORK_FOLDER, output_lock
 from lerobot_topreward.records import Segment
+from lerobot_topreward.scoring.run import identify_judge
 from lerobot_topreward.storage.key import ScoreKey
 from lerobot_topreward.storage.output import check_lineage
 from lerobot_topreward.storage.reader import LabelledDataset, default_output
 from lerobot_topreward.storage.store import Shard, Store, list_shards, open_store
-from lerobot_topreward.vlm.identity import BUILTIN, VlmConfig, VlmIdentity, identify
+from lerobot_topreward.vlm.identity import BUILTIN, VlmConfig, VlmIdentity
+from lerobot_topreward.vlm.server.config import ServerConfig
 
 
 def list_labelled_shards(
@@ -105,18 +107,18 @@ def fetch_shard_videos(dataset: LabelledDataset, shards: Sequence[Shard]) -> lis
 
 
 def identify_same(
-    dataset: LabelledDataset, given: VlmConfig | None
-) -> tuple[VlmConfig, VlmIdentity]:
+    dataset: LabelledDataset, given: VlmConfig | None, server: ServerConfig | None = None
+) -> tuple[VlmConfig, ServerConfig, VlmIdentity]:
     """Find the VLM of the labels, and check that its scores compare with theirs.
 
-    What is given says where it lies and on which device it runs; whatever is left at its default
-    is as it was for the labels.
+    What is given says where it lies and on which device it runs, or which servers run it; whatever
+    is left at its default is as it was for the labels.
 
     Raises:
         UserError: it cannot be found, or something that changes a score differs: says what.
     """
     key, default = dataset.key, VlmConfig()
-    given = given or default
+    given, server = given or default, server or ServerConfig()
     if given.vlm == "auto":
         given = replace(given, vlm=default.vlm)
     options: dict[str, Any] = {
@@ -124,13 +126,29 @@ def identify_same(
         for name in ("vlm", "vlm_revision", "dtype", "quantize")
     }
     vlm = options["vlm"]
-    if given.vlm == default.vlm and vlm != BUILTIN and "/" not in vlm and not Path(vlm).is_dir():
+    folder = given.vlm == default.vlm and vlm != BUILTIN and "/" not in vlm
+    if folder and key.server_video != "images" and not Path(vlm).is_dir():
         raise UserError(
             f"these labels were made with a checkpoint in a folder named '{vlm}', which is not "
             f"here; say where it lies: `vlm=FOLDER`"
         )
+    if key.server is not None and not server.server:
+        raise UserError(
+            f"these labels were made by a server ({key.server}, model {key.server_model}); say where "
+            "one is: `server=URL`"
+        )
+    if key.server is None and server.server:
+        raise UserError(
+            "these labels were made by a VLM in its own process, not by a server; leave out `server`"
+        )
+    if key.server is not None:
+        # Its name there was right for the labels, and how the video was shown is theirs.
+        model = server.server_model or key.server_model
+        server = replace(server, server_model=model, server_video=key.server_video)
+        if key.server_video == "images":
+            options["vlm_revision"] = None if key.vlm_revision == "unknown" else key.vlm_revision
     config = replace(given, **options)
-    identity = identify(config)
+    identity = identify_judge(config, server)
     same = ScoreKey.pin(key, identity, camera=key.camera)
     for item in fields(ScoreKey):
         value, made_with = getattr(same, item.name), getattr(key, item.name)
@@ -151,8 +169,13 @@ def identify_same(
                 f"{rule}; `vlm` holds {value}, another checkpoint of this name: give that of the "
                 "labels"
             )
+        if item.name in ("server", "template"):
+            raise UserError(
+                f"{rule}; the server is now {same.server}, whose scores would not compare with "
+                "them: start the one of the labels, or label again"
+            )
         raise UserError(
             f"{rule}; `{item.name}={value}` would not compare with them: give "
             f"`{item.name}={made_with}`"
         )
-    return config, identity
+    return config, server, identity

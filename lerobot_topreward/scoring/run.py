@@ -4,6 +4,8 @@ from collections import defaultdict
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from threading import Lock
+from typing import Any
 
 from rich.console import Console
 
@@ -13,10 +15,12 @@ from lerobot_topreward.data.prefetch import work_ahead
 from lerobot_topreward.data.video import read_clip
 from lerobot_topreward.errors import EpisodeError
 from lerobot_topreward.records import Clip, PrefixScores, Segment
-from lerobot_topreward.scoring.scorer import Scorer, SizedScorer, score_clip
+from lerobot_topreward.scoring.censoring import Censoring
+from lerobot_topreward.scoring.scorer import ConcurrentScorer, Scorer, SizedScorer, score_clip
 from lerobot_topreward.storage.key import ScoreKey, ScoringConfig
 from lerobot_topreward.storage.store import Shard, Store
 from lerobot_topreward.vlm.identity import VlmConfig, VlmIdentity, identify
+from lerobot_topreward.vlm.server.config import ServerConfig
 
 
 @dataclass(slots=True)
@@ -28,23 +32,38 @@ class Outcome:
     interrupted: bool = False  # by the user, with episodes left
 
 
+def identify_judge(vlm: VlmConfig, server: ServerConfig | None = None) -> VlmIdentity:
+    """Pin a checkpoint without loading it, in this process or on servers.
+
+    Raises:
+        UserError: see `identify` and `identify_served`.
+    """
+    if server is None or not server.server:
+        return identify(vlm)
+    from lerobot_topreward.vlm.server.probe import identify_served
+
+    return identify_served(vlm, server)
+
+
 def load_scorer(
     vlm: VlmConfig | None = None,
     scoring: ScoringConfig | None = None,
     *,
     identity: VlmIdentity | None = None,
     chunk_tokens: int | None = None,
+    server: ServerConfig | None = None,
 ) -> SizedScorer:
-    """Load a VLM that scores video prefixes.
+    """Load a VLM that scores video prefixes, or reach servers that run it.
 
     Args:
         vlm: which checkpoint, and how it is loaded; by default Qwen3-VL-8B-Instruct.
         scoring: its `engine` and `max_pixels` are used.
         identity: of the checkpoint, where it is known already.
         chunk_tokens: tokens per forward pass, > 0; by default what memory allows.
+        server: which servers are asked in place of a VLM in this process.
 
     Raises:
-        UserError: there is no such checkpoint or device, or it does not fit into memory.
+        UserError: there is no such checkpoint, device or server, or it does not fit into memory.
     """
     # transformers is imported here, so that a re-run without scoring is quick.
     from lerobot_topreward.vlm.loading import load_vlm
@@ -52,7 +71,12 @@ def load_scorer(
     from lerobot_topreward.vlm.per_prefix import PerPrefixScorer
 
     vlm, scoring = vlm or VlmConfig(), scoring or ScoringConfig()
-    loaded = load_vlm(vlm, identity or identify(vlm))
+    identity = identity or identify_judge(vlm, server)
+    if server is not None and server.server:
+        from lerobot_topreward.vlm.server.scorer import ServerScorer
+
+        return ServerScorer(server, identity, max_pixels=scoring.max_pixels)
+    loaded = load_vlm(vlm, identity)
     if scoring.engine == "per-prefix":
         return PerPrefixScorer(loaded, max_pixels=scoring.max_pixels)
     return OnePassScorer(loaded, chunk_tokens=chunk_tokens, max_pixels=scoring.max_pixels)
@@ -66,11 +90,14 @@ def answer_episodes[T](
     outcome: Outcome,
     *,
     console: Console,
+    scorer: ConcurrentScorer | None = None,
 ) -> Generator[tuple[int, list[T]]]:
     """Show every clip of some episodes, one at a time; the next ones are decoded meanwhile.
 
     The first Ctrl-C lets the episode at hand finish, the second stops at once. An `EpisodeError` of
     `answer` fails its episode. The outcome is told of every episode, and whether the user stopped.
+    With a concurrent scorer, the next clips are also answered meanwhile, each in its own thread;
+    the scorer is closed in the end.
 
     Yields:
         Each episode that did not fail, with the answers for its segments.
@@ -86,22 +113,29 @@ def answer_episodes[T](
             max_images=key.max_images,
         )
 
+    def read_and_answer(segment: Segment) -> T:
+        return answer(read(segment))
+
     answers: list[T] = []
-    clips = work_ahead(read, [part for parts in episodes.values() for part in parts])
+    parts = [part for parts in episodes.values() for part in parts]
+    found: Generator[tuple[Segment, Any]] = work_ahead(read, parts)
+    if scorer is not None:
+        ahead = scorer.clips_at_once
+        found = work_ahead(read_and_answer, parts, ahead=ahead, give_up=scorer.close)
     with (
-        closing(clips),
+        closing(found),
         EpisodeProgress(console, episodes=len(episodes)) as progress,
         stop_on_signal(console) as stop,
     ):
-        for segment, clip in clips:
+        for segment, result in found:
             episode, segments = segment.episode_index, episodes[segment.episode_index]
             if segment == segments[0]:
                 answers = []
             if episode not in outcome.failed:
                 try:
-                    if isinstance(clip, EpisodeError):
-                        raise clip
-                    answers.append(answer(clip))
+                    if isinstance(result, EpisodeError):
+                        raise result
+                    answers.append(answer(result) if scorer is None else result)
                 except EpisodeError as error:
                     outcome.failed[episode] = str(error)
             if segment != segments[-1]:
@@ -130,15 +164,18 @@ def score_shards(
     The videos of these episodes are here; `look` is shown every clip before it is scored.
 
     Raises:
-        UserError: the disk is full; every shard so far is kept.
+        UserError: the disk is full, or most scores are only bounds; every shard so far is kept.
     """
     todo: dict[int, list[Shard]] = defaultdict(list)
     for shard in shards:
         todo[shard.episode].append(shard)
 
+    looking = Lock()
+
     def answer(clip: Clip) -> list[PrefixScores]:
         if look is not None:
-            look(clip)
+            with looking:
+                look(clip)
         wanted = todo[clip.segment.episode_index]
         asked = {
             shard.control: shard.questions[shard.segments.index(clip.segment)]
@@ -148,13 +185,18 @@ def score_shards(
         controls = [shard.control for shard in wanted]
         return score_clip(clip, scorer, controls, store.key.prefix_count, asked=asked)
 
-    outcome = Outcome()
+    outcome, censoring = Outcome(), Censoring()
     episodes = {episode: wanted[0].segments for episode, wanted in todo.items()}
+    concurrent = scorer if isinstance(scorer, ConcurrentScorer) else None
     with closing(
-        answer_episodes(source, store.key, episodes, answer, outcome, console=console)
+        answer_episodes(
+            source, store.key, episodes, answer, outcome, console=console, scorer=concurrent
+        )
     ) as answered:
         for episode, segments in answered:
             # One list of controls per segment becomes one list of segments per control.
             for shard, scores in zip(todo[episode], zip(*segments, strict=True), strict=True):
                 store.write(shard, scores)
+                censoring.add(scores)
+            censoring.refuse_early()
     return outcome

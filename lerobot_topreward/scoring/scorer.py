@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+from jaxtyping import Bool, Int64
 
 from lerobot_topreward.data.schedule import images_shown, prefix_lengths
 from lerobot_topreward.errors import UserError
@@ -45,6 +46,20 @@ class SizedScorer(Scorer, Protocol):
         Raises:
             EpisodeError: this clip cannot be shown.
         """
+        ...
+
+
+@runtime_checkable
+class ConcurrentScorer(SizedScorer, Protocol):
+    """A scorer that is best asked about several clips at once, each in a thread of its own."""
+
+    @property
+    def clips_at_once(self) -> int:
+        """How many, at least 1."""
+        ...
+
+    def close(self) -> None:
+        """Give up whatever is asked; whoever waits is told so by an error."""
         ...
 
 
@@ -110,8 +125,18 @@ def score_clip(
                 frame_index=segment.start + clip.frame_indices[shown - 1],
                 log_prob_true=answers.true[row][which].astype(np.float32),
                 log_prob_false=answers.false[row][which].astype(np.float32),
+                true_censored=_take(answers.true_censored, row, which),
+                false_censored=_take(answers.false_censored, row, which),
             )
     return [found[control] for control in controls]
+
+
+def _take(
+    censored: Bool[np.ndarray, "instructions distinct"] | None,
+    row: int,
+    which: Int64[np.ndarray, " prefixes"],
+) -> Bool[np.ndarray, " prefixes"] | None:
+    return None if censored is None else censored[row][which]
 
 
 def check_controls(controls: Sequence[str]) -> None:

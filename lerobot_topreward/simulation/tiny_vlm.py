@@ -89,7 +89,10 @@ def build_tiny_vlm(folder: Path, *, config: TinyConfig | None = None, text: str 
     model = build_model(config, tokenizer)
     model.save_pretrained(folder)
     processor = Qwen3VLProcessor(
-        image_processor=Qwen2VLImageProcessor(patch_size=16, merge_size=2),
+        # Real checkpoints normalize images and videos alike; vLLM takes that for granted.
+        image_processor=Qwen2VLImageProcessor(
+            patch_size=16, merge_size=2, image_mean=[0.5] * 3, image_std=[0.5] * 3
+        ),
         tokenizer=tokenizer,
         video_processor=Qwen3VLVideoProcessor(size=VIDEO_BUDGET),
         chat_template=CHAT_TEMPLATE,

@@ -59,6 +59,8 @@ _STORED = (
     "sample_fps", "final_frame", "prefixes", "max_pixels", "max_images", "head",
 )  # fmt: skip
 _ADDED = ("max_images", "head")  # None in a key from before them, which has the same digest
+# Only where a server gave the scores: other stores, older ones among them, do not have them.
+_SERVED = ("server", "server_model", "server_video", "template")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,11 +74,18 @@ class ScoreKey(ScoringConfig):
     quantize: str | None = None
     prompt: str  # of an empty instruction
     head: Literal["float32"] | None = None  # what the answers are read in; None: in the dtype
+    server: str | None = None  # kind and version of the server, "vllm 0.32.0"
+    server_model: str | None = None  # the model's name there
+    server_video: Literal["exact", "images"] | None = None
+    template: Literal["paper", "chat"] | None = None
 
     @classmethod
     def pin(cls, scoring: ScoringConfig, vlm: VlmIdentity, *, camera: str) -> "ScoreKey":
         """Pin a configuration to a checkpoint, this version's prompt and a camera's feature key."""
         options = {item.name: getattr(scoring, item.name) for item in fields(ScoringConfig)}
+        if (served := vlm.served) is not None:
+            options["server"], options["server_model"] = served.server, served.model
+            options["server_video"], options["template"] = served.video, served.template
         return cls(
             **{**options, "camera": camera},
             vlm=vlm.name,
@@ -84,7 +93,7 @@ class ScoreKey(ScoringConfig):
             dtype=vlm.dtype,
             quantize=vlm.quantize,
             prompt=question(""),
-            head=None if vlm.dtype == "float32" else "float32",
+            head=None if vlm.dtype == "float32" or vlm.served is not None else "float32",
         )
 
     @classmethod
@@ -97,8 +106,10 @@ class ScoreKey(ScoringConfig):
         values: dict[str, Any] = dict.fromkeys(_ADDED)
         if isinstance(stored, Mapping):
             values |= stored
-        if values.keys() != {*_STORED}:
+        if values.keys() not in ({*_STORED}, {*_STORED, *_SERVED}):
             raise ValueError(f"a key has the fields {', '.join(_STORED)}; got {stored!r:.200}")
+        if None in [values.get(name, "") for name in _SERVED]:
+            raise ValueError(f"a server's key has the fields {', '.join(_SERVED)}; one is null")
         if values["prefixes"] is None:
             values["prefixes"] = "every"
         try:
@@ -110,7 +121,7 @@ class ScoreKey(ScoringConfig):
     def to_json(self) -> dict[str, Any]:
         """The key as it is stored, every shown image being no number of prefixes."""
         values = {**asdict(self), "prefixes": self.prefix_count}
-        return {name: values[name] for name in _STORED}
+        return {name: values[name] for name in (*_STORED, *(_SERVED if self.server else ()))}
 
     def digest(self) -> str:
         """A short hash that names the store's folder."""

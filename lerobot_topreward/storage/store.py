@@ -10,7 +10,8 @@
 The folder is named by the digest of a `ScoreKey`. A shard has one row per prefix:
 ``episode_index, segment_start, prefix_length`` (raw frames of the segment), ``frame_index`` (last
 frame shown, within the episode), ``timestamp`` (s), ``log_prob_true, log_prob_false`` (nats, <= 0),
-``control``. Its metadata hold the episode's fingerprint, the print of its video and its segments: a
+``control``; and where a server gave only a bound of one, ``true_censored, false_censored`` (bool).
+Its metadata hold the episode's fingerprint, the print of its video and its segments: a
 shard is used only for the episode that it was made from, under whatever number that has now, so a
 dataset that grew, shrank or changed costs only its new episodes. The controls "swapped" and
 "contrast1" to "contrast3" also note which other instruction each segment was asked about.
@@ -42,21 +43,9 @@ from lerobot_topreward.files.atomic import (
 from lerobot_topreward.files.jsonable import read_json_object
 from lerobot_topreward.records import PrefixScores, Segment
 from lerobot_topreward.storage.key import ScoreKey
+from lerobot_topreward.storage.rows import SCHEMA, has_schema, is_filled, make_table, read_rows
 
-SCHEMA = pa.schema(
-    [
-        ("episode_index", pa.int64()),
-        ("segment_start", pa.int64()),
-        ("prefix_length", pa.int64()),
-        ("frame_index", pa.int64()),
-        ("timestamp", pa.float64()),
-        ("log_prob_true", pa.float32()),
-        ("log_prob_false", pa.float32()),
-        ("control", pa.string()),
-    ]
-)
 NO_EPISODE = -1  # the index of a gray video's segment
-_VALUES = ("prefix_length", "frame_index", "log_prob_true", "log_prob_false")  # of PrefixScores
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +148,7 @@ class Store:
         Raises:
             UserError: the disk is full.
         """
-        table = pa.concat_tables([_table(score, fps=self.fps) for score in scores])
+        table = make_table(scores, fps=self.fps)
         table = table.replace_schema_metadata({"topreward": json.dumps(shard.header())})
         path = self.folder / shard.name
         with report_full_disk(self.folder):
@@ -188,16 +177,10 @@ class Store:
         header = _header_of(table.schema)
         if header and not shard.matches(header):
             return None
-        if not header or not table.schema.equals(SCHEMA) or not self._is_whole(table, shard):
+        if not header or not has_schema(table) or not self._is_whole(table, shard):
             self.damaged.add(shard.episode)
             return None
-        columns = {name: table[name].to_numpy() for name in ("segment_start", *_VALUES)}
-        found = []
-        for segment in shard.segments:
-            rows = columns["segment_start"] == segment.start
-            values = {name: columns[name][rows] for name in _VALUES}
-            found.append(PrefixScores(segment, shard.control, **values))
-        return found
+        return read_rows(table, shard.segments, control=shard.control)
 
     def _is_whole(self, table: pa.Table, shard: Shard) -> bool:
         """Compare with the table that scoring would write, whatever the log-probabilities are."""
@@ -214,13 +197,8 @@ class Store:
             lengths = prefix_lengths(segment.length, shown, count=count)
             last = segment.start + shown[images_shown(lengths, shown) - 1]
             unknown = np.full(len(lengths), np.nan, dtype=np.float32)
-            scores = PrefixScores(segment, shard.control, lengths, last, unknown, unknown)
-            due.append(_table(scores, fps=self.fps))
-        log_probs = ["log_prob_true", "log_prob_false"]
-        if table.drop_columns(log_probs) != pa.concat_tables(due).drop_columns(log_probs):
-            return False
-        values = np.concatenate([table[name].to_numpy() for name in log_probs])
-        return bool(np.all(np.isfinite(values) & (values <= 0)))
+            due.append(PrefixScores(segment, shard.control, lengths, last, unknown, unknown))
+        return is_filled(table, make_table(due, fps=self.fps))
 
     def renumber(self, fingerprints: Sequence[str], videos: Mapping[int, str]) -> None:
         """Give shards the numbers that their episodes have now, as after others were deleted.
@@ -319,15 +297,3 @@ def _copy(path: Path, copy: Path, *, episode: int) -> bool:
     pq.write_table(table, copy)
     sync(copy)
     return True
-
-
-def _table(scores: PrefixScores, *, fps: float) -> pa.Table:
-    rows = len(scores.prefix_length)
-    columns = {
-        "episode_index": np.full(rows, scores.segment.episode_index),
-        "segment_start": np.full(rows, scores.segment.start),
-        "timestamp": scores.frame_index / fps,
-        "control": [scores.control] * rows,
-        **{name: getattr(scores, name) for name in _VALUES},
-    }
-    return pa.table(columns, schema=SCHEMA)

@@ -39,14 +39,26 @@ class VlmConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class Served:
+    """What decides the score of a checkpoint that a server runs, beside the checkpoint."""
+
+    server: str  # its kind and version, "vllm 0.32.0"
+    model: str  # the checkpoint's name there
+    video: Literal["exact", "images"]  # how it is shown a video
+    # paper: the question ends the user's turn; chat: the server's own template, an answer follows
+    template: Literal["paper", "chat"]
+
+
+@dataclass(frozen=True, slots=True)
 class VlmIdentity:
     """One checkpoint, pinned."""
 
     name: str  # Hub id, or the folder's own name, without where it lies
     revision: str  # Hub commit, or a digest of the folder's files
-    dtype: str  # of the weights in memory
+    dtype: str  # of the weights in memory; "auto" where a server chose it
     quantize: str | None
     folder: Path | None  # None for the Hub
+    served: Served | None = None  # None: it runs in this process
 
 
 def resolve_device(device: str) -> "torch.device":
@@ -84,14 +96,28 @@ def identify(config: VlmConfig) -> VlmIdentity:
         UserError: it does not exist, cannot be reached, or has another architecture.
     """
     dtype, device = config.dtype, resolve_device(config.device)
-    folder = _folder(config.vlm)
     if dtype == "auto":
+        folder = find_folder(config.vlm)
         small = folder is not None and weight_bytes(folder) < _LARGE
         exact = device.type == "cpu" and (small or not multiplies_bfloat16())
         dtype = "float32" if exact else "bfloat16"
+    return _pin(config, dtype=dtype, weights=True)
+
+
+def identify_processor(config: VlmConfig) -> VlmIdentity:
+    """Pin a checkpoint whose weights need not be here, by its other files.
+
+    Raises:
+        UserError: see `identify`.
+    """
+    return _pin(config, dtype=config.dtype, weights=False)
+
+
+def _pin(config: VlmConfig, *, dtype: str, weights: bool) -> VlmIdentity:
+    folder = find_folder(config.vlm)
     if folder is not None:
         _check_architecture(config.vlm, folder / "config.json")
-        revision = _digest(config.vlm, folder)
+        revision = _digest(config.vlm, folder, weights=weights)
     else:
         from huggingface_hub import hf_hub_download
 
@@ -120,7 +146,12 @@ def weight_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
-def _folder(vlm: str) -> Path | None:
+def find_folder(vlm: str) -> Path | None:
+    """Find the folder that `vlm` names; None for the Hub.
+
+    Raises:
+        UserError: it can be neither.
+    """
     if vlm == BUILTIN:
         return Path(str(files("lerobot_topreward.demo"))) / "assets" / "vlm"
     if vlm.startswith("builtin:"):
@@ -147,11 +178,12 @@ def _check_architecture(vlm: str, config: Path) -> None:
         )
 
 
-def _digest(vlm: str, folder: Path) -> str:
-    """Hash a checkpoint's files, all of them whole."""
+def _digest(vlm: str, folder: Path, *, weights: bool) -> str:
+    """Hash a checkpoint's files, all of them whole, with its weights or without."""
     digest = hashlib.sha256()
-    names = [p for p in sorted(folder.iterdir()) if p.suffix in (".json", ".jinja", ".safetensors")]
-    if not any(p.suffix == ".safetensors" for p in names):
+    kinds = (".json", ".jinja", ".safetensors") if weights else (".json", ".jinja")
+    names = [p for p in sorted(folder.iterdir()) if p.suffix in kinds]
+    if weights and not any(p.suffix == ".safetensors" for p in names):
         raise UserError(
             f"`vlm='{vlm}'` has no .safetensors files; convert its weights first "
             "(pickled weights are never loaded)"

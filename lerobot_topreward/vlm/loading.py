@@ -35,6 +35,15 @@ _PLACEHOLDER = "<|vision_start|><|video_pad|><|vision_end|>"
 
 
 @dataclass(frozen=True, slots=True)
+class Prompting:
+    """What is needed to write a checkpoint's prompts and to read its answers, without its weights."""
+
+    processor: Any  # Qwen3VLProcessor
+    prologue: str  # the text before the video
+    answers: tuple[int, int]  # token ids of " True" and " False"
+
+
+@dataclass(frozen=True, slots=True)
 class Vlm:
     """A loaded checkpoint and what is needed to ask it."""
 
@@ -76,12 +85,10 @@ def load_vlm(config: VlmConfig, identity: VlmIdentity | None = None) -> Vlm:
         UserError: it is missing, of another architecture, too large, or cannot be asked.
     """
     identity = identity or identify(config)
-    source = str(identity.folder) if identity.folder is not None else identity.name
-    pinned: dict[str, Any] = {} if identity.folder else {"revision": identity.revision}
+    source, pinned = _source(identity)
     with translate_errors(repo_id=identity.name, option="vlm", repo_type="model"):
         settings = AutoConfig.from_pretrained(source, **pinned)
-        processor = AutoProcessor.from_pretrained(source, **pinned)
-    prologue, answers = check_processor(identity.name, processor)
+    prompting = load_prompting(identity)
     device = resolve_device(config.device)
     stored_dtype = str(settings.dtype or "bfloat16").removeprefix("torch.")
     needed = needed_bytes(identity, stored=stored_bytes(identity), stored_dtype=stored_dtype)
@@ -103,7 +110,27 @@ def load_vlm(config: VlmConfig, identity: VlmIdentity | None = None) -> Vlm:
         )
     if config.device_map is None:  # else accelerate's hooks must see the convolution itself
         model.model.visual.patch_embed = LinearPatches(model.model.visual.patch_embed.proj)
-    return Vlm(model.eval(), processor, prologue, answers)
+    return Vlm(model.eval(), prompting.processor, prompting.prologue, prompting.answers)
+
+
+def load_prompting(identity: VlmIdentity) -> Prompting:
+    """Load a checkpoint's processor alone, a few MB.
+
+    Raises:
+        UserError: it is missing, or cannot be asked.
+    """
+    source, pinned = _source(identity)
+    with translate_errors(repo_id=identity.name, option="vlm", repo_type="model"):
+        processor = AutoProcessor.from_pretrained(source, **pinned)
+    prologue, answers = check_processor(identity.name, processor)
+    return Prompting(processor, prologue, answers)
+
+
+def _source(identity: VlmIdentity) -> tuple[str, dict[str, Any]]:
+    """Where a checkpoint is, and what pins it there."""
+    if identity.folder is not None:
+        return str(identity.folder), {}
+    return identity.name, {"revision": identity.revision}
 
 
 def check_processor(name: str, processor: Any) -> tuple[str, tuple[int, int]]:

@@ -15,6 +15,7 @@ from lerobot_topreward.demo.config import DemoConfig
 from lerobot_topreward.evaluate.config import EvaluateConfig
 from lerobot_topreward.label.config import LabelConfig
 from lerobot_topreward.report.config import ReportConfig
+from lerobot_topreward.serve_args.config import ServeArgsConfig
 from lerobot_topreward.train.config import WeightingOptions
 
 KIND = "wrong command lines"
@@ -26,6 +27,7 @@ CONFIGS = {
     "evaluate": EvaluateConfig,
     "report": ReportConfig,
     "curate": CurateConfig,
+    "serve-args": ServeArgsConfig,
     "demo": DemoConfig,
 }
 
@@ -81,7 +83,7 @@ LINES = [
     # commands
     case("lable", "there is no command 'lable'; did you mean label?"),
     case("Train", "did you mean train?"),
-    case("fly", "commands: label, check, evaluate, report, curate, train, demo"),
+    case("fly", "commands: label, check, evaluate, report, curate, train, serve-args, demo"),
     case("--root x", "there is no command '--root'"),
     # options that do not exist
     case("label --camra front", "--camra is no option; did you mean --camera?"),

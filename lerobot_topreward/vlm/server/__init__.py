@@ -1,0 +1,1 @@
+"""A VLM that another machine serves: asked over HTTP, one request per prefix and instruction."""

@@ -1,0 +1,56 @@
+"""The command that starts a vLLM server which answers as the built-in scorer does."""
+
+import json
+
+from lerobot_topreward.vlm.server.config import Video
+
+# A video is its bare token: vLLM puts the blocks with their times in its place. The checkpoint's own
+# template writes vision start and end around it, which transformers below 5.10 dropped and later
+# versions keep (https://github.com/vllm-project/vllm/issues/46817); the paper's scores are without.
+# The last turn has no end, so that the model goes on with the user's own sentence.
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "<|im_start|>{{ message.role }}\n"
+    "{% if message.content is string %}{{ message.content }}{% else %}"
+    "{% for part in message.content %}"
+    '{% if part.type == "video" %}<|video_pad|>'
+    '{% elif part.type == "image" %}<|vision_start|><|image_pad|><|vision_end|>'
+    "{% else %}{{ part.text }}{% endif %}"
+    "{% endfor %}{% endif %}"
+    "{% if not loop.last or add_generation_prompt %}<|im_end|>\n{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def vllm_command(
+    model: str,
+    *,
+    video: Video,
+    max_images: int,
+    max_tokens: int,
+    dtype: str = "auto",
+    revision: str | None = None,
+    port: int = 8000,
+) -> list[str]:
+    """The words of the command.
+
+    Args:
+        model: Hub id, or a folder on the server.
+        video: how it will be asked.
+        max_images: of one request.
+        max_tokens: of one prompt.
+        dtype: of the weights.
+        revision: on the Hub.
+        port: that it listens on.
+    """
+    command = ["vllm", "serve", model, "--port", str(port)]
+    if revision is not None:
+        command += ["--revision", revision]
+    if video == "exact":
+        # vLLM takes a template in one line in place of a file, and reads \n in it as a line break.
+        command += ["--chat-template", CHAT_TEMPLATE.replace("\n", "\\n")]
+        command += ["--chat-template-content-format", "openai", "--trust-request-mm-kwargs"]
+    command += ["--dtype", dtype, "--max-model-len", str(max_tokens)]
+    command += ["--limit-mm-per-prompt", json.dumps({"image": max_images, "video": 1})]
+    return command
