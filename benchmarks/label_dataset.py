@@ -5,6 +5,11 @@
 Records one with LeRobot's own API (two cameras, AV1, 30 fps, 640x480, several tasks, 20 s
 episodes), labels it in a process of its own with a tiny checkpoint, then once more with another
 horizon, which asks no VLM. Reading, decoding and writing cost what they do with a large checkpoint.
+
+    python benchmarks/label_dataset.py --model-size 2b --episodes 1 --preset laptop
+
+Labels with a checkpoint of a real size and random weights, so that the command's own estimate,
+which it prints first, can be compared with what it took.
 """
 
 import os
@@ -14,10 +19,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Literal
 
 import numpy as np
+import torch
 import tyro
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from scoring import SIZES
 
 from lerobot_topreward.simulation.tiny_vlm import TinyConfig, build_tiny_vlm
 
@@ -33,7 +41,8 @@ class BenchmarkConfig:
     seconds: float = 20.0  # each
     fps: int = 30  # of the recording
     size: tuple[int, int] = (480, 640)  # height and width
-    options: tuple[str, ...] = ()  # more options of the label command
+    model_size: Literal["tiny", "small", "2b", "4b", "8b"] = "tiny"  # of the checkpoint
+    preset: str | None = None  # of the label command, such as laptop
 
 
 def main(config: BenchmarkConfig) -> None:
@@ -45,12 +54,22 @@ def main(config: BenchmarkConfig) -> None:
         frames = round(config.episodes * config.seconds * config.fps)
         print(f"recorded {config.episodes} episodes, {frames} frames, {len(CAMERAS)} cameras in "
               f"{time.perf_counter() - began:.0f} s")  # fmt: skip
-        build_tiny_vlm(vlm, config=TinyConfig(spread=0.2), text=" ".join(TASKS))
+        build(config, vlm)
         command = [sys.executable, "-m", "lerobot_topreward", "label", "--root", str(root)]
-        command += ["--vlm", str(vlm), "--output", str(output), *config.options]
+        command += ["--vlm", str(vlm), "--output", str(output)]
+        command += [] if config.preset is None else ["--config", config.preset]
         for name, more in (("label", []), ("label --horizon 2", ["--horizon", "2"])):
             seconds, peak = measure([*command, *more])
             print(f"{name:<18} {seconds:6.1f} s  peak memory {peak / 1e9:.2f} GB")
+
+
+def build(config: BenchmarkConfig, folder: Path) -> None:
+    """Save a checkpoint with random weights, in bfloat16 as published ones."""
+    sizes = {"tiny": TinyConfig(spread=0.2)} | SIZES
+    text = " ".join(TASKS)
+    torch.set_default_dtype(torch.float32 if config.model_size == "tiny" else torch.bfloat16)
+    build_tiny_vlm(folder, config=sizes[config.model_size], text=text)
+    torch.set_default_dtype(torch.float32)
 
 
 def record(config: BenchmarkConfig, root: Path) -> None:
