@@ -41,6 +41,8 @@ CHECKED = (
 )
 install_import_hook([f"lerobot_topreward.{name}" for name in CHECKED], "typecheck.check")
 
+from shortcuts import take_shortcuts  # noqa: E402
+
 RecordDataset = Callable[..., Path]
 WriteLabels = Callable[..., Path]
 
@@ -48,6 +50,10 @@ WriteLabels = Callable[..., Path]
 # printed at the end of a run. A test is one case, or as many as it records as "tried".
 _TRIED: Counter[str] = Counter()
 _SURVIVED: Counter[str] = Counter()
+
+
+def pytest_collection_finish() -> None:
+    take_shortcuts()
 
 
 @pytest.hookimpl(wrapper=True)
