@@ -1,4 +1,5 @@
 import atexit
+import gc
 import hashlib
 import logging
 import os
@@ -54,6 +55,7 @@ _SURVIVED: Counter[str] = Counter()
 
 def pytest_collection_finish() -> None:
     take_shortcuts()
+    gc.freeze()  # what was imported stays: no need to look for garbage there
 
 
 @pytest.hookimpl(wrapper=True)
