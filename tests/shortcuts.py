@@ -25,14 +25,16 @@ def _shorten_features() -> None:
     # times, and `datasets` looks through all of them whenever one is set:
     # `keep_features_dicts_synced` in
     # https://github.com/huggingface/datasets/blob/4.8.5/src/datasets/features/features.py
-    from datasets import Features
+    import datasets
     from datasets.features.features import require_decoding
+
+    features: Any = datasets.Features
 
     def set_column(self: Any, name: str, feature: Any) -> None:
         dict.__setitem__(self, name, feature)
         self._column_requires_decoding[name] = require_decoding(feature)
 
-    Features.__setitem__ = set_column
+    features.__setitem__ = set_column
 
 
 def _remember_docstrings() -> None:
