@@ -12,11 +12,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-# For the modules beside conftest.py: there is no package of tests.
-sys.path.append(str(Path(__file__).parents[1]))
-
-from shortcuts import take_shortcuts
-
 from lerobot_topreward.cli import main
 
 for _name in (
@@ -30,7 +25,6 @@ for _name in (
     "lerobot_topreward.vlm.one_pass",
 ):
     import_module(_name)
-take_shortcuts()
 
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 # Which argument of the event is the descriptor of the folder that the path is relative to.
