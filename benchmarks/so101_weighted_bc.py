@@ -8,12 +8,15 @@ reaches the arm `oracle` alone, which trains on the good demonstrations only.
     python benchmarks/so101_weighted_bc.py --work weighted-bc
     python benchmarks/so101_weighted_bc.py --work weighted-bc --quick   # does it run? (CI)
 
-Interrupt it whenever you like: every finished run is kept in ``--work`` and not done again.
+Interrupt it whenever you like: every finished run is kept in ``--outcomes`` and not done again.
+Those behind docs/weighted_bc.md come with the project; this prints its tables in a second:
+
+    python benchmarks/so101_weighted_bc.py --outcomes benchmarks/weighted_bc/outcomes.jsonl --only-print
 """
 
 import multiprocessing
 import os
-from collections.abc import Sequence
+import re
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,8 +24,9 @@ from pathlib import Path
 import tyro
 from weighted_bc.data import Data, prepare
 from weighted_bc.labels import print_labels
+from weighted_bc.outcomes import Outcome, Run, append_outcome, read_outcomes
 from weighted_bc.results import print_table, save_figure
-from weighted_bc.run import Run, perform
+from weighted_bc.run import perform
 
 # Small networks on the state, so that a run takes minutes on one core. The same optimizer for
 # both; steps and sizes were chosen with the oracle's data, on other scenes than are counted here.
@@ -59,7 +63,7 @@ _KEEP, _STILL = "--weighting.stationary=keep", "--weighting.stationary=drop"
 
 # Arm -> labeling and options. Every arm says how weights apply and what stands still, and awr its
 # baseline, so that results do not depend on the defaults.
-# `curate` and `oracle` weigh nothing and leave episodes out instead: see `_episodes`.
+# `curate` and `oracle` weigh nothing and leave episodes out instead: see `plan`.
 ARMS: dict[str, tuple[str, tuple[str, ...]]] = {
     "bc": ("task", (_UNIFORM, _LOSS, _KEEP)),
     "bc-still": ("task", (_UNIFORM, _LOSS, _STILL)),
@@ -67,6 +71,7 @@ ARMS: dict[str, tuple[str, tuple[str, ...]]] = {
     "filter": ("task", (*_FILTER, _LOSS, _KEEP)),
     "filter-sampling": ("task", (*_FILTER, _SAMPLING, _KEEP)),
     "awr-old": ("task", ("--weighting.scheme=awr", _BASE_MEAN, _LOSS, _KEEP)),
+    "awr-old-sampling": ("task", ("--weighting.scheme=awr", _BASE_MEAN, _SAMPLING, _KEEP)),
     "awr-stage": ("task", (*_STAGE, _LOSS, _KEEP)),
     "awr-stage-sampling": ("task", (*_STAGE, _SAMPLING, _KEEP)),
     "awr-stage-still": ("task", (*_STAGE, _LOSS, _STILL)),
@@ -90,7 +95,9 @@ _CHOICE_SCENE = 5_300_000
 class Config:
     """How much to do, and where."""
 
-    work: Path  # folder that keeps everything, so that the same command goes on
+    work: Path = Path("weighted-bc")  # folder for demonstrations, labels and what runs write
+    outcomes: Path | None = None  # finished runs, read and added to; by default in --work
+    only_print: bool = False  # the table of the finished runs: simulates and trains nothing
     policies: tuple[str, ...] = ("act", "diffusion")
     arms: tuple[str, ...] = tuple(ARMS)
     demonstrations: int = 320
@@ -114,22 +121,30 @@ def plan_first(config: Config) -> int:
     return _CHOICE_SCENE if config.choose else _COUNTED_SCENE
 
 
+def describe_data(config: Config) -> str:
+    """Say in words which demonstrations and labels an experiment uses."""
+    vlm = Path(config.vlm).name
+    return f"{config.demonstrations} demonstrations, {config.bad_share:.0%} bad, labels of {vlm}"
+
+
 def plan(config: Config, data: Data) -> list[Run]:
     """List every run, seed after seed, so that what is finished first is comparable."""
     first = plan_first(config)
     steps = {"act": config.act_steps, "diffusion": config.diffusion_steps}
+    episodes = {"oracle": tuple(data.good), "curate": tuple(data.curated)}
     return [
         Run(
+            data=describe_data(config),
             policy=policy,
             arm=arm,
             seed=seed,
             steps=steps[policy],
-            dataset=str(data.labelled[ARMS[arm][0]]),
+            labels=ARMS[arm][0],
             options=(
                 *(*_COMMON, *_POLICIES[policy]),
                 *(option.format(bad_share=config.bad_share) for option in ARMS[arm][1]),
-                *_episodes(arm, data),
             ),
+            episodes=episodes.get(arm),
             first_scene=first + 1000 * seed,
             scenes=config.scenes,
         )
@@ -139,9 +154,33 @@ def plan(config: Config, data: Data) -> list[Run]:
     ]
 
 
-def _episodes(arm: str, data: Data) -> Sequence[str]:
-    kept = {"oracle": data.good, "curate": data.curated}.get(arm)
-    return [] if kept is None else [f"--dataset.episodes={list(kept)}"]
+def do_runs(config: Config, work: Path, file: Path) -> None:
+    """Do every planned run that is not among the outcomes, and add it to them."""
+    data = prepare(
+        work, demonstrations=config.demonstrations, bad_share=config.bad_share, vlm=config.vlm
+    )
+    print_labels(data.demonstrations, **data.labelled)
+    known = {outcome.run for outcome in read_outcomes(file)}
+    runs = [run for run in plan(config, data) if run.identify() not in known]
+    if {"curate", "oracle"} <= {*config.arms} and data.curated == data.good:
+        print("curate keeps exactly the good demonstrations, so that its runs are the oracle's")
+        runs = [run for run in runs if run.arm != "curate"]
+    # Spawned: LeRobot's trainer is not safe to fork once torch has started threads.
+    # A worker is replaced after a few runs, for memory that MuJoCo's environments do not give back.
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(config.workers, maxtasksperchild=4) as pool:
+        do = partial(_do, labelled=data.labelled, work=work)
+        for number, outcome in enumerate(pool.imap_unordered(do, runs), start=1):
+            append_outcome(file, outcome)
+            print(
+                f"{number}/{len(runs)}  {outcome.policy} {outcome.arm} seed {outcome.seed}: "
+                f"{outcome.rate:.0%} of {len(outcome.success)}",
+                flush=True,
+            )
+
+
+def _do(run: Run, *, labelled: dict[str, Path], work: Path) -> Outcome:
+    return perform(run, dataset=labelled[run.labels], work=work)
 
 
 def main(config: Config) -> None:
@@ -150,6 +189,7 @@ def main(config: Config) -> None:
     if config.quick:
         config = Config(
             work=config.work,
+            outcomes=config.outcomes,
             arms=_QUICK,
             demonstrations=8,
             seeds=1,
@@ -158,37 +198,26 @@ def main(config: Config) -> None:
             diffusion_steps=5,
             figure=config.figure,
         )
-    # Another mixture, VLM or block of scenes is another experiment, with a folder of its own.
-    choices = {"bad": config.bad_share, "vlm": config.vlm, "first": plan_first(config)}
-    usual = {"bad": 0.5, "vlm": "builtin:so101-demo", "first": _COUNTED_SCENE}
-    parts = [
-        f"{name}-{Path(str(value)).name}" for name, value in choices.items() if value != usual[name]
+    # Another mixture or VLM has a folder of its own.
+    work = config.work / re.sub(r"\W+", "-", describe_data(config))
+    file = config.outcomes or config.work / "outcomes.jsonl"
+    if not config.only_print:
+        work.mkdir(parents=True, exist_ok=True)
+        do_runs(config, work, file)
+    first = plan_first(config)
+    outcomes = [
+        outcome
+        for outcome in read_outcomes(file)
+        if outcome.data == describe_data(config)
+        and outcome.arm in config.arms
+        and outcome.policy in config.policies
+        and outcome.seed < config.seeds
+        and outcome.first_scene == first + 1000 * outcome.seed
     ]
-    work = config.work / "_".join(parts) if parts else config.work
-    work.mkdir(parents=True, exist_ok=True)
-    data = prepare(
-        work, demonstrations=config.demonstrations, bad_share=config.bad_share, vlm=config.vlm
-    )
-    print_labels(data.demonstrations, **data.labelled)
-    runs = plan(config, data)
-    results = []
-    # Spawned: LeRobot's trainer is not safe to fork once torch has started threads.
-    # A worker is replaced after a few runs, for memory that MuJoCo's environments do not give back.
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(config.workers, maxtasksperchild=4) as pool:
-        do = partial(perform, work=str(work))
-        for result in pool.imap_unordered(do, runs):
-            results.append(result)
-            share = sum(result["success"]) / len(result["success"])
-            print(
-                f"{len(results)}/{len(runs)}  {result['policy']} {result['arm']} "
-                f"seed {result['seed']}: {share:.0%} of {len(result['success'])}",
-                flush=True,
-            )
-    results.sort(key=lambda result: list(ARMS).index(result["arm"]))  # as they come, else
-    print_table(results)
+    outcomes.sort(key=lambda outcome: list(ARMS).index(outcome.arm))  # as they come, else
+    print_table(outcomes)
     if config.figure is not None:
-        save_figure(results, config.figure)
+        save_figure(outcomes, config.figure)
 
 
 if __name__ == "__main__":

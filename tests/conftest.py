@@ -1,4 +1,5 @@
 import atexit
+import gc
 import hashlib
 import logging
 import os
@@ -32,6 +33,8 @@ CHECKED = (
 )
 install_import_hook([f"lerobot_topreward.{name}" for name in CHECKED], "typecheck.check")
 
+from shortcuts import take_shortcuts  # noqa: E402
+
 RecordDataset = Callable[..., Path]
 WriteLabels = Callable[..., Path]
 
@@ -39,6 +42,11 @@ WriteLabels = Callable[..., Path]
 # printed at the end of a run. A test is one case, or as many as it records as "tried".
 _TRIED: Counter[str] = Counter()
 _SURVIVED: Counter[str] = Counter()
+
+
+def pytest_collection_finish() -> None:
+    take_shortcuts()
+    gc.freeze()  # what was imported stays: no need to look for garbage there
 
 
 @pytest.hookimpl(wrapper=True)

@@ -2,8 +2,10 @@
 
 import ast
 import json
+import runpy
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,15 +29,24 @@ def test_importing_the_package_imports_neither_torch_nor_lerobot() -> None:
     assert printed.stdout == "set()\n"
 
 
-def run_example(name: str, *arguments: str | Path) -> str:
-    command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def run_example(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """Run an example as a program and return what it printed."""
+
+    def run(name: str, *arguments: str | Path) -> str:
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        return capsys.readouterr().out
+
+    return run
 
 
 @pytest.mark.slow
-def test_label_judge_curate_then_weight_a_loop(tmp_path: Path) -> None:
+def test_label_judge_curate_then_weight_a_loop(
+    run_example: Callable[..., str], tmp_path: Path
+) -> None:
     printed = run_example("label_judge_curate.py", tmp_path)
     assert "12 episodes labeled, 0 failed" in printed
     assert "dropped" in printed
@@ -46,7 +57,7 @@ def test_label_judge_curate_then_weight_a_loop(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_own_check() -> None:
+def test_own_check(run_example: Callable[..., str]) -> None:
     lines = run_example("own_check.py").splitlines()
     found = [line.split(": ")[1] for line in lines]
     assert set(found) == {"ends in motion", "idle"}
@@ -54,7 +65,7 @@ def test_own_check() -> None:
 
 
 @pytest.mark.slow
-def test_own_scorer() -> None:
+def test_own_scorer(run_example: Callable[..., str]) -> None:
     printed = run_example("own_scorer.py")
     progress = [float(line.split()[-1]) for line in printed.splitlines()]
     assert len(progress) >= 8

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float64
 from matplotlib.figure import Figure
 
 from lerobot_topreward.judging.trials import Comparison, Rate, compare_paired
+from weighted_bc.outcomes import Outcome
 
 _DRAWS = 10_000
 _COLORS = {"bc": "#999999", "oracle": "#000000"}  # Okabe-Ito, as everywhere
@@ -22,6 +22,7 @@ class ArmResult:
 
     arm: str
     runs: int
+    scenes: int  # evaluation episodes of a run
     success: Rate
     gain: Rate  # success less that of bc
     closed: Rate  # gain as a share of the oracle's
@@ -38,20 +39,20 @@ def _draws(
     return rng.binomial(scenes, rates).mean(axis=1) / scenes
 
 
-def compare(results: Sequence[dict[str, Any]], policy: str) -> list[ArmResult]:
+def compare(outcomes: Sequence[Outcome], policy: str) -> list[ArmResult]:
     """Compare the arms of a policy on the seeds that all of them have.
 
     Args:
-        results: of `weighted_bc.run.perform`.
+        outcomes: of the runs of one experiment.
         policy: which.
 
     Returns:
         One record per arm, in the order in which they first appear; none without bc and oracle.
     """
-    mine = [result for result in results if result["policy"] == policy]
-    by_arm: dict[str, dict[int, list[bool]]] = {}
-    for result in mine:
-        by_arm.setdefault(result["arm"], {})[result["seed"]] = result["success"]
+    by_arm: dict[str, dict[int, Sequence[bool]]] = {}
+    for outcome in outcomes:
+        if outcome.policy == policy:
+            by_arm.setdefault(outcome.arm, {})[outcome.seed] = outcome.success
     seeds = sorted(set.intersection(*(set(runs) for runs in by_arm.values()))) if by_arm else []
     if not seeds or not {"bc", "oracle"} <= set(by_arm):
         return []
@@ -67,6 +68,7 @@ def compare(results: Sequence[dict[str, Any]], policy: str) -> list[ArmResult]:
             ArmResult(
                 arm=arm,
                 runs=len(seeds),
+                scenes=tables[arm].shape[1],
                 success=_estimate(means[arm], draws[arm]),
                 gain=_estimate(means[arm] - means["bc"], draws[arm] - draws["bc"]),
                 closed=_estimate(
@@ -92,15 +94,14 @@ def _show(rate: Rate) -> str:
     return f"{rate.value:4.0%} [{rate.low:4.0%}, {rate.high:4.0%}]"
 
 
-def print_table(results: Sequence[dict[str, Any]]) -> None:
+def print_table(outcomes: Sequence[Outcome]) -> None:
     """Print what every arm of every policy achieves."""
-    for policy in sorted({result["policy"] for result in results}):
-        arms = compare(results, policy)
+    for policy in sorted({outcome.policy for outcome in outcomes}):
+        arms = compare(outcomes, policy)
         if not arms:
             print(f"\n{policy}: no seed has every arm, bc and oracle among them")
             continue
-        scenes = len(next(r for r in results if r["policy"] == policy)["success"])
-        print(f"\n{policy}: {arms[0].runs} seeds x {scenes} scenes; 95 % bootstrap intervals\n")
+        print(f"\n{policy}: {arms[0].runs} seeds x {arms[0].scenes} scenes; 95 % intervals\n")
         print("| arm | success | gain over bc | McNemar's p | of the gap to the oracle |")
         print("|---|---|---|---|---|")
         for arm in arms:
@@ -111,10 +112,10 @@ def print_table(results: Sequence[dict[str, Any]]) -> None:
             print(f"| {arm.arm} | {_show(arm.success)} | {gain} | {p_value} | {closed} |")
 
 
-def save_figure(results: Sequence[dict[str, Any]], path: Path) -> None:
+def save_figure(outcomes: Sequence[Outcome], path: Path) -> None:
     """Draw the success rates of every arm, a panel for each policy."""
-    policies = sorted({result["policy"] for result in results})
-    compared = {policy: arms for policy in policies if (arms := compare(results, policy))}
+    policies = sorted({outcome.policy for outcome in outcomes})
+    compared = {policy: arms for policy in policies if (arms := compare(outcomes, policy))}
     figure = Figure(figsize=(4.2 * max(len(compared), 1), 3.4), layout="constrained")
     for place, (policy, arms) in enumerate(compared.items(), start=1):
         axes = figure.add_subplot(1, len(compared), place)

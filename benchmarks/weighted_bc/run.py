@@ -2,11 +2,9 @@
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -25,56 +23,30 @@ from torch import Tensor
 from lerobot_topreward.cli import main as lerobot_topreward
 from lerobot_topreward.simulation.environment import PickPlaceEnvConfig
 from weighted_bc.data import SPREAD
+from weighted_bc.outcomes import Outcome, Run, describe
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """What one result depends on."""
+def perform(run: Run, *, dataset: Path, work: Path) -> Outcome:
+    """Train and evaluate.
 
-    policy: str
-    arm: str
-    seed: int
-    steps: int
-    dataset: str  # folder
-    options: tuple[str, ...]  # of the policy, then of the arm
-    first_scene: int  # seed of the first evaluation episode
-    scenes: int  # evaluation episodes
-
-    @property
-    def name(self) -> str:
-        """A file name for its result."""
-        return f"{self.policy}_{self.arm}_{self.seed}"
-
-
-def perform(run: Run, work: str) -> dict[str, Any]:
-    """Train and evaluate, or read what an earlier call with the same run found.
-
-    Returns:
-        The run's fields, ``success`` (one bool per evaluation episode)
+    Args:
+        run: what to do.
+        dataset: folder of its labels.
+        work: folder for what is kept on disk meanwhile.
     """
-    file = Path(work) / "results" / f"{run.name}.json"
-    wanted = json.loads(json.dumps(asdict(run)))
-    if file.is_file():
-        found = json.loads(file.read_text())
-        if all(found.get(name) == value for name, value in wanted.items()):
-            return found
     torch.set_num_threads(1)
-    output = Path(work) / "runs" / run.name
+    output = work / "runs" / run.name
     shutil.rmtree(output, ignore_errors=True)
-    _train(run, output)
+    _train(run, dataset, output)
     success = _evaluate(run, output / "checkpoints/last/pretrained_model")
-    result = wanted | {"success": success}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_suffix(".tmp")
-    draft.write_text(json.dumps(result))
-    os.replace(draft, file)
     shutil.rmtree(output)
-    return result
+    return describe(run, success)
 
 
-def _train(run: Run, output: Path) -> None:
+def _train(run: Run, dataset: Path, output: Path) -> None:
+    chosen = [] if run.episodes is None else [f"--dataset.episodes={list(run.episodes)}"]
     arguments = [
-        *("--dataset.repo_id=local/state", f"--dataset.root={run.dataset}"),
+        *("--dataset.repo_id=local/state", f"--dataset.root={dataset}", *chosen),
         *("--policy.device=cpu", "--policy.push_to_hub=false", f"--policy.type={run.policy}"),
         *("--num_workers=0", "--wandb.enable=false", f"--seed={run.seed}"),
         *(f"--steps={run.steps}", "--save_freq=0", "--env_eval_freq=0", "--log_freq=1000"),

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.stats import DegenerateDataWarning, bootstrap
+from scipy.stats import DegenerateDataWarning, bootstrap, rankdata
 
 from lerobot_topreward.judging.metrics import roc_auc
 
@@ -46,12 +46,17 @@ def auc_estimate(
     It is nan without both outcomes; the interval is nan without two of each.
     """
 
-    def statistic(good: np.ndarray, bad: np.ndarray) -> float:
-        outcomes = np.repeat([True, False], [len(good), len(bad)])
-        return roc_auc(np.concatenate([good, bad]), outcomes)
+    def statistic(
+        good: Float[np.ndarray, "*n goods"], bad: Float[np.ndarray, "*n bads"], axis: int = -1
+    ) -> Float[np.ndarray, "*n"] | np.float64:
+        # As `roc_auc`, but of all resamples at once, which is several times as fast.
+        pairs = good.shape[axis] * bad.shape[axis]
+        ranks = rankdata(np.concatenate([good, bad], axis=axis), axis=axis)
+        least = good.shape[axis] * (good.shape[axis] + 1) / 2
+        return (ranks[..., : good.shape[axis]].sum(axis=axis) - least) / pairs
 
     samples = (scores[success], scores[~success])
-    low, high = bootstrap_interval(samples, statistic, resamples=RESAMPLES // 4, vectorized=False)
+    low, high = bootstrap_interval(samples, statistic, resamples=RESAMPLES // 4)
     return Estimate(roc_auc(scores, success), low, high, len(scores))
 
 
@@ -60,7 +65,6 @@ def bootstrap_interval(
     statistic: Callable[..., Any],
     *,
     resamples: int = RESAMPLES,
-    vectorized: bool = True,
     paired: bool = False,
     confidence: float = CONFIDENCE,
 ) -> tuple[float, float]:
@@ -79,7 +83,7 @@ def bootstrap_interval(
             n_resamples=resamples,
             confidence_level=confidence,
             method="percentile",
-            vectorized=vectorized,
+            vectorized=True,
             paired=paired,
             rng=np.random.default_rng(0),
         ).confidence_interval

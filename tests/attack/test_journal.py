@@ -135,6 +135,20 @@ def label(dataset: Path, output: Path, vlm: Path) -> tuple[str | Path, ...]:
     return ("label", "--root", dataset, "--vlm", vlm, "--output", output, "--write", "sidecar")
 
 
+@pytest.fixture(scope="session")
+def labelled_once(dataset: Path, tiny_vlm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("journal") / "out"
+    with pytest.raises(SystemExit, match="0"):
+        main(list(map(str, label(dataset, output, tiny_vlm))))
+    return output
+
+
+@pytest.fixture
+def labelled(labelled_once: Path, tmp_path: Path) -> Path:
+    """The output of a run that has ended, to be damaged."""
+    return shutil.copytree(labelled_once, tmp_path / "out")
+
+
 @pytest.mark.parametrize("case", JOURNALS, ids=lambda case: case.name)
 def test_a_journal_reaches_nothing_outside(
     case: Outside,
@@ -225,14 +239,12 @@ def head(path: Path, header: bytes) -> None:
 def test_a_damaged_shard_is_scored_again_and_named(
     damage: str,
     dataset: Path,
-    tmp_path: Path,
+    labelled: Path,
     tiny_vlm: Path,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    command = list(map(str, label(dataset, tmp_path / "out", tiny_vlm)))
-    with pytest.raises(SystemExit, match="0"):
-        main(command)
-    (first, second) = sorted((tmp_path / "out").glob("topreward/*/episode_*.parquet"))
+    command = list(map(str, label(dataset, labelled, tiny_vlm)))
+    (first, second) = sorted(labelled.glob("topreward/*/episode_*.parquet"))
     whole, kept = first.read_bytes(), second.stat().st_mtime_ns
     SHARD_DAMAGE[damage](first)
     capfd.readouterr()
@@ -301,18 +313,16 @@ PLANTED = [
 def test_nothing_is_written_through_a_planted_link(
     case: Planted,
     dataset: Path,
+    labelled: Path,
     home: Path,
-    tmp_path: Path,
     tiny_vlm: Path,
     hashes: Hashes,
     refused: Callable[..., str],
 ) -> None:
-    out = tmp_path / "out"
-    command = label(dataset, out, tiny_vlm)
-    refused(*command, code=0)
-    (store,) = (path for path in (out / "topreward").iterdir() if path.is_dir())
+    command = label(dataset, labelled, tiny_vlm)
+    (store,) = (path for path in (labelled / "topreward").iterdir() if path.is_dir())
     (store / "episode_000000.parquet").unlink()
-    case.plant(out / case.path.replace("*", store.name), home / "bashrc")
+    case.plant(labelled / case.path.replace("*", store.name), home / "bashrc")
     before = hashes(home)
     said = refused(*command, code=0 if case.expected is None else 2)
     assert case.expected is None or case.expected in said

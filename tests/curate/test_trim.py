@@ -95,6 +95,7 @@ def test_an_outcome_is_never_trimmed(run: Run, holding: Path, tmp_path: Path):
     assert record["trimmed"] == {"1": [10, 40]}
 
 
+@pytest.mark.slow
 def test_time_is_exact_after_half_an_hour(record_dataset: RecordDataset):
     # From 2048 s on float32 knows time to 1.2e-4 s only; LeRobot tolerates 1e-4 s.
     root = record_dataset(lengths=(6400,), cameras=(), fps=3)

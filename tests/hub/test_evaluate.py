@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hub_state import Hub
@@ -15,35 +16,37 @@ RecordDataset = Callable[..., Path]
 
 @pytest.mark.slow
 def test_labels_of_the_hub_are_evaluated_without_their_store(
-    hub: Hub, record_dataset: RecordDataset, tiny_vlm: Path, tmp_path: Path
+    hub: Hub,
+    client: Callable[..., Any],
+    record_dataset: RecordDataset,
+    tiny_vlm: Path,
+    tmp_path: Path,
 ) -> None:
-    def run(home: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "lerobot_topreward", *arguments],
-            env=os.environ | hub.environment(tmp_path / home, token="hf_writer"),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
     root = record_dataset(lengths=(9, 17), file_per_episode=True)
-    hub.add("alice/cubes", root, tag="v3.0")
-    pushed = run("hers", "label", "--repo-id=alice/cubes", "--vlm", str(tiny_vlm), "--push-to-hub")
-    assert pushed.returncode == 0, pushed.stderr
-    here = run("hers", "evaluate", "--repo-id", "alice/cubes", "--json")
-    assert here.returncode == 0, here.stderr
+    hub.add("alice/evaluated", root, tag="v3.0")
+    label = ["label", "--repo-id=alice/evaluated", "--vlm", str(tiny_vlm), "--push-to-hub"]
+    pushed = client("command", arguments=label)
+    assert pushed["code"] == 0, pushed["errors"]
+    here = client("command", arguments=["evaluate", "--repo-id", "alice/evaluated", "--json"])
+    assert here["code"] == 0, here["errors"]
 
-    read = ("evaluate", "--repo-id", "alice/cubes", "--revision", "topreward", "--json")
+    read = ("evaluate", "--repo-id", "alice/evaluated", "--revision", "topreward", "--json")
     hub.requests.clear()
-    there = run("his", *read)
+    there = subprocess.run(
+        [sys.executable, "-m", "lerobot_topreward", *read],
+        env=os.environ | hub.environment(tmp_path / "home", token="hf_writer"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert there.returncode == 0, there.stderr
     assert not [path for path in hub.asked("GET", "/resolve/") if "videos/" in path]
-    ours, theirs = json.loads(here.stdout), json.loads(there.stdout)
+    ours, theirs = json.loads(here["out"]), json.loads(there.stdout)
     assert theirs["episodes"] == ours["episodes"]
 
     store = tmp_path / "controls"
     controls = ("--controls", "static", "--vlm", str(tiny_vlm), "--output", str(store))
-    scored = run("his", *read, *controls)
-    assert scored.returncode == 0, scored.stderr
-    assert json.loads(scored.stdout)["controls"][0]["episodes"] == 2
+    scored = client("command", arguments=[*read, *controls])
+    assert scored["code"] == 0, scored["errors"]
+    assert json.loads(scored["out"])["controls"][0]["episodes"] == 2
     assert len(list(store.glob("topreward/*/*.static.parquet"))) == 2

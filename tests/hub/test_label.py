@@ -5,31 +5,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hub_state import Hub
 
-pytestmark = pytest.mark.slow  # every one starts the command anew
+pytestmark = pytest.mark.slow  # the VLM's library takes seconds to import
 
 RecordDataset = Callable[..., Path]
-Label = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture
-def label(hub: Hub, tiny_vlm: Path, tmp_path: Path) -> Label:
-    def run(
-        *options: str | Path, token: str | None = "hf_writer", **environment: str
-    ) -> subprocess.CompletedProcess[str]:
-        given = ["--vlm", str(tiny_vlm)] if "--vlm" not in options else []
-        return subprocess.run(
-            [sys.executable, "-m", "lerobot_topreward", "label", *given, *map(str, options)],
-            env=os.environ | hub.environment(tmp_path / "home", token=token) | environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    return run
+Client = Callable[..., Any]
 
 
 def fetched(hub: Hub) -> set[str]:
@@ -41,21 +25,22 @@ def fetched(hub: Hub) -> set[str]:
 
 
 def test_label_from_the_hub_and_back(
-    hub: Hub, label: Label, record_dataset: RecordDataset, tiny_vlm: Path
+    hub: Hub, client: Client, record_dataset: RecordDataset, tiny_vlm: Path
 ) -> None:
     root = record_dataset(lengths=(9, 7), file_per_episode=True)
-    hub.add("alice/cubes", root, tag="v3.0")
-    tagged = hub.dataset("alice/cubes").resolve("v3.0")
-    options = ("--repo-id", "alice/cubes", "--episodes", "1", "--push-to-hub")
-    done = label(*options)
-    assert done.returncode == 0, done.stderr
-    assert "pushed" in done.stdout
+    hub.add("alice/there-and-back", root, tag="v3.0")
+    tagged = hub.dataset("alice/there-and-back").resolve("v3.0")
+    label = ["label", "--repo-id", "alice/there-and-back", "--vlm", str(tiny_vlm)]
+    label += ["--episodes", "1", "--push-to-hub"]
+    done = client("command", arguments=label)
+    assert done["code"] == 0, done["errors"]
+    assert "pushed" in done["out"]
     # One camera, one episode; the other files stay where they are.
     assert fetched(hub) == {
         "data/chunk-000/file-000.parquet",
         "observation.images.front/chunk-000/file-001.mp4",
     }
-    repo = hub.dataset("alice/cubes")
+    repo = hub.dataset("alice/there-and-back")
     pushed = repo.resolve("topreward")
     assert "topreward_progress.parquet" in pushed.files
     assert set(tagged.files) <= set(pushed.files)
@@ -64,35 +49,45 @@ def test_label_from_the_hub_and_back(
         assert str(tiny_vlm.parent).encode() not in pushed.files[path].data
     assert repo.resolve("v3.0") is tagged
     assert repo.resolve("main").files == tagged.files
-    again = label(*options)
-    assert again.returncode == 0, again.stderr
+    again = client("command", arguments=label)
+    assert again["code"] == 0, again["errors"]
     changed = repo.resolve("topreward").files
     assert [path for path, blob in changed.items() if pushed.files.get(path) != blob] == []
-    assert "unchanged" in again.stdout
+    assert "unchanged" in again["out"]
     assert repo.resolve("topreward") is pushed
 
 
 def test_a_private_dataset_without_a_token(
-    hub: Hub, label: Label, record_dataset: RecordDataset
+    hub: Hub, client: Client, record_dataset: RecordDataset, tiny_vlm: Path
 ) -> None:
     hub.add("alice/secret", record_dataset(lengths=(5,)), tag="v3.0", private=True)
-    refused = label("--repo-id", "alice/secret", token=None)
-    assert refused.returncode == 2
-    assert "hf auth login" in refused.stderr
-    assert "Traceback" not in refused.stderr
+    label = ["label", "--repo-id", "alice/secret", "--vlm", str(tiny_vlm)]
+    refused = client("command", arguments=label, token=None)
+    assert refused["code"] == 2
+    assert "hf auth login" in refused["errors"]
+    assert "Traceback" not in refused["errors"]
 
 
-def test_an_unknown_vlm(hub: Hub, label: Label, record_dataset: RecordDataset) -> None:
-    hub.add("alice/cubes", record_dataset(lengths=(5,)), tag="v3.0")
-    refused = label("--repo-id", "alice/cubes", "--vlm", "alice/no-such-model")
-    assert refused.returncode == 2
-    assert "--vlm" in refused.stderr
-    assert "alice/no-such-model" in refused.stderr
-    assert "Traceback" not in refused.stderr
+def test_an_unknown_vlm(hub: Hub, client: Client, record_dataset: RecordDataset) -> None:
+    hub.add("alice/unseen", record_dataset(lengths=(5,)), tag="v3.0")
+    label = ["label", "--repo-id", "alice/unseen", "--vlm", "alice/no-such-model"]
+    refused = client("command", arguments=label)
+    assert refused["code"] == 2
+    assert "--vlm" in refused["errors"]
+    assert "alice/no-such-model" in refused["errors"]
+    assert "Traceback" not in refused["errors"]
 
 
-def test_no_network(label: Label) -> None:
-    refused = label("--repo-id", "alice/cubes", HF_ENDPOINT="http://127.0.0.1:9")
+def test_no_network(hub: Hub, tiny_vlm: Path, tmp_path: Path) -> None:
+    label = ("label", "--repo-id", "alice/cubes", "--vlm", str(tiny_vlm))
+    nowhere = {"HF_ENDPOINT": "http://127.0.0.1:9"}
+    refused = subprocess.run(
+        [sys.executable, "-m", "lerobot_topreward", *label],
+        env=os.environ | hub.environment(tmp_path / "home", token="hf_writer") | nowhere,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert refused.returncode == 2
     assert "--repo-id" in refused.stderr
     assert "Traceback" not in refused.stderr

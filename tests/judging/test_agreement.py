@@ -50,7 +50,15 @@ def recorded(record_dataset: RecordDataset) -> Path:
     )
 
 
-@pytest.mark.parametrize("debias", ["none", "static", "blank", "contrast"])
+@pytest.mark.parametrize(
+    "debias",
+    [
+        "none",
+        "static",
+        pytest.param("blank", marks=pytest.mark.slow),
+        pytest.param("contrast", marks=pytest.mark.slow),
+    ],
+)
 def test_five_commands_judge_alike(
     debias: Debias,
     recorded: Path,

@@ -292,6 +292,7 @@ def test_a_formula_of_some_episodes_is_compared_on_those() -> None:
     assert row.gain.value == pytest.approx(1, abs=0.05)
 
 
+@pytest.mark.slow
 def test_one_in_twenty_random_formulas_is_not_favored() -> None:
     # Where all formulas are chance, the level is 5 % for all of them together.
     favored = []

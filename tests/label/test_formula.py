@@ -5,18 +5,18 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from vlm_passes import Passes
 
 import lerobot_topreward.vlm.loading
 from lerobot_topreward.cli import main
 from lerobot_topreward.data.schedule import sample_frames
 from lerobot_topreward.judging.judgment import judge_labels
-from lerobot_topreward.records import Clip, Segment
+from lerobot_topreward.records import Segment
 from lerobot_topreward.rewards import Formula
 from lerobot_topreward.scoring.blank import GRAY, blank_clip
 from lerobot_topreward.scoring.other_instructions import NEUTRAL
@@ -52,20 +52,6 @@ def no_vlm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lerobot_topreward.vlm.loading, "load_vlm", refuse)
 
 
-class Passes:
-    """Counts the passes of the VLM, and what each of them shows and asks."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.made: list[tuple[int, tuple[str, ...]]] = []
-        score = OnePassScorer.score
-
-        def counted(scorer: OnePassScorer, clip: Clip, prefixes: Any, asked: Any) -> Any:
-            self.made.append((clip.segment.episode_index, tuple(asked)))
-            return score(scorer, clip, prefixes, asked)
-
-        monkeypatch.setattr(OnePassScorer, "score", counted)
-
-
 @pytest.fixture(scope="module")
 def recorded(record_dataset: RecordDataset) -> Path:
     return record_dataset(lengths=LENGTHS, tasks=TASKS, cameras=("front",))
@@ -82,6 +68,17 @@ def labelled(recorded: Path, tiny_vlm: Path, tmp_path_factory: pytest.TempPathFa
 def output(labelled: Path, tmp_path: Path) -> Path:
     """Labels with every control scored, that a test may change."""
     return Path(shutil.copytree(labelled, tmp_path / "out"))
+
+
+@pytest.fixture(scope="module")
+def debiased(
+    recorded: Path, labelled: Path, tiny_vlm: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The same, debiased by gray videos; a test may not change them."""
+    output = Path(shutil.copytree(labelled, tmp_path_factory.mktemp("debiased") / "out"))
+    options = ("--root", recorded, "--vlm", tiny_vlm, "--output", output)
+    assert run(*options, "--debias", "blank") == 0
+    return output
 
 
 def test_log_odds_need_no_vlm(
@@ -178,11 +175,12 @@ def test_a_strangers_gray_video_is_not_believed(
     damage: str,
     recorded: Path,
     tiny_vlm: Path,
-    output: Path,
+    debiased: Path,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    output = Path(shutil.copytree(debiased, tmp_path / "out"))
     options = ("--root", recorded, "--vlm", tiny_vlm, "--output", output, "--debias", "blank")
-    assert run(*options) == 0
     before = progress(output)
     first, second, *_ = sorted(reopen(output).store.folder.glob("blank_*.parquet"))
     table = pq.read_table(first)

@@ -55,10 +55,14 @@ def change_params(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 @pytest.mark.parametrize(
     ("options", "scheme"),
     [
-        ((), Awr(baseline="mean", discount=None)),
-        (("--weighting.scheme=filter", "--weighting.quantile=0.5"), Filter(quantile=0.5)),
+        pytest.param((), Awr(baseline="mean", discount=None), id="awr"),
+        pytest.param(
+            ("--weighting.scheme=filter", "--weighting.quantile=0.5"),
+            Filter(quantile=0.5),
+            id="filter",
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["awr", "filter"],
 )
 def test_an_older_checkpoint_goes_on_as_it_was_trained(
     checkpoint: Callable[..., Path], options: tuple[str, ...], scheme: Any

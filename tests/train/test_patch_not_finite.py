@@ -25,8 +25,12 @@ def spoil_weight(step: int, batch: dict[str, Tensor], weights: Tensor) -> None:
 
 @pytest.mark.parametrize(
     ("policy", "spoil", "what"),
-    [("act", spoil_loss, "loss"), ("diffusion", spoil_weight, "weight")],
-    ids=["act-loss", "diffusion-weight"],
+    [
+        pytest.param("act", spoil_loss, "loss", id="act-loss"),
+        pytest.param(
+            "diffusion", spoil_weight, "weight", id="diffusion-weight", marks=pytest.mark.slow
+        ),
+    ],
 )
 def test_what_is_not_finite_stops_training_after_saving(
     runs: Runs,

@@ -8,7 +8,7 @@ from torch.testing import assert_close
 from lerobot_topreward.train.lerobot_patch import patch_trainer
 
 
-@pytest.mark.parametrize("policy", ["act", "diffusion"])
+@pytest.mark.parametrize("policy", ["act", pytest.param("diffusion", marks=pytest.mark.slow)])
 def test_resuming_goes_on_as_lerobot_does(runs: Runs, policy: str) -> None:
     weighter = TableWeighter(torch.ones(FRAMES))
     with patch_trainer(weighter):

@@ -16,7 +16,7 @@ from lerobot_topreward.policies.diffusion import PerSampleDiffusionPolicy
 from lerobot_topreward.train.lerobot_patch import patch_trainer
 
 
-@pytest.mark.parametrize("policy", ["act", "diffusion"])
+@pytest.mark.parametrize("policy", ["act", pytest.param("diffusion", marks=pytest.mark.slow)])
 def test_uniform_weights_train_what_lerobot_trains(runs: Runs, policy: str) -> None:
     more = (*DESCENT, "--steps=4")
     runs.train("stock", *more, policy=policy)

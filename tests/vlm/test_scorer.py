@@ -1,4 +1,4 @@
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +36,7 @@ MODELS = {
     "mixture": TinyConfig(experts=4, spread=0.2, seed=4),
     "mixture-deep": TinyConfig(experts=6, layers=4, intermediate=48, spread=0.1, seed=5),
 }
+FPS = 2.0  # of the clips' clock, unless told otherwise
 # images, height, width, fps of the clip's clock, instructions, tokens per chunk
 SHAPES = [
     (1, 64, 64, 2.0, 1, 4096),
@@ -64,7 +65,7 @@ def make_clip(
     images: int,
     height: int = 64,
     width: int = 64,
-    fps: float = 2.0,
+    fps: float = FPS,
     step: int = 1,
     seed: int = 0,
 ) -> Clip:
@@ -79,31 +80,33 @@ def make_clip(
     )
 
 
-def lerobot_rewards(
-    vlm: Vlm, dense: Path, clip: Clip, prefixes: list[int], instruction: str
-) -> np.ndarray:
+@pytest.fixture(scope="module")
+def lerobot_rewards(vlm: Vlm, plain_folder: Path) -> Callable[[Clip, list[int], str], np.ndarray]:
     """What LeRobot's own port gives for prefixes of the same images at the same clock."""
     folder = vlm.model.name_or_path
     moe = vlm.model.config.model_type == "qwen3_vl_moe"
     # The port loads dense checkpoints only, but scores any.
-    name = str(dense) if moe else folder
+    name = str(plain_folder) if moe else folder
     model: Any = TOPRewardModel(TOPRewardConfig(vlm_name=name, device="cpu", torch_dtype="float32"))
     if moe:
         model.model = Qwen3VLMoeForConditionalGeneration.from_pretrained(folder)
     key = "observation.images.top"
-    encode = TOPRewardEncoderProcessorStep(
-        vlm_name=folder, image_key=key, max_frames=None, fps=clip.fps
-    )
-    rewards = []
-    for shown in prefixes:
-        transition = {
-            TransitionKey.OBSERVATION: {key: torch.from_numpy(clip.frames[None, :shown])},
-            TransitionKey.COMPLEMENTARY_DATA: {"task": instruction},
-        }
-        batch = encode(transition)[TransitionKey.OBSERVATION]
-        batch = {k: v for k, v in batch.items() if k.startswith(TOPREWARD_FEATURE_PREFIX)}
-        rewards.append(float(model.compute_reward(batch)))
-    return np.array(rewards)
+    encode = TOPRewardEncoderProcessorStep(vlm_name=folder, image_key=key, max_frames=None, fps=FPS)
+
+    def score(clip: Clip, prefixes: list[int], instruction: str) -> np.ndarray:
+        assert clip.fps == FPS
+        rewards = []
+        for shown in prefixes:
+            transition = {
+                TransitionKey.OBSERVATION: {key: torch.from_numpy(clip.frames[None, :shown])},
+                TransitionKey.COMPLEMENTARY_DATA: {"task": instruction},
+            }
+            batch = encode(transition)[TransitionKey.OBSERVATION]
+            batch = {k: v for k, v in batch.items() if k.startswith(TOPREWARD_FEATURE_PREFIX)}
+            rewards.append(float(model.compute_reward(batch)))
+        return np.array(rewards)
+
+    return score
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda s: f"{s[0]}x{s[1]}x{s[2]}")
@@ -120,11 +123,13 @@ def test_one_pass_equals_one_forward_per_prefix(vlm: Vlm, shape: tuple) -> None:
 
 
 @pytest.mark.parametrize("images", [1, 2, 9, 14, 33])
-def test_one_pass_equals_lerobots_own_model(vlm: Vlm, plain_folder: Path, images: int) -> None:
+def test_one_pass_equals_lerobots_own_model(
+    vlm: Vlm, lerobot_rewards: Callable[..., np.ndarray], images: int
+) -> None:
     clip = make_clip(images=images, height=64, width=96, seed=images)
     prefixes = sorted({1, 2, 3, images // 2 + 1, images} & set(range(1, images + 1)))
     ours = OnePassScorer(vlm).score(clip, prefixes, [INSTRUCTIONS[1]])
-    oracle = lerobot_rewards(vlm, plain_folder, clip, prefixes, INSTRUCTIONS[1])
+    oracle = lerobot_rewards(clip, prefixes, INSTRUCTIONS[1])
     np.testing.assert_allclose(ours.true[0], oracle, atol=1e-4, rtol=0)
 
 
