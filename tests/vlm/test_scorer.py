@@ -1,3 +1,4 @@
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -159,6 +160,29 @@ def test_bfloat16_keeps_the_order_of_a_curve(plain_folder: Path, plain: Vlm) -> 
     assert np.ptp(exact) > 0.5
     assert rank_correlation(ours, theirs) >= 0.99
     assert rank_correlation(ours, exact) >= 0.99
+
+
+def test_the_prompt_is_written_down_here(plain: Vlm) -> None:
+    seen: list[torch.Tensor] = []
+    embed = plain.model.get_input_embeddings()
+    hook = embed.register_forward_pre_hook(lambda _, args: seen.append(args[0].flatten()))
+    OnePassScorer(plain).score(make_clip(images=3, fps=2.0), [3], ["fold it"])
+    hook.remove()
+    tokenizer = plain.processor.tokenizer
+    image = "<|vision_start|>" + "<|video_pad|>" * 4 + "<|vision_end|>"
+    prompt = (
+        f"<|im_start|>user\n<0.2 seconds>{image}<1.0 seconds>{image}"
+        "The above video shows a robot manipulation trajectory that completes the following task: "
+        "fold it Decide whether the above statement is True or not. The answer is:"
+    )
+    found = torch.cat(seen).tolist()
+    assert tokenizer.decode(found) == prompt
+    # Each part is tokenized by itself, as Qwen's processor does.
+    assert found == [
+        token
+        for part in re.split(r"(?<=seconds>)|(?=The above)", prompt)
+        for token in tokenizer(part, add_special_tokens=False)["input_ids"]
+    ]
 
 
 def test_answers_are_read_in_float32(plain_folder: Path) -> None:
