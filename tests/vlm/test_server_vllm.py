@@ -18,6 +18,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from lerobot_topreward.records import Clip, Segment
 from lerobot_topreward.simulation.tiny_vlm import TinyConfig, build_tiny_vlm
@@ -31,9 +32,9 @@ from lerobot_topreward.vlm.server.vllm_command import vllm_command
 
 VLLM = os.environ.get("LEROBOT_TOPREWARD_VLLM", "")
 INSTRUCTIONS = ("pick up the red cube", "fold the towel, then öffne die Schublade", "x")
-MODELS = {
-    "dense": TinyConfig(spread=0.2),
-    "mixture": TinyConfig(experts=4, spread=0.2, seed=4),
+MODELS = {  # vLLM's attention on a CPU knows no smaller heads
+    "dense": TinyConfig(head_dim=32, spread=0.2),
+    "mixture": TinyConfig(head_dim=32, experts=4, spread=0.2, seed=4),
 }
 CASES = 12  # of each model
 
@@ -59,6 +60,7 @@ def served(
 ) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("vllm") / request.param
     build_tiny_vlm(folder, config=MODELS[request.param], text=" ".join(INSTRUCTIONS))
+    store_as_on_the_hub(folder)
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
@@ -95,6 +97,16 @@ def served(
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait(30)
+
+
+def store_as_on_the_hub(folder: Path) -> None:
+    """Turn experts' weights around: transformers saves those of a new model as it holds them."""
+    weights = load_file(folder / "model.safetensors")
+    turned = {
+        name: tensor.transpose(1, 2).contiguous() if ".experts." in name else tensor
+        for name, tensor in weights.items()
+    }
+    save_file(turned, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
