@@ -22,7 +22,8 @@ def test_help_opens_with_the_options_that_most_people_use(
     assert first.startswith("most used:\n")
     shown = re.findall(r"--([a-z_.-]+)", " ".join(COMMANDS[name].most_used))
     if name != "train":  # most of its options are LeRobot's
-        config = getattr(import_module(f"lerobot_topreward.{name}.config"), f"{name.title()}Config")
+        module = import_module(f"lerobot_topreward.{name.replace('-', '_')}.config")
+        config = getattr(module, f"{name.title().replace('-', '')}Config")
         assert {option.replace("-", "_") for option in shown} <= option_types(config).keys()
     assert all(f"--{option}" in first and f"--{option}" in rest for option in shown)
     assert first.count("\n") <= 8  # a glance

@@ -19,6 +19,7 @@ def serve_args(config: ServeArgsConfig, *, console: Console) -> int:
     folder = find_folder(config.vlm)
     command = vllm_command(
         config.vlm if folder is None else str(folder.resolve()),
+        name=None if folder is None else folder.resolve().name,
         video=config.server_video,
         max_images=config.max_images,
         max_tokens=config.max_tokens,

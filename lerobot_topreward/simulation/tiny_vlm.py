@@ -129,6 +129,7 @@ def build_model(
             "num_experts": config.experts,
             "num_experts_per_tok": min(2, config.experts),
             "moe_intermediate_size": config.intermediate,
+            "norm_topk_prob": True,  # as in the Hub's checkpoints: vLLM reads it
         }
     vision = {
         "depth": config.vision_layers,

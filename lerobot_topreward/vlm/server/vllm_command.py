@@ -8,18 +8,20 @@ from lerobot_topreward.vlm.server.config import Video
 # template writes vision start and end around it, which transformers below 5.10 dropped and later
 # versions keep (https://github.com/vllm-project/vllm/issues/46817); the paper's scores are without.
 # The last turn has no end, so that the model goes on with the user's own sentence.
+# It is one line: vLLM takes a template in place of the name of a file, and some versions replace
+# backslashes in it. Jinja reads \n in its strings, and takes a line break there, too.
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
-    "<|im_start|>{{ message.role }}\n"
+    r'{{ "<|im_start|>" + message.role + "\n" }}'
     "{% if message.content is string %}{{ message.content }}{% else %}"
     "{% for part in message.content %}"
     '{% if part.type == "video" %}<|video_pad|>'
     '{% elif part.type == "image" %}<|vision_start|><|image_pad|><|vision_end|>'
     "{% else %}{{ part.text }}{% endif %}"
     "{% endfor %}{% endif %}"
-    "{% if not loop.last or add_generation_prompt %}<|im_end|>\n{% endif %}"
+    r'{% if not loop.last or add_generation_prompt %}{{ "<|im_end|>\n" }}{% endif %}'
     "{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    r'{% if add_generation_prompt %}{{ "<|im_start|>assistant\n" }}{% endif %}'
 )
 
 
@@ -27,6 +29,7 @@ def vllm_command(
     model: str,
     *,
     video: Video,
+    name: str | None = None,
     max_images: int,
     max_tokens: int,
     dtype: str = "auto",
@@ -38,6 +41,7 @@ def vllm_command(
     Args:
         model: Hub id, or a folder on the server.
         video: how it will be asked.
+        name: that it is served under, as where it lies on a server is nobody's business.
         max_images: of one request.
         max_tokens: of one prompt.
         dtype: of the weights.
@@ -47,9 +51,10 @@ def vllm_command(
     command = ["vllm", "serve", model, "--port", str(port)]
     if revision is not None:
         command += ["--revision", revision]
+    if name is not None:
+        command += ["--served-model-name", name]
     if video == "exact":
-        # vLLM takes a template in one line in place of a file, and reads \n in it as a line break.
-        command += ["--chat-template", CHAT_TEMPLATE.replace("\n", "\\n")]
+        command += ["--chat-template", CHAT_TEMPLATE]
         command += ["--chat-template-content-format", "openai", "--trust-request-mm-kwargs"]
     command += ["--dtype", dtype, "--max-model-len", str(max_tokens)]
     command += ["--limit-mm-per-prompt", json.dumps({"image": max_images, "video": 1})]
