@@ -90,7 +90,7 @@ dataset[0]["topreward.progress"]
 
 | Made with | |
 |---|---|
-| Model | {vlm}, revision `{vlm_revision}` |
+| Model | {vlm}, revision `{vlm_revision}`{served} |
 | Camera | `{camera}` |
 | Frames | {schedule} |
 | Source | `{source}` |
@@ -165,6 +165,7 @@ def card_section(facts: CardFacts, *, source: str, repo_id: str, branch: str) ->
         branch=branch,
         vlm=f"[{key.vlm}](https://huggingface.co/{key.vlm})" if on_hub else f"`{key.vlm}`",
         vlm_revision=key.vlm_revision,
+        served="" if key.server is None else f", on `{key.server}` ({key.server_video})",
         camera=key.camera,
         schedule=key.schedule,
         source=source,

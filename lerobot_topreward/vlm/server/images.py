@@ -113,4 +113,4 @@ def _resize(
 ) -> UInt8[np.ndarray, "new_height new_width 3"]:
     if image.shape[:2] == size:
         return image
-    return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC))
+    return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BICUBIC))

@@ -120,17 +120,18 @@ class ServerScorer:
         short = replace(
             longest, shown=longest.shown[:first], frame_indices=longest.frame_indices[:first]
         )
+        clips = (short, longest) if images > first else (short,)
         for url in self._client.urls:
-            try:
-                for clip in (short, longest) if images > first else (short,):
-                    self._score(clip, [len(clip.shown)], [longest.segment.instruction], server=url)
-            except LostError:
-                continue
-            except EpisodeError as error:
-                raise UserError(
-                    f"`server={url}` fails the test before the first episode, with "
-                    f"{len(clip.shown)} images: {error}"
-                ) from None
+            for clip in clips:
+                try:
+                    self._score(clip, [len(clip.shown)], [clip.segment.instruction], server=url)
+                except LostError:
+                    break
+                except EpisodeError as error:
+                    raise UserError(
+                        f"`server={url}` fails the test before the first episode, with "
+                        f"{len(clip.shown)} images: {error}"
+                    ) from None
         lost = self._client.lost
         if len(lost) == len(self._client.urls):
             raise UserError(f"no server is left: {'; '.join(lost.values())}")
