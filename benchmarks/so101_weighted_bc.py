@@ -85,6 +85,8 @@ ARMS: dict[str, tuple[str, tuple[str, ...]]] = {
     "curate": ("task", (_UNIFORM, _LOSS, _KEEP)),
     "oracle": ("task", (_UNIFORM, _LOSS, _KEEP)),
 }
+# Without those that need the videos, or have lost before.
+_COUNTED = tuple(arm for arm in ARMS if arm not in ("awr-4s", "top-awr"))
 _QUICK = ("bc", "bc-still", "filter-sampling", "awr-old", "awr-stage-sampling", "curate", "oracle")
 # Scenes of seed s are the block from here + 1000 s. No other number of this project's is near.
 _COUNTED_SCENE = 5_400_000
@@ -99,7 +101,7 @@ class Config:
     outcomes: Path | None = None  # finished runs, read and added to; by default in --work
     only_print: bool = False  # the table of the finished runs: simulates and trains nothing
     policies: tuple[str, ...] = ("act", "diffusion")
-    arms: tuple[str, ...] = tuple(ARMS)
+    arms: tuple[str, ...] = _COUNTED
     demonstrations: int = 320
     seeds: int = 5  # runs per policy and arm
     bad_share: float = 0.5  # of the demonstrations, 0..1
@@ -157,7 +159,11 @@ def plan(config: Config, data: Data) -> list[Run]:
 def do_runs(config: Config, work: Path, file: Path) -> None:
     """Do every planned run that is not among the outcomes, and add it to them."""
     data = prepare(
-        work, demonstrations=config.demonstrations, bad_share=config.bad_share, vlm=config.vlm
+        work,
+        demonstrations=config.demonstrations,
+        bad_share=config.bad_share,
+        vlm=config.vlm,
+        labels={ARMS[arm][0] for arm in config.arms} | {"task"},
     )
     print_labels(data.demonstrations, **data.labelled)
     known = {outcome.run for outcome in read_outcomes(file)}

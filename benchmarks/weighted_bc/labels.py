@@ -23,17 +23,17 @@ from lerobot_topreward.train.schemes import Awr, Rabc, TopAwr
 CHUNK = 16  # frames, ACT's
 
 
-def print_labels(truth_of: Path, *, task: Path, paper: Path) -> None:
+def print_labels(truth_of: Path, *, task: Path, paper: Path | None = None) -> None:
     """Print how well success scores tell good from bad, and the average weight of every kind.
 
     Args:
         truth_of: the simulated dataset, which knows what happened.
         task: the same dataset labeled with ``--normalize task --scale prob``.
-        paper: labeled with ``--config paper``.
+        paper: labeled with ``--config paper``, where it was.
     """
     truth = pd.read_parquet(truth_of / TRUTH_FILE)
     kinds = truth["kind"].to_numpy()
-    labels, published = _read(task), _read(paper)
+    labels = _read(task)
     first = [rows.start for rows in labels.episodes()]
     episodes = truth.iloc[first]
     success = episodes["success"].to_numpy()
@@ -60,9 +60,11 @@ def print_labels(truth_of: Path, *, task: Path, paper: Path) -> None:
         ("awr", labels, WeightingConfig()),
         ("awr-4s", labels, WeightingConfig(scheme=Awr(horizon=4))),
         ("rabc", labels, WeightingConfig(scheme=Rabc(), normalize="dataset")),
-        ("top-awr", published, WeightingConfig(scheme=TopAwr(span="prefix"))),
     ):
         print_weights(name, which, config, kinds=kinds)
+    if paper is not None:
+        config = WeightingConfig(scheme=TopAwr(span="prefix"))
+        print_weights("top-awr", _read(paper), config, kinds=kinds)
 
 
 def print_weights(
