@@ -309,7 +309,7 @@ def test_generation_is_greedy_bounded_and_reads_images(tiny_vlm: Path, tmp_path:
 
     assert answer(noise) == answer(noise)
     assert answer(noise) != answer(dark)
-    assert len(vlm.processor.tokenizer(answer(noise, 3))["input_ids"]) <= 3
+    assert 0 < len(answer(noise, 3)) < len(answer(noise))
     seen: list[torch.Size] = []
     hook = vlm.model.register_forward_pre_hook(
         lambda _, __, options: seen.append(options["pixel_values"].shape), with_kwargs=True
