@@ -271,7 +271,7 @@ LINES = [
     case("train --weighting.beta --steps=3", "--weighting.beta needs a value"),
     case("train --weighting.beta=1 --weighting.beta=2", "--weighting.beta is given twice"),
     case("train --dry-run=perhaps", "--dry-run is true or false; got perhaps"),
-    case("train --config papr", "presets: act_so101, diffusion_so101, paper"),
+    case("train --config papr", "presets: act_so101, diffusion_so101, laptop, paper"),
     case("train --config", "--config needs a YAML file"),
     *(
         Case(("train", f"--weighting.{name}={value}"), (f"--weighting.{name}", word))

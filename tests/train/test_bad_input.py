@@ -104,7 +104,7 @@ def refused(
         (["--dataset.episodes=[7]"], "[7] has no frames; the dataset has episodes 0..1"),
         (["--dataset.eval_split=2"], "eval_split must be in [0.0, 1.0), got 2.0"),
         (["--policy.push_to_hub=true"], "'repo_id' argument missing"),
-        (["--config=papr"], "presets: act_so101, diffusion_so101, paper"),
+        (["--config=papr"], "presets: act_so101, diffusion_so101, laptop, paper"),
         (["--config=paper", "--weighting.scheme=awr"], "--weighting.span is an option of top-awr"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -209,7 +209,7 @@ def test_a_flat_preset_is_not_for_training(
         ("steps: 3\n", "must have a section 'train:'"),
         ("label:\n  prefixes: 4\n", "has no section 'train'; it is for: label"),
         ("train: 3\n", "section 'train' must be a mapping"),
-        ("train: {}\nsteps: 3\n", "train, demo there can be no options; got steps"),
+        ("train: {}\nsteps: 3\n", "train, serve-args, demo there can be no options; got steps"),
         ("train:\n  weighting: awr\n", "'weighting:' must be a mapping"),
     ):
         preset.write_text(text)

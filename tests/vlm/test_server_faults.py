@@ -1,5 +1,6 @@
 """What servers do wrong: each ends in a sentence that says what to do, and nothing is lost."""
 
+import asyncio
 import gzip
 import json
 import socket
@@ -167,12 +168,19 @@ def test_what_does_not_pass_says_what_to_do(
         scorer.close()
 
 
-def test_retry_after_is_obeyed() -> None:
-    for text in ("1", format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)):
+def test_retry_after_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+
+    async def note(seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", note)
+    date = format_datetime(datetime.now(UTC) + timedelta(seconds=200), usegmt=True)
+    for text, least in (("70", 70), (date, 100)):
         with serve(None, fault=once(Reply(429, headers={"Retry-After": text}))) as state:
-            began = time.monotonic()
-            score(connect(state.url, concurrency=1))
-            assert time.monotonic() - began > 0.5
+            score(connect(state.url, concurrency=1, patience=Patience(waits_s=(0.0,))))
+            assert least <= max(waits) <= 200
+            waits.clear()
 
 
 def test_a_refused_connection_is_left_out() -> None:
