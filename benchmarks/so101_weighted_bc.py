@@ -17,7 +17,7 @@ Those behind docs/weighted_bc.md come with the project; this prints its tables i
 import multiprocessing
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -87,7 +87,7 @@ ARMS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 # Without those that need the videos, or have lost before.
 _COUNTED = tuple(arm for arm in ARMS if arm not in ("awr-4s", "top-awr"))
-_QUICK = ("bc", "bc-still", "filter-sampling", "awr-old", "awr-stage-sampling", "curate", "oracle")
+_QUICK = ("bc", "filter-sampling", "awr-stage-sampling", "curate", "oracle")
 # Scenes of seed s are the block from here + 1000 s. No other number of this project's is near.
 _COUNTED_SCENE = 5_400_000
 _CHOICE_SCENE = 5_300_000
@@ -193,16 +193,14 @@ def main(config: Config) -> None:
     """Prepare the data, do the runs, print the table."""
     os.environ["OMP_NUM_THREADS"] = "1"
     if config.quick:
-        config = Config(
-            work=config.work,
-            outcomes=config.outcomes,
+        config = replace(
+            config,
             arms=_QUICK,
             demonstrations=8,
             seeds=1,
             scenes=2,
             act_steps=20,
             diffusion_steps=5,
-            figure=config.figure,
         )
     # Another mixture or VLM has a folder of its own.
     work = config.work / re.sub(r"\W+", "-", describe_data(config))

@@ -22,13 +22,30 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: the extra dev")
     if CHROMIUM is None or DRIVER is None:
         pytest.skip("needs Chromium and chromedriver: apt-get install chromium chromium-driver")
+    from selenium.common.exceptions import WebDriverException
+    from urllib3.exceptions import HTTPError
+
+    driver = None
+    for _ in range(2):
+        driver = start_browser(webdriver, CHROMIUM, DRIVER, tmp_path_factory.mktemp("profile"))
+        try:
+            driver.get("about:blank")
+            break
+        except (WebDriverException, HTTPError):  # a busy machine's Chromium may hang at its start
+            driver.service.process.kill()
+    assert driver is not None
+    yield driver
+    driver.quit()
+
+
+def start_browser(webdriver: Any, chromium: str, chromedriver: str, profile: Path) -> Any:
     options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    profile = tmp_path_factory.mktemp("profile")
+    options.binary_location = chromium
     for argument in (
         "headless=new",
         "no-sandbox",
         "disable-gpu",
+        "disable-quic",
         "disable-sync",
         "disable-background-networking",
         "disable-component-update",
@@ -38,10 +55,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     ):
         options.add_argument(f"--{argument}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    service = webdriver.ChromeService(DRIVER)
-    driver = webdriver.Chrome(options=options, service=service)
-    yield driver
-    driver.quit()
+    return webdriver.Chrome(options=options, service=webdriver.ChromeService(chromedriver))
 
 
 @pytest.fixture
