@@ -19,6 +19,7 @@ from lerobot_topreward.storage.store import NO_EPISODE, Shard
 from lerobot_topreward.vlm.identity import VlmConfig, VlmIdentity, resolve_device
 from lerobot_topreward.vlm.published import available_bytes, describe_bias
 
+_LONG = 60  # s: what takes less is said only if it is asked for
 _VIDEOS = ("static", "reversed", "blank")  # controls that show a video of their own
 
 
@@ -141,8 +142,9 @@ def print_estimate(
         console.print(f"length bias          {bias}")
     if key.server is None:
         found = estimate_run(shards, source=job.source, key=key, vlm=config.vlm, identity=identity)
-        for line in found.describe():
-            console.print(line)
+        if config.dry_run or found.seconds >= _LONG:
+            for line in found.describe():
+                console.print(line)
 
 
 def _question(shard: Shard, segment: Segment) -> str:
