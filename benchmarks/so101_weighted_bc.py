@@ -9,9 +9,10 @@ reaches the arm `oracle` alone, which trains on the good demonstrations only.
     python benchmarks/so101_weighted_bc.py --work weighted-bc --quick   # does it run? (CI)
 
 Interrupt it whenever you like: every finished run is kept in ``--outcomes`` and not done again.
-Those behind docs/weighted_bc.md come with the project; this prints its tables in a second:
+Some come with the project, so far on the scenes for making choices. Their table takes a second:
 
-    python benchmarks/so101_weighted_bc.py --outcomes benchmarks/weighted_bc/outcomes.jsonl --only-print
+    python benchmarks/so101_weighted_bc.py --outcomes benchmarks/weighted_bc/outcomes.jsonl \\
+        --only-print --choose --seeds 1
 """
 
 import multiprocessing

@@ -22,8 +22,8 @@ import torch
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from PIL import Image
 
+from lerobot_topreward.serve_args.command import CHAT_TEMPLATE
 from lerobot_topreward.vlm.loading import Vlm
-from lerobot_topreward.vlm.server.vllm_command import CHAT_TEMPLATE
 
 # What a handler does in place of answering: (request number, body) -> an answer, or None to compute.
 Fault = Callable[[int, Mapping[str, Any]], "Reply | None"]
@@ -264,7 +264,12 @@ def _video_inputs(state: State, body: Mapping[str, Any]) -> Any:
         raise RefusedError(400, "a video needs at least 2 frames")
     assert len(options["frames_indices"]) == len(frames)
     assert options["num_frames"] == -1
-    assert options["total_num_frames"] > max(options["frames_indices"])
+    total = options["total_num_frames"]
+    assert total > max(options["frames_indices"])
+    if total < len(frames):
+        raise RefusedError(
+            400, f"total_num_frames ({total}) must be >= number of frames sent ({len(frames)})"
+        )
     metadata = {name: options[name] for name in ("total_num_frames", "fps", "frames_indices")}
     assert state.vlm is not None
     return state.vlm.processor(

@@ -159,7 +159,7 @@ def label_dataset(config: LabelConfig, *, console: Console | None = None) -> Lab
     if config.dry_run:
         store = Store(job.output / WORK_FOLDER / key.digest(), key, fps)
         prints = video_prints(source, camera=job.camera, episodes=range(total))
-        work = list_work(config, job, store, others=others, prints=prints)
+        work = list_work(config, job, store, others=others, prints=prints, fetched=False)
         describe_costs(work.todo, work.blanks, episodes=len(job.segments), console=console)
         if shards := [*work.todo, *work.blanks]:
             print_estimate(shards, config, job, key, identity, console=console)

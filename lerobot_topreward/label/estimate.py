@@ -8,18 +8,19 @@ import numpy as np
 from rich.console import Console
 
 from lerobot_topreward.data.dataset import Source
-from lerobot_topreward.data.schedule import images_shown, prefix_lengths, sample_frames
-from lerobot_topreward.errors import EpisodeError
+from lerobot_topreward.data.schedule import images_shown, prefix_lengths
+from lerobot_topreward.errors import EpisodeError, UserError
 from lerobot_topreward.label.config import LabelConfig
 from lerobot_topreward.label.job import Job
 from lerobot_topreward.records import Clip, Segment
+from lerobot_topreward.scoring.servers import print_requests
 from lerobot_topreward.storage.blank import image_size
 from lerobot_topreward.storage.key import ScoreKey
 from lerobot_topreward.storage.store import NO_EPISODE, Shard
 from lerobot_topreward.vlm.identity import VlmConfig, VlmIdentity, resolve_device
 from lerobot_topreward.vlm.published import available_bytes, describe_bias
 
-_LONG = 60  # s: what takes less is said only if it is asked for
+_LONG = 60  # s: of a run that takes less it is said only in a dry run
 _VIDEOS = ("static", "reversed", "blank")  # controls that show a video of their own
 
 
@@ -32,17 +33,18 @@ class Estimate:
     tokens: int  # that go through the language model
     first: float  # s, of the first episode
     seconds: float  # of all
-    weights: int  # bytes
+    weights: int  # bytes; 0 where that cannot be known without a network
     beside: int  # bytes of keys and values
     free: int  # bytes
 
     def describe(self) -> list[str]:
         """Say it in two lines."""
+        weights = f"{self.weights / 1e9:.1f} GB of weights" if self.weights else "the weights"
         return [
             f"estimate             {self.videos} videos, {self.prefixes:,} prefixes, "
             f"{self.tokens:,} tokens; about {_spell(self.first)} for the first episode, "
             f"{_spell(self.seconds)} in all",
-            f"memory               {self.weights / 1e9:.1f} GB of weights and "
+            f"memory               {weights} and "
             f"{self.beside / 1e9:.1f} GB beside them, of {self.free / 1e9:.1f} GB free",
         ]
 
@@ -85,13 +87,7 @@ def estimate_run(
     for together in videos.values():
         cost = NOTHING
         for segment in together[0].segments:
-            shown = sample_frames(
-                segment.length,
-                fps=float(source.meta.fps),
-                sample_fps=key.sample_fps,
-                final_frame=key.final_frame,
-                max_images=key.max_images,
-            )
+            shown = key.sample(segment.length, fps=float(source.meta.fps))
             clip = Clip(segment, 1.0, picture, np.zeros_like(shown), shown)
             try:
                 size = resolution(model.processor.video_processor, clip, max_pixels=key.max_pixels)
@@ -137,14 +133,25 @@ def print_estimate(
     *,
     console: Console,
 ) -> None:
-    """Say what is known of the VLM's length bias, and what scoring costs where it runs here."""
+    """Say what is known of the VLM's length bias, and what scoring costs.
+
+    Raises:
+        UserError: a dry run cannot say it; another run goes on without.
+    """
     if bias := describe_bias(identity.name):
         console.print(f"length bias          {bias}")
-    if key.server is None:
+    if key.server is not None:
+        print_requests(job.source, key, shards, console=console)
+        return
+    try:
         found = estimate_run(shards, source=job.source, key=key, vlm=config.vlm, identity=identity)
-        if config.dry_run or found.seconds >= _LONG:
-            for line in found.describe():
-                console.print(line)
+    except UserError:
+        if config.dry_run:
+            raise
+        return  # what is wrong will be said where it matters
+    if config.dry_run or found.seconds >= _LONG:
+        for line in found.describe():
+            console.print(line)
 
 
 def _question(shard: Shard, segment: Segment) -> str:

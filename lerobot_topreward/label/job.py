@@ -134,6 +134,7 @@ def list_work(
     *,
     others: Mapping[str, Mapping[str, str]],
     prints: Mapping[int, str],
+    fetched: bool = True,
 ) -> Work:
     """List what the store lacks of what is asked for; writes nothing.
 
@@ -143,6 +144,7 @@ def list_work(
         store: which may not exist yet.
         others: by control, the other instructions that it asks, see `list_shards`.
         prints: of the videos that are here, by episode.
+        fetched: the videos that are to be scored were fetched; else those of the Hub may be missing.
     """
     scored = config.debias_scored
     controls = ["none", *(["static"] if "static" in scored else [])]
@@ -157,7 +159,7 @@ def list_work(
     asked = {part.instruction for parts in job.segments.values() for part in parts}
     blanks = list_blanks(job.source, store.key, asked) if "blank" in scored else []
     todo = [shard for shard in wanted if config.force or store.read(shard) is None]
-    failed = find_unusable(job, todo)
+    failed = find_unusable(job, todo if fetched or job.source.revision is None else [])
     return Work(
         todo=[shard for shard in todo if shard.episode not in failed],
         blanks=[shard for shard in blanks if config.force or store.read(shard) is None],

@@ -7,7 +7,6 @@ from rich.console import Console
 
 from lerobot_topreward.console import stop_on_signal
 from lerobot_topreward.data.dataset import Source
-from lerobot_topreward.data.schedule import sample_frames
 from lerobot_topreward.errors import EpisodeError, UserError
 from lerobot_topreward.records import Clip, PrefixScores, Segment
 from lerobot_topreward.scoring.scorer import Scorer
@@ -20,13 +19,7 @@ GRAY = 128  # of 255, the middle of what an image can be
 
 def blank_clip(segment: Segment, key: ScoreKey, *, fps: float, size: tuple[int, int]) -> Clip:
     """Show gray at the times of a segment; `size` is height and width, pixels."""
-    indices = sample_frames(
-        segment.length,
-        fps=fps,
-        sample_fps=key.sample_fps,
-        final_frame=key.final_frame,
-        max_images=key.max_images,
-    )
+    indices = key.sample(segment.length, fps=fps)
     return Clip(
         segment=segment,
         fps=fps,

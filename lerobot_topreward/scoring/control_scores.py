@@ -24,7 +24,7 @@ from lerobot_topreward.scoring.rescoring import (
 )
 from lerobot_topreward.scoring.run import Outcome, load_scorer, score_shards
 from lerobot_topreward.scoring.scorer import CONTROLS, check_controls
-from lerobot_topreward.scoring.servers import try_servers
+from lerobot_topreward.scoring.servers import print_requests, try_servers
 from lerobot_topreward.storage.blank import read_blanks
 from lerobot_topreward.storage.reader import LabelledDataset
 from lerobot_topreward.storage.store import Shard, Store
@@ -84,6 +84,8 @@ def score_controls(
         config, server, identity = identify_same(dataset, vlm, server)
         with claim_store(dataset, stores[-1]):
             scorer = load_scorer(config, dataset.key, identity=identity, server=server)
+            if dataset.key.server is not None:
+                print_requests(dataset.source, dataset.key, todo, console=console)
             try_servers(scorer, dataset.source, dataset.key, todo, console=console)
             outcome = score_shards(dataset.source, stores[-1], todo, scorer, console=console)
         if outcome.interrupted:

@@ -5,13 +5,31 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from lerobot_topreward.data.dataset import Source
-from lerobot_topreward.data.schedule import images_shown, prefix_lengths, sample_frames
+from lerobot_topreward.data.schedule import images_shown, prefix_lengths
 from lerobot_topreward.records import Segment
 from lerobot_topreward.scoring.blank import blank_clip
 from lerobot_topreward.scoring.scorer import Scorer
 from lerobot_topreward.storage.blank import image_size
 from lerobot_topreward.storage.key import ScoreKey
-from lerobot_topreward.storage.store import Shard
+from lerobot_topreward.storage.store import NO_EPISODE, Shard
+
+
+def print_requests(
+    source: Source, key: ScoreKey, shards: Sequence[Shard], *, console: Console
+) -> None:
+    """Say how many requests scoring some shards takes."""
+    counts = {part: _count(part, key, fps=source.meta.fps) for s in shards for part in s.segments}
+    requests = sum(counts[part] for shard in shards for part in shard.segments)
+    console.print(
+        f"server               {key.server}, {key.server_model}, mode {key.server_video}; "
+        f"requests: {requests}"
+    )
+    if key.prefix_count is None and requests > 15 * len(shards):
+        console.print(
+            "a server is asked once per image and control; `prefixes=15`, as in the paper, asks for "
+            "fewer",
+            style="yellow",
+        )
 
 
 def try_servers(
@@ -24,7 +42,7 @@ def try_servers(
         source: the dataset.
         key: of the scores.
         shards: what is to be scored.
-        console: told of servers that are left out, and of the number of requests.
+        console: told of servers that are left out.
 
     Raises:
         UserError: a server does not answer as it must, or none is left.
@@ -35,33 +53,17 @@ def try_servers(
 
     if not isinstance(scorer, ServerScorer):
         return
-    counts = {part: _count(part, key, fps=source.meta.fps) for s in shards for part in s.segments}
-    requests = sum(counts[part][1] for shard in shards for part in shard.segments)
-    console.print(
-        f"server               {key.server}, {key.server_model}, mode {key.server_video}; "
-        f"requests: {requests}"
-    )
-    if key.prefix_count is None and requests > 15 * len(shards):
-        console.print(
-            "a server is asked once per image and control; `prefixes=15`, as in the paper, asks for "
-            "fewer",
-            style="yellow",
-        )
-    longest = max(counts, key=lambda part: counts[part][0])
+    parts = [part for shard in shards for part in shard.segments]
+    longest = max(parts, key=lambda part: len(key.sample(part.length, fps=source.meta.fps)))
     size = image_size(source, key.camera)
     clip = blank_clip(longest, key, fps=source.meta.fps, size=size)
     for line in scorer.try_out(clip):
         console.print(line, style="yellow")
 
 
-def _count(segment: Segment, key: ScoreKey, *, fps: float) -> tuple[int, int]:
-    """How many images a segment shows, and how many requests it takes."""
-    shown = sample_frames(
-        segment.length,
-        fps=fps,
-        sample_fps=key.sample_fps,
-        final_frame=key.final_frame,
-        max_images=key.max_images,
-    )
-    lengths = prefix_lengths(segment.length, shown, count=key.prefix_count)
-    return len(shown), len(set(images_shown(lengths, shown).tolist()))
+def _count(segment: Segment, key: ScoreKey, *, fps: float) -> int:
+    """How many requests a segment takes: one for each number of images that is shown."""
+    shown = key.sample(segment.length, fps=fps)
+    count = None if segment.episode_index == NO_EPISODE else key.prefix_count
+    lengths = prefix_lengths(segment.length, shown, count=count)
+    return len(set(images_shown(lengths, shown).tolist()))

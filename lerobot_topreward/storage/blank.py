@@ -19,7 +19,7 @@ from typing import Any
 
 from lerobot_topreward.data.dataset import Source
 from lerobot_topreward.data.frames import find_runs, task_names
-from lerobot_topreward.data.schedule import images_shown, sample_frames
+from lerobot_topreward.data.schedule import images_shown
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.records import PrefixScores, Segment
 from lerobot_topreward.storage.key import ScoreKey
@@ -96,13 +96,7 @@ def read_blanks(
         segment, gray = part.segment, known.get(part.segment.instruction)
         if gray is None:
             continue
-        sampled = sample_frames(
-            segment.length,
-            fps=stores[0].fps,
-            sample_fps=key.sample_fps,
-            final_frame=key.final_frame,
-            max_images=key.max_images,
-        )
+        sampled = key.sample(segment.length, fps=stores[0].fps)
         rows = images_shown(part.prefix_length, sampled) - 1
         found.append(
             PrefixScores(

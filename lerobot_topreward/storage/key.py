@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
+import numpy as np
+from jaxtyping import Int64
 from pydantic import TypeAdapter
 
+from lerobot_topreward.data.schedule import sample_frames
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.vlm.identity import VlmIdentity
 from lerobot_topreward.vlm.prompts import question
@@ -38,6 +41,21 @@ class ScoringConfig:
             )
         if isinstance(self.prefixes, int) and self.prefixes < 1:
             raise UserError(f"`prefixes` must be 'every' or a number >= 1; got {self.prefixes}")
+
+    def sample(self, frames: int, *, fps: float) -> Int64[np.ndarray, " sampled"]:
+        """Choose which frames of a segment are shown; see `sample_frames`.
+
+        Args:
+            frames: in the segment, >= 1.
+            fps: the dataset's clock, Hz.
+        """
+        return sample_frames(
+            frames,
+            fps=fps,
+            sample_fps=self.sample_fps,
+            final_frame=self.final_frame,
+            max_images=self.max_images,
+        )
 
     @property
     def prefix_count(self) -> int | None:

@@ -19,7 +19,7 @@ from lerobot.utils.constants import HF_LEROBOT_HOME
 
 from lerobot_topreward.console import warn
 from lerobot_topreward.data.dataset import Source, open_source, segments
-from lerobot_topreward.data.schedule import images_shown, sample_frames
+from lerobot_topreward.data.schedule import images_shown
 from lerobot_topreward.data.video_prints import video_prints
 from lerobot_topreward.errors import NotLabeledError, UserError
 from lerobot_topreward.files.atomic import WORK_FOLDER
@@ -263,13 +263,7 @@ def _scores(source: Source, stored: FrameRewards, key: ScoreKey) -> tuple[Prefix
             lengths = ends - segment.start + 1
             shown = lengths - 1  # the last frame of a prefix is shown, unless prefixes are counted
             if key.prefix_count is not None:
-                sampled = sample_frames(
-                    segment.length,
-                    fps=source.meta.fps,
-                    sample_fps=key.sample_fps,
-                    final_frame=key.final_frame,
-                    max_images=key.max_images,
-                )
+                sampled = key.sample(segment.length, fps=source.meta.fps)
                 shown = sampled[images_shown(lengths, sampled) - 1]
             scores.append(
                 PrefixScores(

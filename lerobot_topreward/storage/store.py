@@ -30,7 +30,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lerobot_topreward.data.schedule import images_shown, prefix_lengths, sample_frames
+from lerobot_topreward.data.schedule import images_shown, prefix_lengths
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.files.atomic import (
     remove,
@@ -186,13 +186,7 @@ class Store:
         """Compare with the table that scoring would write, whatever the log-probabilities are."""
         key, due = self.key, []
         for segment in shard.segments:
-            shown = sample_frames(
-                segment.length,
-                fps=self.fps,
-                sample_fps=key.sample_fps,
-                final_frame=key.final_frame,
-                max_images=key.max_images,
-            )
+            shown = key.sample(segment.length, fps=self.fps)
             count = None if shard.episode == NO_EPISODE else key.prefix_count
             lengths = prefix_lengths(segment.length, shown, count=count)
             last = segment.start + shown[images_shown(lengths, shown) - 1]

@@ -7,10 +7,9 @@ from functools import cache
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoProcessor
 
-from lerobot_topreward.hub_errors import translate_errors
 from lerobot_topreward.vlm.identity import VlmIdentity, resolve_device
+from lerobot_topreward.vlm.loading import dtype_of, load_prompting, load_settings
 from lerobot_topreward.vlm.prompts import question
 
 # Share of a large matrix product's speed that a pass of Qwen3-VL-2B reached on two CPU cores, over
@@ -65,7 +64,7 @@ class CostModel:
         self._image_seen = 4.0 * vision.depth * size * merge**4  # per pair of them in a block
         self._cell = int(vision.patch_size) * merge
         self.processor = processor
-        self.stored_dtype = str(config.dtype or "bfloat16").removeprefix("torch.")
+        self.stored_dtype = dtype_of(config)
 
     def count(self, text: str) -> int:
         """Count the tokens of a text."""
@@ -117,11 +116,7 @@ def load_cost_model(identity: VlmIdentity) -> CostModel:
     Raises:
         UserError: they cannot be read.
     """
-    source = str(identity.folder) if identity.folder is not None else identity.name
-    pinned: dict[str, Any] = {} if identity.folder else {"revision": identity.revision}
-    with translate_errors(repo_id=identity.name, option="vlm", repo_type="model"):
-        settings = AutoConfig.from_pretrained(source, **pinned)
-        processor = AutoProcessor.from_pretrained(source, **pinned)
+    settings, processor = load_settings(identity), load_prompting(identity).processor
     return CostModel(settings, processor, itemsize=getattr(torch, identity.dtype).itemsize)
 
 

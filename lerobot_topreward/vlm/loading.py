@@ -86,12 +86,9 @@ def load_vlm(config: VlmConfig, identity: VlmIdentity | None = None) -> Vlm:
     """
     identity = identity or identify(config)
     source, pinned = _source(identity)
-    with translate_errors(repo_id=identity.name, option="vlm", repo_type="model"):
-        settings = AutoConfig.from_pretrained(source, **pinned)
-    prompting = load_prompting(identity)
+    settings, prompting = load_settings(identity), load_prompting(identity)
     device = resolve_device(config.device)
-    stored_dtype = str(settings.dtype or "bfloat16").removeprefix("torch.")
-    needed = needed_bytes(identity, stored=stored_bytes(identity), stored_dtype=stored_dtype)
+    needed = needed_bytes(identity, stored=stored_bytes(identity), stored_dtype=dtype_of(settings))
     require_memory(identity, needed=needed, available=available_bytes(config, device))
     model_class: Any = Qwen3VLForConditionalGeneration
     if settings.model_type == "qwen3_vl_moe":
@@ -111,6 +108,17 @@ def load_vlm(config: VlmConfig, identity: VlmIdentity | None = None) -> Vlm:
     if config.device_map is None:  # else accelerate's hooks must see the convolution itself
         model.model.visual.patch_embed = LinearPatches(model.model.visual.patch_embed.proj)
     return Vlm(model.eval(), prompting.processor, prompting.prologue, prompting.answers)
+
+
+def load_settings(identity: VlmIdentity) -> Any:
+    """Read a checkpoint's configuration, a Qwen3VLConfig or Qwen3VLMoeConfig.
+
+    Raises:
+        UserError: it is missing.
+    """
+    source, pinned = _source(identity)
+    with translate_errors(repo_id=identity.name, option="vlm", repo_type="model"):
+        return AutoConfig.from_pretrained(source, **pinned)
 
 
 def load_prompting(identity: VlmIdentity) -> Prompting:
@@ -188,6 +196,11 @@ def stored_bytes(identity: VlmIdentity) -> int:
         return 0  # cached and offline: loading will tell
     files = info.siblings or []
     return sum(f.size or 0 for f in files if f.rfilename.endswith(".safetensors"))
+
+
+def dtype_of(settings: Any) -> str:
+    """The dtype in which a checkpoint's weights are stored, by its configuration."""
+    return str(settings.dtype or "bfloat16").removeprefix("torch.")
 
 
 def needed_bytes(identity: VlmIdentity, *, stored: int, stored_dtype: str) -> int:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from lerobot_topreward.vlm.identity import VlmConfig, resolve_device
+from lerobot_topreward.vlm.identity import VlmConfig, multiplies_bfloat16, resolve_device
 
 if TYPE_CHECKING:
     import torch
@@ -68,20 +68,23 @@ def choose_checkpoint(config: VlmConfig) -> tuple[VlmConfig, str]:
     """
     device = resolve_device(config.device)
     free = available_bytes(config, device)
-    best, *_, smallest = SIZES
-    if device.type == "cpu":
-        why = f"{smallest}, the smallest, on a CPU; `device=cuda` has room for better ones"
-        return replace(config, vlm=smallest), why
-    dtype = "bfloat16" if config.dtype == "auto" else config.dtype
-    ways = [(name, config.quantize) for name in SIZES]
+    best, *_, small, smallest = SIZES
+    on_cpu = device.type == "cpu"
+    # `identify` has the same rule.
+    half = not on_cpu or multiplies_bfloat16()
+    dtype = ("bfloat16" if half else "float32") if config.dtype == "auto" else config.dtype
+    # On a CPU larger ones take hours.
+    ways = [(name, config.quantize) for name in ((small, smallest) if on_cpu else SIZES)]
     # Four bits of the best come before all of the next one; bitsandbytes' kernels need CUDA.
     if config.quantize is None and device.type == "cuda" and find_spec("bitsandbytes"):
         ways.insert(1, (best, "4bit"))
     needed = [SIZES[name] * ITEM_SIZE[quantize or dtype] / 2 * ROOM for name, quantize in ways]
-    place = next((i for i, size in enumerate(needed) if size <= free), len(ways) - 1)
+    last = len(ways) - 1
+    place = last if on_cpu else next((i for i, size in enumerate(needed) if size <= free), last)
     said = [name + (f" in {quantize}" if quantize else "") for name, quantize in ways]
     why = f"{said[place]}, which takes {needed[place] / 1e9:.0f} of {free / 1e9:.0f} GB free"
     if place:
         why += f"; {said[place - 1]} would take {needed[place - 1] / 1e9:.0f}"
+        why += ", and hours on a CPU" if on_cpu else ""
     name, quantize = ways[place]
     return replace(config, vlm=name, quantize=quantize), why

@@ -48,6 +48,7 @@ def test_section_states_how_the_labels_were_made():
         "2602.19313",
         "an episode that failed reaches 1 too",
         "static control",
+        "VOC 0.95 on real episodes, 0.99 on their first frame repeated",
     ):
         assert stated in SECTION
 

@@ -57,6 +57,19 @@ def test_label_from_the_hub_and_back(
     assert repo.resolve("topreward") is pushed
 
 
+def test_a_dry_run_fetches_no_video(
+    hub: Hub, client: Client, record_dataset: RecordDataset, tiny_vlm: Path
+) -> None:
+    hub.add("alice/planned", record_dataset(lengths=(5, 7), cameras=("front",)), tag="v3.0")
+    label = ["label", "--repo-id", "alice/planned", "--vlm", str(tiny_vlm), "--dry-run"]
+    done = client("command", arguments=label)
+    assert done["code"] == 0, done["errors"]
+    assert "estimate             2 videos, " in done["out"]
+    assert "missing" not in done["out"]
+    assert hub.asked("GET", r"planned.*parquet")
+    assert hub.asked("GET", r"planned.*mp4") == []
+
+
 def test_a_private_dataset_without_a_token(
     hub: Hub, client: Client, record_dataset: RecordDataset, tiny_vlm: Path
 ) -> None:

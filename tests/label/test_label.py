@@ -1,6 +1,5 @@
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -318,20 +317,3 @@ def test_outcomes_that_cannot_be_read_do_not_stop_it(
     assert "no outcomes are used: the column success" in " ".join(capfd.readouterr().out.split())
     assert run(*options, "--formula", "auto") == 2  # which needs them
     assert "must be true or false" in " ".join(capfd.readouterr().err.split())
-
-
-def test_a_dry_run_says_what_there_is_to_do_and_writes_nothing(
-    dataset: Path, tiny_vlm: Path, tmp_path: Path, capfd: pytest.CaptureFixture
-) -> None:
-    output = tmp_path / "labelled"
-    options = ("--root", dataset, "--output", output, "--vlm", tiny_vlm, "--control", "all")
-    before = sorted(path.name for path in tmp_path.iterdir())
-    assert run(*options, "--dry-run") == 0
-    printed = capfd.readouterr().out
-    assert "nothing was scored or written" in printed
-    assert sorted(path.name for path in tmp_path.iterdir()) == before
-    assert re.search(r"estimate +(\d+) videos, ([\d,]+) prefixes, ([\d,]+) tokens", printed)
-    assert run(*options) == 0
-    assert "estimate" not in capfd.readouterr().out  # it is done at once
-    assert run(*options, "--dry-run") == 0
-    assert "estimate" not in capfd.readouterr().out  # all is scored

@@ -74,5 +74,4 @@ def test_costs_add_up(checkpoint: tuple[Vlm, CostModel]) -> None:
 
 
 def test_the_speed_of_a_device_is_measured() -> None:
-    assert operations_per_second("cpu", "float32") > 1e8
-    assert operations_per_second("cpu", "float32") == operations_per_second("cpu", "float32")
+    assert 1e8 < operations_per_second("cpu", "float32") < 1e15

@@ -131,7 +131,13 @@ def test_whether_a_processor_multiplies_bfloat16_is_asked_of_torch(
         ("mps", 25, True, ("8B", None), "8B-Instruct, which takes 20 of 25"),
         ("cuda", 11, True, ("4B", None), "8B-Instruct would take 20"),
         ("cuda", 1, True, ("2B", None), "2B-Instruct, which takes 5 of 1 GB"),
-        ("cpu", 500, True, ("2B", None), "the smallest, on a CPU"),
+        (
+            "cpu",
+            500,
+            True,
+            ("2B", None),
+            "takes 5 of 500 GB free; .*4B-Instruct would take 10, and hours",
+        ),
     ],
 )
 def test_the_best_checkpoint_that_fits_is_chosen(
@@ -144,6 +150,7 @@ def test_the_best_checkpoint_that_fits_is_chosen(
 ) -> None:
     published = lerobot_topreward.vlm.published
     monkeypatch.setattr(published, "resolve_device", torch.device)
+    monkeypatch.setattr(published, "multiplies_bfloat16", lambda: True)
     monkeypatch.setattr(published, "available_bytes", lambda *_: gigabytes * 10**9)
     monkeypatch.setattr(published, "find_spec", lambda _: object() if quantizes else None)
     config, why = published.choose_checkpoint(VlmConfig(vlm="auto", device=device))

@@ -3,6 +3,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -197,6 +198,20 @@ def test_answers_are_read_in_float32(plain_folder: Path) -> None:
     assert found.dtype == torch.float32
     torch.testing.assert_close(found.double(), exact, atol=2e-5, rtol=1e-5)
     assert (rounded - exact).abs().max() > 0.05  # what the model's own head makes of them
+
+
+def test_a_quantized_head_answers_itself() -> None:
+    class Quantized(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(9, dtype=torch.int8), requires_grad=False)
+
+        def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+            return hidden * torch.tensor([1.0, 3.0])
+
+    vlm = Vlm(SimpleNamespace(lm_head=Quantized()), None, "", (0, 1))
+    expected = torch.log_softmax(torch.tensor([[2.0, 6.0]]), dim=-1)
+    torch.testing.assert_close(vlm.read_answers(torch.full((1, 2), 2.0)), expected)
 
 
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:

@@ -24,11 +24,13 @@ HASTY = Patience(waits_s=(0.01, 0.02), answer_s=20, connect_s=5)
 INSTRUCTIONS = ("pick up the red cube", "fold the towel, then öffne die Schublade")
 
 
-def make_clip(*, images: int, size: tuple[int, int] = (64, 64), fps: float = 10.0) -> Clip:
+def make_clip(
+    *, images: int, size: tuple[int, int] = (64, 64), fps: float = 10.0, step: int = 3
+) -> Clip:
     rng = np.random.default_rng(images)
     frames = rng.integers(0, 256, (images, *size, 3), dtype=np.uint8)
-    segment = Segment(0, 0, 3 * images, INSTRUCTIONS[0])
-    return Clip(segment, fps, frames, np.arange(images), 3 * np.arange(images))
+    segment = Segment(0, 0, step * images, INSTRUCTIONS[0])
+    return Clip(segment, fps, frames, np.arange(images), step * np.arange(images))
 
 
 def connect(
@@ -40,13 +42,21 @@ def connect(
 
 
 @pytest.mark.parametrize(
-    ("images", "size", "fps"),
-    [(1, (64, 64), 2.0), (2, (64, 96), 30.0), (5, (96, 64), 0.7), (8, (70, 50), 10.0)],
+    ("images", "size", "fps", "step"),
+    [
+        *(
+            (1, (64, 64), 2.0, 3),
+            (2, (64, 96), 30.0, 3),
+            (5, (96, 64), 0.7, 3),
+            (8, (70, 50), 10.0, 3),
+        ),
+        *((1, (64, 64), 2.0, 1), (5, (64, 64), 2.0, 1)),  # every frame is shown
+    ],
 )
 def test_exact_mode_equals_one_pass(
-    tiny_vlm: Path, served_vlm: Vlm, images: int, size: tuple[int, int], fps: float
+    tiny_vlm: Path, served_vlm: Vlm, images: int, size: tuple[int, int], fps: float, step: int
 ) -> None:
-    clip = make_clip(images=images, size=size, fps=fps)
+    clip = make_clip(images=images, size=size, fps=fps, step=step)
     prefixes = list(range(1, images + 1))
     with serve(served_vlm) as state:
         scorer = connect(state, vlm=tiny_vlm)

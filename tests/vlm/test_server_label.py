@@ -73,6 +73,29 @@ def test_labels_of_a_server_are_those_of_the_built_in_scorer(
     assert len(shards(there, ".reversed")) == 3
 
 
+def test_a_dry_run_asks_nothing(
+    recorded: Path,
+    tiny_vlm: Path,
+    served_vlm: Vlm,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with serve(served_vlm) as state:
+        options = ("--vlm", str(tiny_vlm), "--output", str(tmp_path / "out"))
+        options += ("--server", state.url, "--control", "static", "--dry-run")
+        assert run("label", recorded, *options) == 0
+        assert "mode exact; requests: 24" in capsys.readouterr().out.replace("\n", " ")
+        assert state.bodies == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_server_is_not_asked_to_choose_a_model(
+    recorded: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("label", recorded, "--vlm", "auto", "--server", "http://127.0.0.1:9") == 2
+    assert "with a --server, give the model that it runs" in capsys.readouterr().err
+
+
 def test_controls_need_the_server_of_the_labels(
     recorded: Path,
     tiny_vlm: Path,

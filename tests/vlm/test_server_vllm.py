@@ -21,6 +21,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from lerobot_topreward.records import Clip, Segment
+from lerobot_topreward.serve_args.command import vllm_command
 from lerobot_topreward.simulation.tiny_vlm import TinyConfig, build_tiny_vlm
 from lerobot_topreward.vlm.identity import VlmConfig
 from lerobot_topreward.vlm.loading import load_vlm
@@ -28,7 +29,6 @@ from lerobot_topreward.vlm.one_pass import OnePassScorer
 from lerobot_topreward.vlm.server.config import ServerConfig
 from lerobot_topreward.vlm.server.probe import identify_served
 from lerobot_topreward.vlm.server.scorer import ServerScorer
-from lerobot_topreward.vlm.server.vllm_command import vllm_command
 
 VLLM = os.environ.get("LEROBOT_TOPREWARD_VLLM", "")
 INSTRUCTIONS = ("pick up the red cube", "fold the towel, then öffne die Schublade", "x")
@@ -128,7 +128,7 @@ def make_clips() -> list[Clip]:
     for case in range(CASES):
         images = (1, 2, 60, 59)[case] if case < 4 else int(rng.integers(1, 61))
         height, width = (int(side) for side in rng.integers(40, 130, 2))
-        step = int(rng.integers(1, 30))
+        step = 1 if case in (0, 3) else int(rng.integers(1, 30))  # there, every frame is shown
         fps = float(rng.choice([0.7, 10.0, 29.97, 30.0]))
         frames = rng.integers(0, 256, (images, height, width, 3), dtype=np.uint8)
         segment = Segment(0, 0, (images - 1) * step + 1 + int(rng.integers(0, step)), "")

@@ -26,7 +26,7 @@ from lerobot_topreward.vlm.layout import BlockShape
 from lerobot_topreward.vlm.loading import Prompting
 from lerobot_topreward.vlm.prompts import question
 from lerobot_topreward.vlm.server.answers import Question, Reading, first_token
-from lerobot_topreward.vlm.server.png import encode_png
+from lerobot_topreward.vlm.server.images import encode_png
 
 _SHOWN = 8  # tokens of a difference
 START = "start the server with what lerobot-topreward serve-args prints"
@@ -115,7 +115,8 @@ class ExactMode:
                         "num_frames": -1,
                         "fps": float(clip.fps),
                         "frames_indices": [int(clip.frame_indices[i]) for i in order],
-                        "total_num_frames": int(clip.segment.length),
+                        # vLLM refuses fewer than are sent, and the last one may be sent twice.
+                        "total_num_frames": max(int(clip.segment.length), len(order)),
                     }
                 },
                 "mm_processor_kwargs": {"do_resize": False},  # they have their size

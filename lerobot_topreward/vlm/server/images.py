@@ -9,6 +9,8 @@ once. For Qwen3-VL an image equals a block of the video whose two images are the
 the tokens.
 """
 
+import base64
+import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -21,7 +23,6 @@ from PIL import Image
 from lerobot_topreward.records import Clip
 from lerobot_topreward.vlm.prompts import ANSWERS, question
 from lerobot_topreward.vlm.server.answers import Question, Reading, first_token
-from lerobot_topreward.vlm.server.png import encode_png
 
 TOP = 20  # as many as OpenAI's API allows, and so most servers
 
@@ -114,3 +115,10 @@ def _resize(
     if image.shape[:2] == size:
         return image
     return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BICUBIC))
+
+
+def encode_png(image: UInt8[np.ndarray, "height width 3"]) -> str:
+    """Encode an RGB image as it travels: PNG in base64, which loses nothing."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(image)).save(buffer, "PNG", compress_level=1)
+    return base64.b64encode(buffer.getvalue()).decode()
