@@ -6,9 +6,12 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
+import mujoco
+import numpy as np
 import torch
 from filelock import FileLock
 from lerobot.datasets import factory as dataset_factory
@@ -18,6 +21,7 @@ from lerobot.policies import make_pre_post_processors
 from lerobot.policies.factory import get_policy_class
 from lerobot.scripts.lerobot_eval import eval_policy_all
 from lerobot.utils.random_utils import set_seed
+from lerobot_env_so101 import ik_control
 from torch import Tensor
 
 from lerobot_topreward.cli import main as lerobot_topreward
@@ -69,7 +73,8 @@ def _evaluate(run: Run, checkpoint: Path) -> list[bool]:
     env_before, env_after = make_env_pre_post_processors(config, policy.config)
     set_seed(run.first_scene)  # also of the noise that Diffusion starts from
     envs = make_env(config, n_envs=min(run.scenes, 50), use_async_envs=False)
-    with torch.no_grad(), _quietly(checkpoint.parent / "evaluation.log"):
+    log = checkpoint.parent / "evaluation.log"
+    with torch.no_grad(), _quick_kinematics(), _quietly(log):
         found = eval_policy_all(
             envs,
             policy,
@@ -127,6 +132,33 @@ def _samples(dataset: LeRobotDataset, work: Path) -> dict[str, Tensor]:
             names = [name for name in items[0] if not name.startswith(("topreward.", "task"))]
             torch.save({name: torch.stack([item[name] for item in items]) for name in names}, file)
         return torch.load(file)
+
+
+@contextmanager
+def _quick_kinematics() -> Iterator[None]:
+    """Solve the arm's inverse kinematics in less than half the time.
+
+    It is most of a simulated step. Its solver asks MuJoCo for contacts and forces that it does not
+    read, and NumPy for cross products and limits of a few numbers, which cost more than they do.
+    The joints were the same, bit for bit, over 300 steps of random actions.
+    """
+
+    def place(model: Any, data: Any) -> None:
+        mujoco.mj_kinematics(model, data)
+        mujoco.mj_comPos(model, data)
+
+    def cross(a: Any, b: Any) -> np.ndarray:
+        return np.array(
+            [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
+        )
+
+    def clip(value: float, low: float, high: float) -> float:
+        return min(max(value, low), high)
+
+    kinematics = SimpleNamespace(**{**vars(mujoco), "mj_forward": place})
+    arithmetic = SimpleNamespace(**{**vars(np), "cross": cross, "clip": clip})
+    with patch.multiple(ik_control, mujoco=kinematics, np=arithmetic):
+        yield
 
 
 @contextmanager
