@@ -3,13 +3,15 @@
 import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 
 import av
 import pyarrow as pa
 import pyarrow.dataset as pa_ds
+from av.container import InputContainer
 from av.error import FFmpegError
+from av.video.stream import VideoStream
 
 from lerobot_topreward.data.dataset import Source, data_files, find_video
 from lerobot_topreward.data.images import image_bytes, read_image_cells
@@ -29,28 +31,37 @@ def video_prints(source: Source, *, camera: str, episodes: Sequence[int]) -> dic
     ends = {i: (span.start, span.stop - 1) for i, span in rows.items() if span.start < span.stop}
     if camera not in source.meta.video_keys:
         return _image_prints(source, camera, ends)
-    prints = {}
+    places: dict[Path, list[tuple[int, float, float]]] = {}
     for episode, (first, last) in ends.items():
-        # Decoding says what is wrong with a video that cannot be hashed.
-        with suppress(EpisodeError, FFmpegError, OSError, IndexError, ValueError):
+        with suppress(EpisodeError):
             path, start, _ = find_video(source, camera, episode)
-            prints[episode] = _video_print(path, start, start + (last - first) / source.meta.fps)
+            end = start + (last - first) / source.meta.fps
+            places.setdefault(path, []).append((episode, start, end))
+    prints = {}
+    for path, spans in places.items():
+        # Decoding says what is wrong with a video that cannot be hashed.
+        with suppress(FFmpegError, OSError, IndexError), av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            for episode, start, end in spans:
+                with suppress(FFmpegError, ValueError):
+                    prints[episode] = _hash_ends(container, stream, start, end)
     return prints
 
 
-def _video_print(path: Path, start: float, end: float) -> str:
+def _hash_ends(container: InputContainer, stream: VideoStream, start: float, end: float) -> str:
     digest = hashlib.sha256()
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        unit = stream.time_base
-        assert unit is not None  # libav sets it for every demuxed stream
-        first, last = round(start / unit), round(end / unit)
-        for time in (first, last):
-            container.seek(time, stream=stream)  # to the keyframe at or before it
-            # In a file that episodes share, the pictures around these are the neighbors'.
-            own = (p for p in container.demux(stream) if p.pts is None or first <= p.pts <= last)
-            for packet in islice(own, _PACKETS):
-                digest.update(bytes(packet))
+    unit = stream.time_base
+    assert unit is not None  # libav sets it for every demuxed stream
+    first, last = round(start / unit), round(end / unit)
+    for time in (first, last):
+        container.seek(time, stream=stream)  # to the keyframe at or before it
+        # In a file that episodes share, the pictures around these are the neighbors'. Packets
+        # come in the order of decoding, none later than it is shown: so the episode is over, and
+        # the rest of the file need not be read, when one is decoded after its end.
+        packets = takewhile(lambda p: p.dts is None or p.dts <= last, container.demux(stream))
+        own = (p for p in packets if p.pts is None or first <= p.pts <= last)
+        for packet in islice(own, _PACKETS):
+            digest.update(bytes(packet))
     return digest.hexdigest()
 
 

@@ -267,15 +267,6 @@ def test_a_browser_that_keeps_nothing_says_so(show: Open) -> None:
         browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
 
 
-def test_hundreds_of_episodes_are_listed(show: Open) -> None:
-    browser = show(
-        [episode(i, metrics={**episode(0).metrics, "voc": -i / 300}) for i in range(300)]
-    )
-    assert len(listed(browser)) == 300
-    press(browser, "n", "\ue007")
-    until(browser, "document.querySelectorAll('.side li').length", 300)
-
-
 @pytest.mark.parametrize("width", [390, 1280, 1440])
 @pytest.mark.parametrize("at", ["", "#episode=3"])
 def test_the_page_is_no_wider_than_its_window(show: Open, width: int, at: str) -> None:
@@ -288,3 +279,40 @@ def test_the_page_is_no_wider_than_its_window(show: Open, width: int, at: str) -
     )
     show([*FIVE[:3], long], {3: strip()}, at=at, title="owner/" + "long_name_" * 20)
     assert browser.execute_script("return document.scrollingElement.scrollWidth") <= width
+
+
+def test_a_long_list_is_drawn_as_it_comes_into_view(show: Open) -> None:
+    def value(index: int) -> float:
+        return (7919 * index % 1000) / 10
+
+    many = [
+        episode(i, metrics={**episode(0).metrics, "success_score": value(i)}) for i in range(1000)
+    ]
+    browser = show(many)
+    order = sorted(range(1000), key=lambda i: (value(i), i))
+    first = listed(browser)
+    assert 50 < len(first) < 1000
+    assert first == order[: len(first)]
+    assert text(browser, "#count") == "1000"
+
+    # An opened episode stands beside all of them.
+    press(browser, "n", "\ue007")
+    until(browser, "document.querySelectorAll('.side li').length", 1000)
+    press(browser, "o")
+
+    # The end of what is drawn brings on more, in the same order, to the last.
+    for _ in range(40):
+        browser.execute_script("document.querySelector('#list-end').scrollIntoView()")
+        time.sleep(0.1)
+    assert listed(browser) == order
+
+    # Sorted anew, the list begins at its top; an episode far down is found again after a visit.
+    browser.execute_script("document.querySelector('[data-key=episode] button').click()")
+    assert len(listed(browser)) < 1000
+    browser.get(browser.current_url.partition("#")[0] + "#episode=700")
+    until(browser, "document.querySelector('#episode').hidden", False)
+    press(browser, "o")
+    until(browser, "document.activeElement.closest('tr')?.dataset.episode", "700")
+    assert listed(browser)[:701] == list(range(701))
+    press(browser, "n")
+    until(browser, "document.activeElement.closest('tr')?.dataset.episode", "701")

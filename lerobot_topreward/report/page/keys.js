@@ -50,7 +50,7 @@ function move(step) {
   }
   const here = focusedEpisode();
   const other = here ? neighbor(here, step) : shown[0];
-  const link = other && rows.get(other.index).querySelector("a");
+  const link = other && findRow(other).querySelector("a");
   link?.focus();
   link?.scrollIntoView({ block: "nearest" });
 }

@@ -29,8 +29,8 @@ function route() {
   }
   closeEpisode();
   arrange(); // marks may have moved episodes into or out of the filter
-  const row = returnTo === null ? null : rows.get(returnTo);
-  if (row?.isConnected) {
+  const row = returnTo === null ? null : findRow(byIndex.get(returnTo));
+  if (row) {
     row.querySelector("a").focus({ preventScroll: true });
     row.scrollIntoView({ block: "center" });
   }
@@ -61,6 +61,7 @@ drawTally();
 document.addEventListener("keydown", pressKey);
 window.addEventListener("hashchange", route);
 window.addEventListener("resize", fitTimeline);
+window.addEventListener("beforeprint", () => drawMore(shown.length));
 window.addEventListener("beforeunload", (event) => {
   if (!stored && !saved && marks.size) event.preventDefault();
 });

@@ -1,6 +1,8 @@
 // The overview: headline numbers, charts, and the list of episodes.
 
-const rows = new Map(); // episode -> its row
+const rows = new Map(); // episode -> its row, of those that have been in the list's drawn part
+const AT_ONCE = 100; // rows that are drawn together
+let drawn = 0; // rows of the list that are in the document: the first ones
 
 function verdictBadge(episode) {
   const word = verdict(episode);
@@ -124,11 +126,37 @@ function table() {
       : h("span", { title: column.name }, column.short);
     return h("th", { scope: "col", class: column.class, "data-key": column.key }, inner);
   });
-  for (const episode of episodes) {
-    const row = h("tr", { "data-episode": episode.index, onclick: () => go(episode.index) }, ...columns().map((column) => cell(column, episode)));
+  const end = h("div", { id: "list-end" });
+  new window.IntersectionObserver((seen) => seen.some(({ isIntersecting }) => isIntersecting) && drawMore(), { rootMargin: "1500px" }).observe(end);
+  return h("div", {}, h("div", { class: "scroll" }, h("table", { id: "episodes" }, h("thead", {}, h("tr", {}, ...heads)), h("tbody"))), end);
+}
+
+function rowOf(episode) {
+  let row = rows.get(episode.index);
+  if (!row) {
+    row = h("tr", { "data-episode": episode.index, onclick: () => go(episode.index) }, ...columns().map((column) => cell(column, episode)));
     rows.set(episode.index, row);
   }
-  return h("div", { class: "scroll" }, h("table", { id: "episodes" }, h("thead", {}, h("tr", {}, ...heads)), h("tbody")));
+  row.querySelector("td.sorted")?.classList.remove("sorted");
+  row.querySelector(`td.number.c-${list.sort}, td.c-recording.c-${list.sort}`)?.classList.add("sorted");
+  return row;
+}
+
+// Thousands of rows take seconds to lay out, so they are drawn as they come into view. Until the
+// end of the list is far enough away, each part that is drawn brings on the next.
+function drawMore(least = drawn + 1) {
+  if (drawn >= shown.length) return;
+  const until = Math.max(least, drawn + AT_ONCE);
+  document.querySelector("#episodes tbody").append(...shown.slice(drawn, until).map(rowOf));
+  drawn = Math.min(until, shown.length);
+  requestAnimationFrame(() => !$("overview").hidden && $("list-end").getBoundingClientRect().top < window.innerHeight + 1500 && drawMore());
+}
+
+// The row of an episode of the list, drawn with all before it if it was not yet.
+function findRow(episode) {
+  const place = shown.indexOf(episode);
+  if (place >= drawn) drawMore(place + 1);
+  return place < 0 ? null : rows.get(episode.index);
 }
 
 function select(name, options, value, apply) {
@@ -165,9 +193,9 @@ function filters() {
 }
 
 function drawList() {
-  document.querySelector("#episodes tbody").replaceChildren(...shown.map((episode) => rows.get(episode.index)));
-  for (const old of document.querySelectorAll("#episodes td.sorted")) old.classList.remove("sorted");
-  for (const episode of shown) rows.get(episode.index).querySelector(`td.number.c-${list.sort}, td.c-recording.c-${list.sort}`)?.classList.add("sorted");
+  document.querySelector("#episodes tbody").replaceChildren();
+  drawn = 0;
+  drawMore();
   for (const head of document.querySelectorAll("#episodes th[data-key]")) {
     const { worst } = SORTS[head.dataset.key];
     const ascending = (worst === "low") === list.worstFirst;
