@@ -226,7 +226,11 @@ def record_example(root: Path) -> None:
         CAMERA: {"dtype": "video", "shape": (*SIZE, 3), "names": ["height", "width", "channels"]}
     }
     for name in ("observation.state", "action"):
-        features[name] = {"dtype": "float32", "shape": (6,), "names": [f"j{i}.pos" for i in range(6)]}
+        features[name] = {
+            "dtype": "float32",
+            "shape": (6,),
+            "names": [f"j{i}.pos" for i in range(6)],
+        }
     dataset = LeRobotDataset.create("local/scale", fps=FPS, features=features, root=root)
     for task in TASKS:
         for i in range(8):
@@ -253,9 +257,7 @@ def encode(path: Path, frames: int, rng: np.random.Generator) -> None:
         container.mux(stream.encode())
 
 
-def write_scores(
-    root: Path, labels: Path, succeeds: np.ndarray, rng: np.random.Generator
-) -> None:
+def write_scores(root: Path, labels: Path, succeeds: np.ndarray, rng: np.random.Generator) -> None:
     """Write made-up scores of every episode into the store in which `label` looks for them."""
     job = open_job(LabelConfig(root=root, output=labels, vlm=VlmConfig(vlm=VLM)))
     source = open_source(repo_id=None, root=root, revision=None)

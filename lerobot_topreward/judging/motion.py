@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float64, Int64
 
 from lerobot_topreward.judging.profile import STILL_NOISE, Profile
 from lerobot_topreward.records import EpisodeRecording
@@ -21,6 +21,7 @@ _POSITION = 0.25  # of a signal's range: what moves less between two frames is a
 _CUT_SPEED = 0.2  # of a joint's usual speed: what reaches a limit faster is cut off there
 _NEAR_S = 0.1  # s over which that speed is measured
 _MEASURABLE = 0.02  # of a range: what moves less says nothing of lag
+_ROUNDING = 1e-20  # of squares of sums: what varies less is constant
 _Z_SCALE = 1.4826  # of the MAD: the standard deviation, for normal values
 _LEAST_SCALE = 0.1  # of the median: what differs less is never far
 
@@ -229,14 +230,34 @@ def measure_agreement(
     if not pairs:
         return agreement
     commands, readings = (values[:, list(side)] for side in zip(*pairs, strict=True))
-    for lag in range(-min(reach, len(values) // 3), min(reach, len(values) // 3) + 1):
-        ahead = commands[max(0, -lag) : len(values) - max(0, lag)]
-        behind = readings[max(0, lag) : len(values) - max(0, -lag)]
-        ahead, behind = ahead - ahead.mean(axis=0), behind - behind.mean(axis=0)
-        scale = np.sqrt((ahead**2).sum(axis=0) * (behind**2).sum(axis=0))
-        joint = (ahead * behind).sum(axis=0) / np.where(scale > 0, scale, np.inf)
-        agreement[lag + reach] = joint.mean()
+    # All lags at once: sums of products come from sliding one side along the other, with zeros
+    # around it, and the sums over what overlaps from running sums. Centered first, so that the
+    # differences of these sums keep their digits.
+    commands, readings = commands - commands.mean(axis=0), readings - readings.mean(axis=0)
+    frames, most = len(values), min(reach, len(values) // 3)
+    lags = np.arange(-most, most + 1)
+    padded = np.pad(readings, ((most, most), (0, 0)))
+    slid = np.lib.stride_tricks.sliding_window_view(padded, frames, axis=0)
+    products = np.einsum("ljn,nj->lj", slid, commands)
+    overlap = frames - np.abs(lags)[:, None]
+    early, late = np.maximum(0, -lags), np.maximum(0, lags)
+    sum_c, squares_c = _sum_between(commands, early, frames - late)
+    sum_r, squares_r = _sum_between(readings, late, frames - early)
+    spread = (squares_c - sum_c**2 / overlap) * (squares_r - sum_r**2 / overlap)
+    moves = spread > _ROUNDING * squares_c * squares_r
+    joint = (products - sum_c * sum_r / overlap) / np.sqrt(np.where(moves, spread, np.inf))
+    agreement[lags + reach] = joint.mean(axis=1)
     return agreement
+
+
+def _sum_between(
+    values: Float64[np.ndarray, "frames joints"],
+    first: Int64[np.ndarray, " lags"],
+    stop: Int64[np.ndarray, " lags"],
+) -> tuple[Float64[np.ndarray, "lags joints"], Float64[np.ndarray, "lags joints"]]:
+    """Sum values, and their squares, over several spans of frames."""
+    sums = [np.pad(v, ((1, 0), (0, 0))).cumsum(axis=0) for v in (values, values**2)]
+    return sums[0][stop] - sums[0][first], sums[1][stop] - sums[1][first]
 
 
 def measure_saturation(
@@ -269,7 +290,10 @@ def measure_saturation(
         steps = np.abs(joint[near:] - joint[:-near])
         usual = _CUT_SPEED * float(np.median(steps[steps > 0])) if (steps > 0).any() else np.inf
         for extreme in (joint.min(), joint.max()):
-            for first, last in find_runs_of(joint == extreme):
+            at_limit = joint == extreme
+            if np.count_nonzero(at_limit) < least:
+                continue
+            for first, last in find_runs_of(at_limit):
                 entered = abs(joint[first] - joint[max(0, first - near)])
                 left = abs(joint[last] - joint[min(frames - 1, last + near)])
                 if last - first + 1 < least or max(entered, left) < max(usual, noise[command]):

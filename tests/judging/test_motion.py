@@ -76,6 +76,20 @@ def test_still_frames_are_found_through_noise(noise: float) -> None:
         assert still.mean() < 0.6
 
 
+def test_agreement_is_the_mean_correlation_of_what_overlaps() -> None:
+    profile = measure_profile(iter(make_recordings(4)), SIGNALS, fps=FPS)
+    values = make_recording(1, frames=90, lag=3).values
+    agreement, reach = measure_agreement(values, profile), int(FPS)
+    for lag in range(-reach, reach + 1):
+        joints = []
+        for command, reading in SIGNALS.pairs:
+            if not profile.two_valued[command]:
+                ahead = values[max(0, -lag) : 90 - max(0, lag), command]
+                behind = values[max(0, lag) : 90 - max(0, -lag), reading]
+                joints.append(np.corrcoef(ahead, behind)[0, 1])
+        assert agreement[lag + reach] == pytest.approx(np.mean(joints), abs=1e-9)
+
+
 def test_agreement_is_greatest_at_the_lag() -> None:
     recordings = [make_recording(episode, lag=5) for episode in range(8)]
     profile = measure_profile(recordings, SIGNALS, fps=FPS)
