@@ -14,16 +14,18 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
-from datasets import Dataset
+from lerobot.datasets import dataset_tools
 from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot.datasets.dataset_tools import delete_episodes
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
-from lerobot.datasets.utils import EPISODES_DIR
+from lerobot.datasets.utils import DEFAULT_EPISODES_PATH, EPISODES_DIR
 
 from lerobot_topreward import __version__
 from lerobot_topreward.curate.plan import CURATED, Plan
@@ -47,6 +49,7 @@ from lerobot_topreward.storage.reader import LabelledDataset
 from lerobot_topreward.storage.sidecar import SIDECAR_NAME, write_sidecar
 
 _FORMAT = 1
+_READS_STATISTICS = "_load_episode_with_stats"  # LeRobot's own function
 _ADVICE = "Choose another `output`"
 _OURS = {*DATASET_PARTS, CARD, CURATION_FILE, SIDECAR_NAME}
 
@@ -207,10 +210,11 @@ def _delete_dropped(plan: Plan, folder: Path, *, name: str) -> None:
     source = plan.source
     # Of the others LeRobot would miss the frames, if they have none.
     whole = LeRobotDataset(source.repo_id, root=source.root, episodes=plan.kept)
-    whole.meta.episodes = _with_ends(whole.meta)
+    whole.meta.episodes = _plain_rows(whole.meta)  # pyright: ignore[reportAttributeAccessIssue]
     dropped = [verdict.episode_index for verdict in plan.dropped]
     try:
-        delete_episodes(whole, dropped, output_dir=folder, repo_id=name)
+        with _read_statistics_once():
+            delete_episodes(whole, dropped, output_dir=folder, repo_id=name)
     except AssertionError as error:  # LeRobot's own check of the videos
         raise UserError(
             f"the videos of {source.repo_id} cannot be cut: {error}. Use `episodes_file`, which "
@@ -219,21 +223,47 @@ def _delete_dropped(plan: Plan, folder: Path, *, name: str) -> None:
     _carry_columns(source, folder, plan.kept)
 
 
-def _with_ends(meta: LeRobotDatasetMetadata) -> Dataset:
-    """The table of episodes with the ends that LeRobot's deletion asks for.
+def _plain_rows(meta: LeRobotDatasetMetadata) -> list[dict[str, Any]]:
+    """The table of episodes without statistics, with the ends that LeRobot's deletion asks for.
 
     LeRobot decodes without ``to_timestamp``, which some recorders set to the time of the last frame
-    instead of the end of it; its deletion refuses those.
+    instead of the end of it; its deletion refuses those. It also looks up every row twice for each
+    video file, which takes a millisecond in a `datasets.Dataset` and no time in a list.
     """
     episodes = episode_rows(meta)
+    names = [name for name in episodes.column_names if not name.startswith("stats/")]
+    columns = {name: episodes[name][:] for name in names}
     for key in meta.video_keys:
-        name = f"videos/{key}/to_timestamp"
-        starts = np.array(episodes[f"videos/{key}/from_timestamp"])
-        ends = starts + np.array(episodes["length"]) / meta.fps
-        if name in episodes.column_names:
-            episodes = episodes.remove_columns(name)
-        episodes = episodes.add_column(name, ends.tolist())  # pyright: ignore[reportCallIssue]
-    return episodes
+        starts = np.array(columns[f"videos/{key}/from_timestamp"])
+        ends = starts + np.array(columns["length"]) / meta.fps
+        columns[f"videos/{key}/to_timestamp"] = ends.tolist()
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+@contextmanager
+def _read_statistics_once() -> Iterator[None]:
+    """Keep LeRobot from reading a whole file of ``meta/episodes`` for every episode that it keeps."""
+    original = getattr(dataset_tools, _READS_STATISTICS, None)
+
+    @cache
+    def read(path: Path) -> pd.DataFrame:
+        return pd.read_parquet(path).set_index("episode_index", drop=False)
+
+    def load(dataset: LeRobotDataset, episode: int) -> dict[str, Any]:
+        assert dataset.meta.episodes is not None
+        row: Any = dataset.meta.episodes[episode]
+        chunk, file = row["meta/episodes/chunk_index"], row["meta/episodes/file_index"]
+        name = DEFAULT_EPISODES_PATH.format(chunk_index=chunk, file_index=file)
+        return read(dataset.root / name).loc[episode].to_dict()
+
+    if original is None:  # another LeRobot, which may be as quick as this
+        yield
+        return
+    setattr(dataset_tools, _READS_STATISTICS, load)
+    try:
+        yield
+    finally:
+        setattr(dataset_tools, _READS_STATISTICS, original)
 
 
 def _carry_columns(source: Source, folder: Path, kept: list[int]) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from cups import GOOD, contents, frame, labelled, write_labels
+from lerobot.datasets.dataset_tools import delete_episodes
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 import lerobot_topreward.curate.write
@@ -67,6 +68,22 @@ def test_the_new_dataset_is_one_for_lerobot_and_for_training(
     assert record["source"]["fingerprint"] == labelled(dataset).source.fingerprints.dataset
     assert record["fingerprint"] == fingerprint
     assert record["rules"]["limits"] == {"min_final_progress": 0.8, "max_idle": "default"}
+
+
+def test_it_is_what_lerobot_makes_by_itself(run: Run, dataset: Path, tmp_path: Path):
+    run("--root", dataset, "--output", tmp_path / "good")
+    delete_episodes(LeRobotDataset("local/cups", root=dataset), [1, 2], tmp_path / "theirs", "a/b")
+    theirs = [path.relative_to(tmp_path / "theirs") for path in (tmp_path / "theirs").rglob("*.*")]
+    assert len([path for path in theirs if path.suffix == ".parquet"]) == 3
+    for path in theirs:
+        ours, other = tmp_path / "good" / path, tmp_path / "theirs" / path
+        if path.suffix == ".parquet":
+            table = pq.read_table(other)
+            assert pq.read_table(ours).select(table.column_names).to_pydict() == table.to_pydict()
+        elif path.suffix == ".json":
+            assert json.loads(ours.read_text()) == json.loads(other.read_text()), path
+        else:
+            assert ours.exists(), path
 
 
 def test_a_recording_that_ends_with_the_time_of_its_last_frame(
