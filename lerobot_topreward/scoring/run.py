@@ -16,10 +16,17 @@ from lerobot_topreward.data.video import read_clip
 from lerobot_topreward.errors import EpisodeError
 from lerobot_topreward.records import Clip, PrefixScores, Segment
 from lerobot_topreward.scoring.censoring import Censoring
-from lerobot_topreward.scoring.scorer import ConcurrentScorer, Scorer, SizedScorer, score_clip
+from lerobot_topreward.scoring.scorer import (
+    ConcurrentScorer,
+    Scorer,
+    SizedScorer,
+    frames_wanted,
+    score_clip,
+)
 from lerobot_topreward.storage.key import ScoreKey, ScoringConfig
 from lerobot_topreward.storage.store import Shard, Store
 from lerobot_topreward.vlm.identity import VlmConfig, VlmIdentity, identify
+from lerobot_topreward.vlm.reward_model.config import RewardModelConfig
 from lerobot_topreward.vlm.server.config import ServerConfig
 
 
@@ -32,12 +39,21 @@ class Outcome:
     interrupted: bool = False  # by the user, with episodes left
 
 
-def identify_judge(vlm: VlmConfig, server: ServerConfig | None = None) -> VlmIdentity:
-    """Pin a checkpoint without loading it, in this process or on servers.
+def identify_judge(
+    vlm: VlmConfig,
+    server: ServerConfig | None = None,
+    *,
+    reward_model: RewardModelConfig | None = None,
+) -> VlmIdentity:
+    """Pin a checkpoint without loading it: of a VLM, here or on servers, or of a reward model.
 
     Raises:
-        UserError: see `identify` and `identify_served`.
+        UserError: see `identify`, `identify_served` and `identify_reward_model`.
     """
+    if reward_model is not None and reward_model.reward_model is not None:
+        from lerobot_topreward.vlm.reward_model.identity import identify_reward_model
+
+        return identify_reward_model(reward_model, vlm)
     if server is None or not server.server:
         return identify(vlm)
     from lerobot_topreward.vlm.server.probe import identify_served
@@ -52,8 +68,9 @@ def load_scorer(
     identity: VlmIdentity | None = None,
     chunk_tokens: int | None = None,
     server: ServerConfig | None = None,
+    reward_model: RewardModelConfig | None = None,
 ) -> SizedScorer:
-    """Load a VLM that scores video prefixes, or reach servers that run it.
+    """Load a VLM or a reward model that scores video prefixes, or reach servers that run one.
 
     Args:
         vlm: which checkpoint, and how it is loaded; by default Qwen3-VL-8B-Instruct.
@@ -61,6 +78,7 @@ def load_scorer(
         identity: of the checkpoint, where it is known already.
         chunk_tokens: tokens per forward pass, > 0; by default what memory allows.
         server: which servers are asked in place of a VLM in this process.
+        reward_model: which of LeRobot's reward models is asked in place of a VLM.
 
     Raises:
         UserError: there is no such checkpoint, device or server, or it does not fit into memory.
@@ -71,6 +89,10 @@ def load_scorer(
     from lerobot_topreward.vlm.per_prefix import PerPrefixScorer
 
     vlm, scoring = vlm or VlmConfig(), scoring or ScoringConfig()
+    if reward_model is not None and reward_model.reward_model is not None:
+        from lerobot_topreward.vlm.reward_model.loading import load_reward_model
+
+        return load_reward_model(reward_model, vlm, identity=identity, chunk_tokens=chunk_tokens)
     identity = identity or identify_judge(vlm, server)
     if server is not None and server.server:
         from lerobot_topreward.vlm.server.scorer import ServerScorer
@@ -90,14 +112,14 @@ def answer_episodes[T](
     outcome: Outcome,
     *,
     console: Console,
-    scorer: ConcurrentScorer | None = None,
+    scorer: Scorer | None = None,
 ) -> Generator[tuple[int, list[T]]]:
     """Show every clip of some episodes, one at a time; the next ones are decoded meanwhile.
 
     The first Ctrl-C lets the episode at hand finish, the second stops at once. An `EpisodeError` of
     `answer` fails its episode. The outcome is told of every episode, and whether the user stopped.
-    With a concurrent scorer, the next clips are also answered meanwhile, each in its own thread;
-    the scorer is closed in the end.
+    A `SelectiveScorer` gets the frames that it wants. With a `ConcurrentScorer`, the next clips are
+    also answered meanwhile, each in its own thread; the scorer is closed in the end.
 
     Yields:
         Each episode that did not fail, with the answers for its segments.
@@ -111,6 +133,7 @@ def answer_episodes[T](
             sample_fps=key.sample_fps,
             final_frame=key.final_frame,
             max_images=key.max_images,
+            also=frames_wanted(scorer, key, segment.length, fps=source.meta.fps),
         )
 
     def read_and_answer(segment: Segment) -> T:
@@ -119,7 +142,8 @@ def answer_episodes[T](
     answers: list[T] = []
     parts = [part for parts in episodes.values() for part in parts]
     found: Generator[tuple[Segment, Any]] = work_ahead(read, parts)
-    if scorer is not None:
+    concurrent = isinstance(scorer, ConcurrentScorer)
+    if concurrent:
         ahead = scorer.clips_at_once
         found = work_ahead(read_and_answer, parts, ahead=ahead, give_up=scorer.close)
     with (
@@ -135,7 +159,7 @@ def answer_episodes[T](
                 try:
                     if isinstance(result, EpisodeError):
                         raise result
-                    answers.append(answer(result) if scorer is None else result)
+                    answers.append(result if concurrent else answer(result))
                 except EpisodeError as error:
                     outcome.failed[episode] = str(error)
             if segment != segments[-1]:
@@ -187,10 +211,9 @@ def score_shards(
 
     outcome, censoring = Outcome(), Censoring()
     episodes = {episode: wanted[0].segments for episode, wanted in todo.items()}
-    concurrent = scorer if isinstance(scorer, ConcurrentScorer) else None
     with closing(
         answer_episodes(
-            source, store.key, episodes, answer, outcome, console=console, scorer=concurrent
+            source, store.key, episodes, answer, outcome, console=console, scorer=scorer
         )
     ) as answered:
         for episode, segments in answered:
