@@ -50,12 +50,14 @@ class State:
     version: str | None = "0.32.0"
     owned_by: str = "vllm"
     key: str | None = None
+    loading: bool = False
     trusted: bool = True  # --trust-request-mm-kwargs
     template: str = CHAT_TEMPLATE
     max_tokens: int = 4096
     max_images: int = 64
     top: int = 20  # --max-logprobs
     fault: Fault | None = None
+    pages: Mapping[str, Any] = field(default_factory=dict)  # JSON of other addresses
     bodies: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
@@ -128,12 +130,16 @@ class _Handler(BaseHTTPRequestHandler):
         state.paths.append(self.path)
         if not self._allowed(state):
             return
-        if self.path == "/v1/models":
+        if self.path == "/v1/models" and state.loading:
+            self._send(Reply(503, {"error": {"message": "Loading model", "code": 503}}))
+        elif self.path == "/v1/models":
             model = {"id": state.model, "object": "model", "owned_by": state.owned_by}
             model |= {"root": state.root, "max_model_len": state.max_tokens}
             self._send(Reply(body={"object": "list", "data": [model]}))
         elif self.path == "/version" and state.version is not None:
             self._send(Reply(body={"version": state.version}))
+        elif self.path in state.pages:
+            self._send(Reply(body=state.pages[self.path]))
         else:
             self._send(Reply(404, {"detail": "Not Found"}))
 
@@ -141,6 +147,9 @@ class _Handler(BaseHTTPRequestHandler):
         state = self.server.state
         content = self.rfile.read(int(self.headers["Content-Length"]))
         if not self._allowed(state):
+            return
+        if self.path in state.pages:
+            self._send(Reply(body=state.pages[self.path]))
             return
         if self.path != "/v1/chat/completions":
             self._send(Reply(404, {"detail": "Not Found"}))

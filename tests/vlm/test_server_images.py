@@ -11,6 +11,7 @@ import torch
 from vllm_server import Fault, Reply, made_up, serve
 
 from lerobot_topreward.cli import main
+from lerobot_topreward.errors import UserError
 from lerobot_topreward.records import Clip, Segment
 from lerobot_topreward.scoring.scorer import score_clip
 from lerobot_topreward.vlm.identity import VlmConfig
@@ -106,6 +107,68 @@ def test_the_processor_is_not_needed_and_images_may_be_smaller() -> None:
     assert [parts[0]["text"], parts[2]["text"]] == ["<0.0 seconds>", "<0.3 seconds>"]
     assert body["top_logprobs"] == 20
     assert not {"add_generation_prompt", "continue_final_message"} & body.keys()
+
+
+@pytest.mark.parametrize("ending", ["", "<|im_end|>\n"])
+def test_llama_is_asked_for_more_and_its_template_is_looked_at(ending: str) -> None:
+    top = [{"id": 5, "token": "", "bytes": [226], "logprob": -0.5}]  # half a character
+    top += [{"id": 0, "token": "", "bytes": [], "logprob": -2.0}]  # a control token
+    top += [{"id": 7, "token": " True", "bytes": [32], "logprob": -3.0}]
+    top += [{"id": 8, "token": "x", "bytes": [120], "logprob": -3.4028234663852886e38}]
+    pages = {
+        "/props": {"build_info": "b6789-0123abc"},
+        "/apply-template": {"prompt": f"<|im_start|>user\n{question('x')}{ending}"},
+    }
+    answers = lambda _, body: Reply(body=made_up(body, top))  # noqa: E731
+    with serve(None, owned_by="llamacpp", version=None, pages=pages, fault=answers) as state:
+        config = ServerConfig(server=(state.url,))
+        identity = identify_served(VlmConfig(vlm="tiny"), config)
+        scorer = ServerScorer(config, identity)
+        found = scorer.score(make_clip(2), [2], ["pick up"])
+        scorer.close()
+    assert identity.served is not None
+    assert identity.served.server == "llama.cpp b6789-0123abc"
+    assert identity.served.template == ("chat" if ending else "paper")
+    (body,) = state.bodies
+    assert body["top_logprobs"] > 20
+    assert "grammar" in body
+    assert "continue_final_message" not in body
+    assert body.get("add_generation_prompt") is (None if ending else False)
+    assert found.true.item() == -3.0
+    assert found.false.item() == -9999.0
+    assert found.false_censored is not None
+    assert found.false_censored.all()
+
+
+def test_servers_of_two_templates_are_not_mixed() -> None:
+    pages = [{"/apply-template": {"prompt": question("x") + end}} for end in ("", "<|im_end|>")]
+    with (
+        serve(None, owned_by="llamacpp", pages=pages[0]) as one,
+        serve(None, owned_by="llamacpp", pages=pages[1]) as other,
+    ):
+        config = ServerConfig(server=(one.url, other.url))
+        with pytest.raises(UserError, match="different chat templates"):
+            identify_served(VlmConfig(vlm="tiny"), config)
+
+
+def test_a_server_that_loads_its_model_is_not_ready() -> None:
+    words = r"is not ready \(503\); wait until it has loaded"
+    with serve(None, loading=True) as state, pytest.raises(UserError, match=words):
+        connect(state.url)
+
+
+def test_a_model_that_sees_no_images_is_not_asked_again() -> None:
+    said = "image input is not supported - hint: you may need to provide the mmproj"
+
+    def refuse(number: int, body: Mapping[str, Any]) -> Reply:
+        return Reply(500, {"error": {"code": 500, "message": said, "type": "server_error"}})
+
+    with serve(None, owned_by="llamacpp", fault=refuse) as state:
+        scorer = connect(state.url)
+        with pytest.raises(UserError, match=r"sees no images \(500: image input is not supported"):
+            scorer.try_out(make_clip(2))
+        scorer.close()
+        assert len(state.bodies) == 1
 
 
 def censored(share: float) -> Fault:

@@ -22,7 +22,7 @@ import httpx
 
 from lerobot_topreward.errors import EpisodeError, UserError
 from lerobot_topreward.vlm.server.config import ServerConfig
-from lerobot_topreward.vlm.server.refusals import refuse, shorten
+from lerobot_topreward.vlm.server.refusals import is_blind, refuse, shorten
 
 MAX_BYTES = 32 << 20  # of an answer: the longest is the token ids of a prompt, some 2 MB
 BUSY = (408, 425, 429, 500, 502, 503, 504, 529)
@@ -101,8 +101,13 @@ class Client:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._loop.call_soon(self._loop.stop)
 
-    def get(self, url: str, path: str) -> tuple[int, Any]:
+    def get(self, url: str, path: str, body: bytes | None = None) -> tuple[int, Any]:
         """Ask a server for something about itself, once.
+
+        Args:
+            url: of the server.
+            path: of the page.
+            body: JSON that is posted, where the page wants it.
 
         Returns:
             The status, and the JSON; None where it is none.
@@ -110,7 +115,7 @@ class Client:
         Raises:
             LostError: it does not answer.
         """
-        return self._wait([self._get(url, path)])[0]
+        return self._wait([self._get(url, path, body)])[0]
 
     def ask(
         self, bodies: Sequence[Callable[[], bytes]], *, server: str | None = None
@@ -155,10 +160,11 @@ class Client:
         finally:
             self._tasks.discard(own)
 
-    async def _get(self, url: str, path: str) -> tuple[int, Any]:
+    async def _get(self, url: str, path: str, body: bytes | None = None) -> tuple[int, Any]:
+        method = "GET" if body is None else "POST"
         try:
             async with asyncio.timeout(self.patience.connect_s * 3):
-                status, _, content = await self._send("GET", url + path, None)
+                status, _, content = await self._send(method, url + path, body)
         except (httpx.TransportError, TimeoutError, ValueError) as error:
             raise LostError(f"{url} does not answer ({describe(error)})") from None
         try:
@@ -221,7 +227,7 @@ class Client:
                     if answer is not None:
                         return answer
                     why = "the answer is no JSON object"
-                elif status not in BUSY:
+                elif status not in BUSY or is_blind(content):
                     raise refuse(server.url, status, content, key=self._key)
                 else:
                     why = f"{status}{shorten(content, key=self._key)}"

@@ -1,8 +1,8 @@
 """Image mode: any server and any model, a video as images with their times.
 
-What is read are the log-probabilities of the likeliest first tokens, 20 at most with most servers.
-An answer that is not among them is censored: its log-probability is below the smallest of those
-returned, which is stored in its place, as a bound.
+What is read are the log-probabilities of the likeliest first tokens, 20 at most with most servers;
+llama.cpp returns as many as it is asked for. An answer that is not among them is censored: its
+log-probability is below the smallest of those returned, which is stored in its place, as a bound.
 
 Growing prefixes begin with the same images, which a server with a prefix cache, such as vLLM, reads
 once. For Qwen3-VL an image equals a block of the video whose two images are the same, at twice
@@ -21,25 +21,42 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from lerobot_topreward.records import Clip
+from lerobot_topreward.vlm.identity import Served
 from lerobot_topreward.vlm.prompts import ANSWERS, question
 from lerobot_topreward.vlm.server.answers import Question, Reading, first_token
 
 TOP = 20  # as many as OpenAI's API allows, and so most servers
+UNCAPPED = 1000  # from a server without that limit; what is less likely is below any real answer
+# llama.cpp returns no log-probabilities where it samples the first bytes of a longer character. The
+# grammar decides what it samples; the log-probabilities are those of before.
+GRAMMAR = 'root ::= " "? ("True" | "False")'
 
 
 class ImagesMode:
     """Requests that any OpenAI-compatible server with log-probabilities answers."""
 
-    def __init__(self, *, model: str, template: str, max_pixels: int | None) -> None:
+    def __init__(self, served: Served, *, max_pixels: int | None) -> None:
         """Prepare to ask.
 
         Args:
-            model: its name on the server.
-            template: "paper" to let the model go on with the question, "chat" to let it answer.
+            served: the kind of server, the model's name there, and whether it goes on with the
+                question or answers it.
             max_pixels: per image; as they are if None.
         """
-        self._model = model
-        self._template = template
+        kind = served.server.partition(" ")[0]
+        self._options: dict[str, Any] = {
+            "model": served.model,
+            "max_tokens": 1,
+            "temperature": 0,
+            "logprobs": True,
+            "top_logprobs": TOP,
+        }
+        if served.template == "paper":
+            self._options["add_generation_prompt"] = False
+            if kind == "vllm":
+                self._options["continue_final_message"] = True
+        if kind == "llama.cpp":
+            self._options |= {"top_logprobs": UNCAPPED, "grammar": GRAMMAR}
         self._max_pixels = max_pixels
 
     def shown_size(self, clip: Clip) -> tuple[int, int]:
@@ -69,17 +86,8 @@ class ImagesMode:
     def _question(self, parts: Sequence[dict[str, Any]], text: str) -> Question:
         def make() -> bytes:
             content = [*parts, {"type": "text", "text": text}]
-            body = {
-                "model": self._model,
-                "messages": [{"role": "user", "content": content}],
-                "max_tokens": 1,
-                "temperature": 0,
-                "logprobs": True,
-                "top_logprobs": TOP,
-            }
-            if self._template == "paper":
-                body |= {"add_generation_prompt": False, "continue_final_message": True}
-            return json.dumps(body).encode()
+            messages = [{"role": "user", "content": content}]
+            return json.dumps({"messages": messages, **self._options}).encode()
 
         return Question(make, read_answers)
 

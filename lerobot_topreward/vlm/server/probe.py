@@ -1,15 +1,17 @@
 """Which servers there are, what they serve, and so what their scores are."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from packaging.version import InvalidVersion, Version
 
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.vlm.identity import Served, VlmConfig, VlmIdentity, identify_processor
+from lerobot_topreward.vlm.prompts import question
 from lerobot_topreward.vlm.server.client import Client, LostError, Patience
 from lerobot_topreward.vlm.server.config import ServerConfig, Video
 
@@ -41,6 +43,7 @@ class Probe:
     kind: str  # "vllm", "sglang", "llama.cpp", "ollama", or what it calls itself
     version: str  # "unknown" where it does not say so
     models: tuple[Model, ...]
+    template: Literal["paper", "chat"]  # see `Served`
 
     @property
     def can_be_exact(self) -> bool:
@@ -75,6 +78,11 @@ def identify_served(
                 f"`server`: {first.url} is {first.kind} {first.version}, {probe.url} is {probe.kind} "
                 f"{probe.version}; scores of different servers are not mixed, start them alike"
             )
+        if probe.template != first.template:
+            raise UserError(
+                f"`server`: {first.url} and {probe.url} have different chat templates, of which one "
+                "ends with the question and the other with the start of an answer; start them alike"
+            )
         if name not in [model.name for model in probe.models]:
             raise UserError(
                 f"`server={probe.url}` has no model '{name}'; it has: {_list_models(probe)}. Name one "
@@ -85,8 +93,7 @@ def identify_served(
         server=f"{first.kind} {first.version}",
         model=name,
         video=video,
-        # Only vLLM goes on with what the user began to write.
-        template="paper" if first.kind == "vllm" else "chat",
+        template=first.template,
     )
     return replace(_identify(vlm, first, video, name), served=served)
 
@@ -122,6 +129,8 @@ def _probe_all(client: Client) -> list[Probe]:
 
 def _probe(client: Client, url: str) -> Probe:
     status, answer = client.get(url, "/v1/models")
+    if status == 503:
+        raise UserError(f"`server={url}` is not ready (503); wait until it has loaded its model")
     if status in (401, 403):
         raise UserError(
             f"`server={url}` refuses to answer without a key that it knows ({status}); name the "
@@ -150,7 +159,23 @@ def _probe(client: Client, url: str) -> Probe:
         _NAMES.get(kind, kind),
         version,
         tuple(Model(item["id"], str(item.get("root") or item["id"])) for item in models),
+        _find_template(client, url, kind),
     )
+
+
+def _find_template(client: Client, url: str, kind: str) -> Literal["paper", "chat"]:
+    """Whether the model goes on with what the user began to write.
+
+    vLLM does when it is asked to. llama.cpp always applies its chat template, and shows what comes of
+    it: with one that has no end of turn, the question stands last.
+    """
+    if kind != "llamacpp":
+        return "paper" if kind == "vllm" else "chat"
+    asked = {"messages": [{"role": "user", "content": question("x")}]}
+    body = json.dumps(asked | {"add_generation_prompt": False}).encode()
+    _, said = client.get(url, "/apply-template", body)
+    prompt = said.get("prompt") if isinstance(said, Mapping) else None
+    return "paper" if isinstance(prompt, str) and prompt.endswith(question("x")) else "chat"
 
 
 def _is_name(text: Any) -> bool:

@@ -12,6 +12,8 @@ _TOO_LONG = re.compile(
     re.IGNORECASE,
 )
 _TOO_MANY = re.compile(r"at most \d+ (image|video)|too many (image|video)", re.IGNORECASE)
+# Said of a model that was loaded without its vision part, by llama.cpp and Ollama with status 500.
+_BLIND = re.compile(r"mmproj|image input", re.IGNORECASE)
 _UNTRUSTED = re.compile(r"trust.request.mm.kwargs|media_io_kwargs|mm_processor_kwargs")
 
 
@@ -32,6 +34,11 @@ def refuse(url: str, status: int, content: bytes, *, key: str | None) -> Excepti
             f"`server={url}` redirects ({status}), which is not followed; give the address that it "
             "redirects to"
         )
+    if _BLIND.search(said):
+        return UserError(
+            f"`server={url}` serves a model that sees no images ({status}{said}); serve one that "
+            "does, in llama.cpp with its mmproj file"
+        )
     if status not in (400, 413, 422):
         return UserError(f"`server={url}` refuses to answer: {status}{said}")
     if _UNTRUSTED.search(said):
@@ -50,6 +57,11 @@ def refuse(url: str, status: int, content: bytes, *, key: str | None) -> Excepti
             "raise the server's limit: lerobot-topreward serve-args prints it"
         )
     return EpisodeError(f"{url} refuses it: {status}{said}")
+
+
+def is_blind(content: bytes) -> bool:
+    """Whether a server says that its model sees no images, which asking again will not change."""
+    return _BLIND.search(shorten(content, key=None)) is not None
 
 
 def shorten(content: bytes, *, key: str | None) -> str:

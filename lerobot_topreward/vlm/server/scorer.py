@@ -58,9 +58,7 @@ class ServerScorer:
         served = identity.served
         if served is None:
             raise ValueError("the identity must be that of a served checkpoint")
-        self._mode: Mode = ImagesMode(
-            model=served.model, template=served.template, max_pixels=max_pixels
-        )
+        self._mode: Mode = ImagesMode(served, max_pixels=max_pixels)
         if served.video == "exact":
             prompting = load_prompting(identity)
             self._mode = ExactMode(prompting, model=served.model, max_pixels=max_pixels)
