@@ -53,6 +53,15 @@ class Source:
         """Hashes of what was recorded, computed once."""
         return compute_fingerprints(self.meta, self.frames, data_files(self))
 
+    @cached_property
+    def videos(self) -> dict[str, tuple[list[str], list[Any]]]:
+        """By camera, the file of every episode, and where in it the episode begins, s; unchecked."""
+        rows = episode_rows(self.meta)
+        return {
+            camera: (_places(self, rows, camera), rows[f"videos/{camera}/from_timestamp"][:])
+            for camera in self.meta.video_keys
+        }
+
 
 def open_source(*, repo_id: str | None, root: Path | None, revision: str | None) -> Source:
     """Open a dataset as LeRobot does, fetching no more than its ``meta/`` files; see `locate_dataset`.
@@ -116,19 +125,16 @@ def find_video(source: Source, camera: str, episode: int) -> tuple[Path, float, 
         EpisodeError: The file is missing, or the metadata do not say where the episode begins.
         UserError: The file leads out of the dataset or is no regular file.
     """
-    kind = f"videos/{camera}"
-    rows: Any = episode_rows(source.meta)[episode : episode + 2]  # this one and the next
-    name, *next_name = _places(source, rows, camera)
-    starts: list[Any] = rows[f"{kind}/from_timestamp"]
-    start, *next_start = starts
+    files, starts = source.videos[camera]
+    name, start = files[episode], starts[episode]
     path = find_file(source.root, name)
     if path is None:
         raise EpisodeError(f"{name} is missing; copy or download the dataset again")
     if start is None or not 0 <= start <= _LONGEST_S:
         raise EpisodeError(
-            f"its {kind}/from_timestamp in meta/episodes must be seconds >= 0; got {start}"
+            f"its videos/{camera}/from_timestamp in meta/episodes must be seconds >= 0; got {start}"
         )
-    end = next_start[0] if next_name == [name] else None
+    end = starts[episode + 1] if files[episode + 1 : episode + 2] == [name] else None
     return path, float(start), float(end) if end is not None and end > start else math.inf
 
 

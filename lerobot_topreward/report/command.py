@@ -27,6 +27,7 @@ from lerobot_topreward.judging.metrics import roc_auc
 from lerobot_topreward.judging.rules import RULES, judge
 from lerobot_topreward.report.config import ReportConfig
 from lerobot_topreward.report.content import (
+    EpisodeContent,
     Findings,
     episode_contents,
     page_metrics,
@@ -40,7 +41,6 @@ from lerobot_topreward.scoring.control_scores import read_controls
 from lerobot_topreward.storage.reader import LabelledDataset, open_labelled
 from lerobot_topreward.storage.store import read_run
 
-_LISTED = 5  # episodes without pictures that the terminal names
 _BASE64 = 3 / 4  # bytes of pictures in a byte of text
 _EPISODE_BYTES = 800  # of text around the pictures of an episode
 
@@ -81,6 +81,7 @@ def report(config: ReportConfig, *, console: Console) -> int:
                     sample_fps=dataset.key.sample_fps,
                     budget=max(0, int(budget * _BASE64)),
                     done=done,
+                    first=[episode.index for episode in sorted(page.episodes, key=_concern)],
                 )
         with page_draft.writing() as path:
             size = path.write_bytes(render(page, media).encode("utf-8", "replace"))
@@ -95,11 +96,15 @@ def report(config: ReportConfig, *, console: Console) -> int:
                 )
     if page.recording.reason is not None:
         console.print(f"recording not checked: {page.recording.reason}", style="yellow")
-    without = [(episode, shown.reason) for episode, shown in sorted(media.items()) if shown.reason]
-    for episode, reason in without[:_LISTED]:
-        console.print(f"episode {episode} has no pictures: {reason}", style="yellow")
-    if len(without) > _LISTED:
-        console.print(f"and {len(without) - _LISTED} more have none", style="yellow")
+    without: dict[str, list[int]] = {}
+    for episode, shown in sorted(media.items()):
+        if shown.reason is not None:
+            without.setdefault(shown.reason, []).append(episode)
+    for reason, episodes in without.items():
+        who = (
+            f"episode {episodes[0]} has" if len(episodes) == 1 else f"{len(episodes)} episodes have"
+        )
+        console.print(f"{who} no pictures: {reason}", style="yellow")
     if size > config.max_mb * 1e6:
         console.print(f"the curves alone take more than `max_mb={config.max_mb:g}`", style="yellow")
     if config.rerun is not None:
@@ -107,6 +112,11 @@ def report(config: ReportConfig, *, console: Console) -> int:
     seconds = time.monotonic() - began
     console.print(f"report  {config.output} ({size / 1e6:.1f} MB, {seconds:.1f} s)")
     return 0
+
+
+def _concern(episode: EpisodeContent) -> tuple[bool, float]:
+    """Order episodes: those that a rule drops, then those with the lowest success scores."""
+    return episode.keep, episode.metrics["success_score"]
 
 
 def _make_page(
@@ -183,8 +193,9 @@ def _make_page(
         recording=recording_content(recording),
         unlabelled={
             episode: reasons.get(episode)
-            for episode in range(dataset.source.meta.total_episodes)
-            if episode not in set(dataset.episodes)
+            for episode in sorted(
+                {*range(dataset.source.meta.total_episodes)} - {*dataset.episodes}
+            )
         },
         decisions={episode: "keep" if keep else "drop" for episode, keep in decisions.items()},
     )

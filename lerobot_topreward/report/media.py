@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 from PIL import Image
 
-from lerobot_topreward.data.dataset import Source, episode_rows
+from lerobot_topreward.data.dataset import Source
 from lerobot_topreward.data.prefetch import work_ahead
 from lerobot_topreward.data.video import read_clip
 from lerobot_topreward.errors import EpisodeError
@@ -20,6 +20,7 @@ _THUMBNAIL = 96  # px
 _SMALLEST_PICTURE = 1100  # bytes, roughly, at the lowest quality level
 # Longer side in px and WebP quality, best first.
 _LEVELS = ((400, 70), (320, 70), (320, 50), (240, 50), (240, 30), (160, 30), (96, 30))
+_NO_ROOM = "there is no room within `max_mb`"
 _AT_ONCE = 48  # full frames in memory
 _AHEAD = 2  # episodes read while one is encoded
 _COLUMNS = 10  # of a sheet
@@ -62,11 +63,8 @@ class Footage:
         meta = self.source.meta
         if self.camera not in meta.video_keys:
             return sorted(self.episodes, key=lambda i: (str(meta.get_data_file_path(i)), i))
-        starts = episode_rows(meta)[f"videos/{self.camera}/from_timestamp"]
-        return sorted(
-            self.episodes,
-            key=lambda i: (str(meta.get_video_file_path(i, self.camera)), starts[i] or 0),
-        )
+        files, starts = self.source.videos[self.camera]
+        return sorted(self.episodes, key=lambda i: (files[i], starts[i] or 0))
 
     def read(
         self, episode: int, *, sample_fps: float
@@ -94,14 +92,30 @@ class Footage:
 
 
 def read_strips(
-    footage: Footage, *, sample_fps: float, budget: int, done: Callable[[int], None]
+    footage: Footage,
+    *,
+    sample_fps: float,
+    budget: int,
+    done: Callable[[int], None],
+    first: Sequence[int] = (),
 ) -> dict[int, EpisodeMedia]:
     """Make a strip of every episode, as good as the budget allows, in bytes for all of them.
 
-    `sample_fps` are pictures per second, Hz; fewer for very long or very many episodes. `done` is
-    called with the frames of every finished episode.
+    Args:
+        footage: where the pictures come from.
+        sample_fps: pictures per second, Hz; fewer for very long or very many episodes.
+        budget: bytes. Where it is too little for a few pictures of every episode, only as many
+            episodes have any as there is room for.
+        done: is called with the frames of every finished episode.
+        first: episodes whose pictures are wanted most, in this order.
     """
-    lengths = {episode: footage.frames(episode) for episode in footage.episodes}
+    order = list(dict.fromkeys([*first, *footage.episodes]))
+    room = budget // (_SMALLEST_PICTURE * (_FEWEST_PICTURES + 1))
+    media = {}
+    for episode in order[room:]:
+        media[episode] = EpisodeMedia(reason=_NO_ROOM)
+        done(footage.frames(episode))
+    lengths = {episode: footage.frames(episode) for episode in order[:room]}
     most = budget // (_SMALLEST_PICTURE * max(1, len(lengths)))
     most = min(MAX_PICTURES, max(_FEWEST_PICTURES, most))
 
@@ -115,8 +129,9 @@ def read_strips(
             pictures.append(picture.resize(size, Image.Resampling.BILINEAR))
         return indices, pictures
 
-    media, level, frames_left = {}, 0, sum(lengths.values())
-    for episode, frames in work_ahead(read, footage.in_order_of_files(), ahead=_AHEAD):
+    level, frames_left = 0, sum(lengths.values())
+    in_order = [episode for episode in footage.in_order_of_files() if episode in lengths]
+    for episode, frames in work_ahead(read, in_order, ahead=_AHEAD):
         if isinstance(frames, EpisodeError):
             media[episode] = EpisodeMedia(reason=str(frames))
         else:
@@ -134,8 +149,7 @@ def read_strips(
                 budget -= len(strip.data) + len(thumbnail)
             else:
                 kept = thumbnail if len(thumbnail) <= share else None
-                reason = "there is no room for its pictures within `max_mb`"
-                media[episode] = EpisodeMedia(None, kept, reason)
+                media[episode] = EpisodeMedia(None, kept, _NO_ROOM)
                 budget -= len(kept or b"")
         frames_left -= lengths[episode]
         done(lengths[episode])

@@ -63,8 +63,12 @@ def test_strips_show_the_frames_that_were_scored_and_fit_into_the_room(recorded:
     tight = read_strips(footage(recorded), sample_fps=2, budget=3_000, done=counted.append)
     kept = [shown.strip.data for shown in tight.values() if shown.strip]
     assert sum(map(len, kept)) < 3_000
+    # Room for one: the one that is wanted first.
+    one = read_strips(footage(recorded), sample_fps=2, budget=9_000, done=counted.append, first=[3])
+    assert one[3].strip
+    assert one[0].reason
     none = read_strips(footage(recorded), sample_fps=2, budget=0, done=counted.append)
-    reason = "there is no room for its pictures within `max_mb`"
+    reason = "there is no room within `max_mb`"
     assert set(none.values()) == {EpisodeMedia(reason=reason)}
 
 
