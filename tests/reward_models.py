@@ -56,15 +56,15 @@ def build_topreward(folder: Path, vlm: Path, **options: Any) -> Path:
 def build_classifier(folder: Path, *, size: int, cameras: tuple[str, ...] = (CAMERA,)) -> Path:
     """Make a success classifier around a tiny ViT, with the statistics that it was trained on."""
     torch.manual_seed(0)
-    encoder = ViTConfig(
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-        image_size=size,
-        patch_size=16,
-    )
-    ViTModel(encoder).save_pretrained(folder / "encoder")
+    sizes: dict[str, Any] = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "image_size": size,
+        "patch_size": 16,
+    }
+    ViTModel(ViTConfig(**sizes)).save_pretrained(folder / "encoder")
     picture = PolicyFeature(type=FeatureType.VISUAL, shape=(3, size, size))
     config = make_reward_model_config(
         "reward_classifier",

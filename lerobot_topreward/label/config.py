@@ -71,13 +71,11 @@ class LabelConfig:
                 f"`debias={self.debias}` subtracts log-probs, which `scale=prob` does not use; leave "
                 "out one of them"
             )
-        if self.formula is not None and (self.scale, self.debias) not in (
-            (None, "none"),
-            ("log-prob", "none"),
-        ):
+        scale = self.scale or PAPER.scale
+        if self.formula is not None and Formula(scale, self.debias) != PAPER:
             raise UserError(
                 f"`formula={self.formula}` chooses scale and debias itself; leave out "
-                f"`scale={self.scale}` and `debias={self.debias}`, or `formula`"
+                f"`scale={scale}` and `debias={self.debias}`, or `formula`"
             )
         if not 1 <= self.contrast <= MOST_CONTRAST:
             raise UserError(f"`contrast` must be 1..{MOST_CONTRAST}; got {self.contrast}")

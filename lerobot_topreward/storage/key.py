@@ -139,7 +139,7 @@ class ScoreKey(ScoringConfig):
         values: dict[str, Any] = dict.fromkeys(_ADDED)
         if isinstance(stored, Mapping):
             values |= stored
-        if values.keys() not in ({*_STORED, *more} for more in ((), _SERVED, _REWARDED)):
+        if values.keys() not in [{*_STORED, *more} for more in ((), _SERVED, _REWARDED)]:
             raise ValueError(f"a key has the fields {', '.join(_STORED)}; got {stored!r:.200}")
         for more in (_SERVED, _REWARDED):
             if any(name in values and not values[name] for name in more):

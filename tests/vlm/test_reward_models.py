@@ -120,7 +120,7 @@ def test_robometer_sees_the_frames_of_a_recording_that_lerobot_would(
 ) -> None:
     """Half a second between two prefixes, and of each the images spread over all its frames."""
     root = record_dataset(lengths=(9, 27), cameras=("front",), fps=10)
-    dataset = LeRobotDataset("local/x", root=root)
+    dataset: Any = LeRobotDataset("local/x", root=root)
     for scoring in (ScoringConfig(), ScoringConfig(prefixes=3)):
         (found,) = score_episode(robometer, dataset, 1, scoring=scoring)
         (plain,) = score_episode(robometer, dataset, 1, scoring=scoring, control="static")

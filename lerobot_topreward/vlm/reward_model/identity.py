@@ -105,8 +105,9 @@ def find_camera(config: RewardModelConfig, read: "LeRobotConfig") -> str:
 
     others = [key for key, found in read.input_features.items() if found.type != FeatureType.VISUAL]
     cameras = [key for key in read.input_features if key not in others]
-    key = getattr(read, "image_key", None)
-    cameras = list(dict.fromkeys([*([key] if isinstance(key, str) else []), *cameras]))
+    own: Any = getattr(read, "image_key", None)
+    if isinstance(own, str) and own not in cameras:
+        cameras.insert(0, own)
     if others or len(cameras) != 1:
         found = ", ".join([*cameras, *others]) or "nothing"
         raise UserError(

@@ -191,9 +191,7 @@ class RobometerScorer:
         return np.concatenate(found, axis=1)
 
 
-def find_encoder(
-    preprocess: Any, model: RobometerRewardModel
-) -> RobometerEncoderProcessorStep | None:
+def find_encoder(preprocess: Any, model: RobometerRewardModel) -> Any:
     """Find the step that makes tokens; None where the model is not asked as this module does."""
     config = model.config
     if (
