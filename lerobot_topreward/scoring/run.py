@@ -20,6 +20,7 @@ from lerobot_topreward.scoring.scorer import ConcurrentScorer, Scorer, SizedScor
 from lerobot_topreward.storage.key import ScoreKey, ScoringConfig
 from lerobot_topreward.storage.store import Shard, Store
 from lerobot_topreward.vlm.identity import VlmConfig, VlmIdentity, identify
+from lerobot_topreward.vlm.reward_model.config import RewardModelConfig
 from lerobot_topreward.vlm.server.config import ServerConfig
 
 
@@ -32,12 +33,21 @@ class Outcome:
     interrupted: bool = False  # by the user, with episodes left
 
 
-def identify_judge(vlm: VlmConfig, server: ServerConfig | None = None) -> VlmIdentity:
-    """Pin a checkpoint without loading it, in this process or on servers.
+def identify_judge(
+    vlm: VlmConfig,
+    server: ServerConfig | None = None,
+    *,
+    reward_model: RewardModelConfig | None = None,
+) -> VlmIdentity:
+    """Pin a checkpoint without loading it: of a VLM, here or on servers, or of a reward model.
 
     Raises:
-        UserError: see `identify` and `identify_served`.
+        UserError: see `identify`, `identify_served` and `identify_reward_model`.
     """
+    if reward_model is not None and reward_model.reward_model is not None:
+        from lerobot_topreward.vlm.reward_model.identity import identify_reward_model
+
+        return identify_reward_model(reward_model, vlm)
     if server is None or not server.server:
         return identify(vlm)
     from lerobot_topreward.vlm.server.probe import identify_served
@@ -52,8 +62,9 @@ def load_scorer(
     identity: VlmIdentity | None = None,
     chunk_tokens: int | None = None,
     server: ServerConfig | None = None,
+    reward_model: RewardModelConfig | None = None,
 ) -> SizedScorer:
-    """Load a VLM that scores video prefixes, or reach servers that run it.
+    """Load a VLM or a reward model that scores video prefixes, or reach servers that run one.
 
     Args:
         vlm: which checkpoint, and how it is loaded; by default Qwen3-VL-8B-Instruct.
@@ -61,6 +72,7 @@ def load_scorer(
         identity: of the checkpoint, where it is known already.
         chunk_tokens: tokens per forward pass, > 0; by default what memory allows.
         server: which servers are asked in place of a VLM in this process.
+        reward_model: which of LeRobot's reward models is asked in place of a VLM.
 
     Raises:
         UserError: there is no such checkpoint, device or server, or it does not fit into memory.
@@ -71,6 +83,10 @@ def load_scorer(
     from lerobot_topreward.vlm.per_prefix import PerPrefixScorer
 
     vlm, scoring = vlm or VlmConfig(), scoring or ScoringConfig()
+    if reward_model is not None and reward_model.reward_model is not None:
+        from lerobot_topreward.vlm.reward_model.loading import load_reward_model
+
+        return load_reward_model(reward_model, vlm, identity=identity, chunk_tokens=chunk_tokens)
     identity = identity or identify_judge(vlm, server)
     if server is not None and server.server:
         from lerobot_topreward.vlm.server.scorer import ServerScorer

@@ -79,6 +79,7 @@ _STORED = (
 _ADDED = ("max_images", "head")  # None in a key from before them, which has the same digest
 # Only where a server gave the scores: other stores, older ones among them, do not have them.
 _SERVED = ("server", "server_model", "server_video", "template")
+_REWARDED = ("reward_model",)  # only where one of LeRobot's reward models gave them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +97,7 @@ class ScoreKey(ScoringConfig):
     server_model: str | None = None  # the model's name there
     server_video: Literal["exact", "images"] | None = None
     template: Literal["paper", "chat"] | None = None
+    reward_model: str | None = None  # its type; its checkpoint stands where a VLM's would
 
     @classmethod
     def pin(cls, scoring: ScoringConfig, vlm: VlmIdentity, *, camera: str) -> "ScoreKey":
@@ -104,14 +106,16 @@ class ScoreKey(ScoringConfig):
         if (served := vlm.served) is not None:
             options["server"], options["server_model"] = served.server, served.model
             options["server_video"], options["template"] = served.video, served.template
+        ours = vlm.served is None and vlm.reward_model is None
         return cls(
             **{**options, "camera": camera},
             vlm=vlm.name,
             vlm_revision=vlm.revision,
             dtype=vlm.dtype,
             quantize=vlm.quantize,
-            prompt=question(""),
-            head=None if vlm.dtype == "float32" or vlm.served is not None else "float32",
+            prompt=question("") if vlm.reward_model is None else "",  # its own code asks
+            head="float32" if ours and vlm.dtype != "float32" else None,
+            reward_model=vlm.reward_model,
         )
 
     @classmethod
@@ -124,10 +128,11 @@ class ScoreKey(ScoringConfig):
         values: dict[str, Any] = dict.fromkeys(_ADDED)
         if isinstance(stored, Mapping):
             values |= stored
-        if values.keys() not in ({*_STORED}, {*_STORED, *_SERVED}):
+        if values.keys() not in ({*_STORED, *more} for more in ((), _SERVED, _REWARDED)):
             raise ValueError(f"a key has the fields {', '.join(_STORED)}; got {stored!r:.200}")
-        if None in [values.get(name, "") for name in _SERVED]:
-            raise ValueError(f"a server's key has the fields {', '.join(_SERVED)}; one is null")
+        for more in (_SERVED, _REWARDED):
+            if None in [values.get(name, "") for name in more]:
+                raise ValueError(f"a key has all or none of {', '.join(more)}; one is null")
         if values["prefixes"] is None:
             values["prefixes"] = "every"
         try:
@@ -139,7 +144,8 @@ class ScoreKey(ScoringConfig):
     def to_json(self) -> dict[str, Any]:
         """The key as it is stored, every shown image being no number of prefixes."""
         values = {**asdict(self), "prefixes": self.prefix_count}
-        return {name: values[name] for name in (*_STORED, *(_SERVED if self.server else ()))}
+        more = (*(_SERVED if self.server else ()), *(_REWARDED if self.reward_model else ()))
+        return {name: values[name] for name in (*_STORED, *more)}
 
     def digest(self) -> str:
         """A short hash that names the store's folder."""

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
@@ -59,6 +60,7 @@ class VlmIdentity:
     quantize: str | None
     folder: Path | None  # None for the Hub
     served: Served | None = None  # None: it runs in this process
+    reward_model: str | None = None  # its type, where it is one of LeRobot's reward models
 
 
 def resolve_device(device: str) -> "torch.device":
@@ -179,22 +181,29 @@ def _check_architecture(vlm: str, config: Path) -> None:
 
 
 def _digest(vlm: str, folder: Path, *, weights: bool) -> str:
-    """Hash a checkpoint's files, all of them whole, with its weights or without."""
-    digest = hashlib.sha256()
+    """Hash a checkpoint's files, with its weights or without."""
     kinds = (".json", ".jinja", ".safetensors") if weights else (".json", ".jinja")
-    names = [p for p in sorted(folder.iterdir()) if p.suffix in kinds]
-    if weights and not any(p.suffix == ".safetensors" for p in names):
+    paths = [path for path in sorted(folder.iterdir()) if path.suffix in kinds]
+    if weights and not any(path.suffix == ".safetensors" for path in paths):
         raise UserError(
             f"`vlm='{vlm}'` has no .safetensors files; convert its weights first "
             "(pickled weights are never loaded)"
         )
-    for path in names:
+    return hash_files(paths, within=folder, named=f"`vlm='{vlm}'`")
+
+
+def hash_files(paths: Sequence[Path], *, within: Path, named: str) -> str:
+    """Hash the files of a checkpoint's folder, all of them whole, to 40 hexadecimal digits.
+
+    Raises:
+        UserError: one is no regular file.
+    """
+    digest = hashlib.sha256()
+    for path in paths:
         if not path.is_file():
-            raise UserError(
-                f"`vlm='{vlm}'`: {path} must be a regular file; give a whole checkpoint"
-            )
+            raise UserError(f"{named}: {path} must be a regular file; give a whole checkpoint")
         size = path.stat().st_size
-        digest.update(f"{path.name}:{size};".encode())
+        digest.update(f"{path.relative_to(within)}:{size};".encode())
         digest.update(path.read_bytes() if size <= _SMALL else _large_file_hash(path).encode())
     return digest.hexdigest()[:40]
 

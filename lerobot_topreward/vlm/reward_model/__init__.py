@@ -1,0 +1,1 @@
+"""LeRobot's own reward models as judges, behind the `Scorer` protocol."""
