@@ -55,7 +55,7 @@ def identify_result(
             chosen, why = choose_checkpoint(judge.vlm)
             judge = replace(judge, vlm=chosen)
             console.print(f"{result.letter}  auto: {why}")
-        identity = identify_judge(judge.vlm, judge.server)
+        identity = identify_judge(judge.vlm, judge.server, reward_model=judge.reward_model)
     except UserError as error:
         console.print(f"{result.letter}  {judge.name} is left out: {error}", style="red")
         return replace(result, reason=str(error))
@@ -153,7 +153,11 @@ def _score(
     """
     try:
         scorer = load_scorer(
-            result.judge.vlm, store.key, identity=result.identity, server=result.judge.server
+            result.judge.vlm,
+            store.key,
+            identity=result.identity,
+            server=result.judge.server,
+            reward_model=result.judge.reward_model,
         )
     except UserError:
         raise

@@ -9,9 +9,12 @@ from typing import Literal
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.storage.key import ScoringConfig
 from lerobot_topreward.vlm.identity import VlmConfig, find_folder
+from lerobot_topreward.vlm.reward_model.config import RewardModelConfig
 from lerobot_topreward.vlm.server.config import ServerConfig, Video
 
 _BITS = re.compile(r"(.+):(4bit|8bit)")
+_REWARD = ("reward_model", "reward_path")
+_REWARDED = re.compile(r"([\w.:-]+)=(.*)")
 _SERVED = re.compile(r"(.+?)@(https?://.+)")
 _FORMS = (
     "a judge is a checkpoint (a folder, OWNER/NAME or builtin:so101-demo; with :4bit or :8bit it is "
@@ -28,15 +31,19 @@ class SampleScoring(ScoringConfig):
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """Who is asked: a checkpoint, in this process or at a server."""
+    """Who is asked: a checkpoint, in this process or at a server, or a reward model."""
 
     name: str  # as it was given
     vlm: VlmConfig
     server: ServerConfig | None = None
+    reward_model: RewardModelConfig | None = None
 
     @property
     def options(self) -> dict[str, str]:
         """The options by which other commands are told to ask it."""
+        if self.reward_model is not None:
+            given = {name: getattr(self.reward_model, name) for name in _REWARD}
+            return {name: value for name, value in given.items() if value is not None}
         options = {"vlm": self.vlm.vlm}
         if self.vlm.quantize is not None:
             options["quantize"] = self.vlm.quantize
@@ -129,6 +136,9 @@ class CompareConfig:
                 concurrency=self.concurrency,
             )
             return Judge(name, VlmConfig(vlm=found[1], dtype=self.dtype), server)
+        if (found := _REWARDED.fullmatch(name)) is not None:
+            reward_model = RewardModelConfig(reward_model=found[1], reward_path=found[2] or None)
+            return Judge(name, VlmConfig(device=self.device), reward_model=reward_model)
         found = _BITS.fullmatch(name)
         vlm, bits = found.groups() if found else (name, None)
         if vlm != "auto":
