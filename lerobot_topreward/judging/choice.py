@@ -30,14 +30,15 @@ from lerobot_topreward.judging.differences import auc_gain, shared_episodes, sta
 from lerobot_topreward.judging.judges import JudgeSummary
 
 FASTER = 0.8  # of the other's time per episode, from which on a difference is more than the noise
+_ALIKE = "which these episodes do not tell apart from it"
 _NAMED = 3  # judges about which the sentence says why not
 # What is bad about a judge that cannot judge, by the piece of evidence that says so.
 _FAULTS = {
     "range": "{0} says the same of every prefix",
     "noise": "{0}'s curve is mostly noise",
     "order": "{0}'s curve does not rise with time",
-    "static": "{0}'s rises as much on a still image ({1})",
-    "reversed": "{0}'s rises as much backwards",
+    "static": "{0}'s curve rises as much on a still image ({1})",
+    "reversed": "{0}'s curve rises as much backwards",
     "success": "{0} does not tell success from failure",
 }
 
@@ -148,16 +149,15 @@ def _leave_out(
 def _prefer(left: Sequence[Candidate], why_not: dict[str, str]) -> list[Candidate]:
     """Take the better judged ones, then the fastest one (rule 4)."""
     usable = [one for one in left if one.summary.judgment.level == "usable"]
-    if usable:  # that a verdict is worse is a fact; that the judge is, these episodes do not say
+    if usable:
         careful = [one for one in left if one not in usable]
-        why_not |= {one.name: f"{one.name} is usable with care only" for one in careful}
+        why_not |= {one.name: f"{one.name}, {_ALIKE}, is usable with care only" for one in careful}
         left = usable
     fastest = min(left, key=lambda one: np.nan_to_num(one.seconds, nan=np.inf))
     slower = [one for one in left if one is not fastest]
     if slower and all(fastest.seconds <= FASTER * one.seconds for one in slower):
         why_not |= {
-            one.name: f"{one.name}, which these episodes do not tell apart from it, takes "
-            f"{one.seconds:.2g} s per episode, not {fastest.seconds:.2g}"
+            one.name: f"{one.name}, {_ALIKE}, takes {one.seconds:.2g} s per episode, not {fastest.seconds:.2g}"
             for one in slower
         }
         return [fastest]
@@ -195,11 +195,11 @@ def _describe_still(one: Candidate) -> str:
     if static.share >= MOST and static.share_interval[1] >= 1:
         return _FAULTS["static"].format(one.name, _percent(static.share))
     verb = "rises" if static.share > 0 else "falls"
-    return f"{one.name}'s {verb} on a still image by {_percent(abs(static.share))} of its real rise"
+    return f"{one.name}'s curve {verb} on a still image by {_percent(abs(static.share))} of its real rise"
 
 
 def _percent(share: float) -> str:
-    return f"{round(100 * share)} %"
+    return "unknown" if np.isnan(share) else f"{round(100 * share)} %"
 
 
 def _join(reasons: Sequence[str]) -> str:
