@@ -35,6 +35,8 @@ class Clip:
     frames: UInt8[np.ndarray, "decoded height width 3"]
     shown: Int64[np.ndarray, " sampled"]  # index into frames
     frame_indices: Int64[np.ndarray, " sampled"]  # within the segment, ascending
+    # Those of frame_indices that the schedule shows, where a scorer wants to see others, too.
+    scheduled: Int64[np.ndarray, " scheduled"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,8 @@ class LogProbs:
     # Where a server returned only a bound, which is higher; None where all are exact.
     true_censored: Bool[np.ndarray, "instructions prefixes"] | None = None
     false_censored: Bool[np.ndarray, "instructions prefixes"] | None = None
+    # Of success, nats, <= 0, where a reward model gives it beside its progress.
+    success: Float32[np.ndarray, "instructions prefixes"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,13 @@ class PrefixScores:
     # Where a server returned only a bound, which is higher; None where all are exact.
     true_censored: Bool[np.ndarray, " prefixes"] | None = None
     false_censored: Bool[np.ndarray, " prefixes"] | None = None
+    # Nats, <= 0, where a reward model gave it: what the success score is then made of.
+    log_prob_success: Float32[np.ndarray, " prefixes"] | None = None
+
+    @property
+    def success(self) -> Float32[np.ndarray, " prefixes"]:
+        """What says how likely success is: a log-probability of its own, or that of True."""
+        return self.log_prob_true if self.log_prob_success is None else self.log_prob_success
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ def print_plan(plan: Plan, console: Console) -> None:
         f"{_minutes(plan, range(len(plan.verdicts))):.1f} minutes"
     )
     if plan.labels is not None:
-        console.print(f"labels   by {plan.labels.key.vlm} on {plan.labels.key.camera}")
+        console.print(f"labels   by {plan.labels.key.judge} on {plan.labels.key.camera}")
     if plan.judgment is not None:
         print_judgment(plan.judgment, console)
     if plan.repeated:

@@ -74,3 +74,10 @@ def images_shown(
 ) -> Int64[np.ndarray, " prefixes"]:
     """Count the sampled images that a prefix of each raw length shows, at least the first one."""
     return np.maximum(np.searchsorted(frame_indices, lengths, side="left"), 1).astype(np.int64)
+
+
+def last_frames(
+    lengths: Int64[np.ndarray, " prefixes"], frame_indices: Int64[np.ndarray, " sampled"]
+) -> Int64[np.ndarray, " prefixes"]:
+    """Find the last frame that a prefix of each raw length shows."""
+    return frame_indices[images_shown(lengths, frame_indices) - 1]

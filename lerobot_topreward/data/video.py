@@ -36,8 +36,11 @@ def read_clip(
     sample_fps: float,
     final_frame: bool,
     max_images: int | None = None,
+    also: Int64[np.ndarray, " others"] | None = None,
 ) -> Clip:
     """Read the frames of a segment that `sample_frames` chooses, the videos being here.
+
+    `also` names frames that are read beside them; `scheduled` of the clip then says which these are.
 
     Raises:
         EpisodeError: A file is missing or damaged, or lacks a frame that the dataset promises.
@@ -49,6 +52,9 @@ def read_clip(
         final_frame=final_frame,
         max_images=max_images,
     )
+    scheduled = None if also is None else indices
+    if also is not None:
+        indices = np.union1d(indices, also)
     read = _read_video if camera in source.meta.video_keys else _read_images
     return Clip(
         segment=segment,
@@ -56,6 +62,7 @@ def read_clip(
         frames=read(source, camera, segment.episode_index, segment.start + indices),
         shown=np.arange(len(indices), dtype=np.int64),
         frame_indices=indices,
+        scheduled=scheduled,
     )
 
 

@@ -123,6 +123,7 @@ def evaluate_dataset(config: EvaluateConfig, *, console: Console | None = None) 
             output=config.output,
             console=console,
             server=config.server,
+            reward_model=config.reward_model,
         )
     undebiased = Formula(dataset.formula.scale)
     gvl = None
@@ -197,7 +198,7 @@ def print_evaluation(found: Evaluation, console: Console) -> None:
     dataset = found.dataset
     total = dataset.source.meta.total_episodes
     console.print(f"dataset  {dataset.source.repo_id}, {len(found.metrics)} of {total} labeled")
-    console.print(f"labels   by {dataset.key.vlm} on {dataset.key.camera}, in {dataset.labels}")
+    console.print(f"labels   by {dataset.key.judge} on {dataset.key.camera}, in {dataset.labels}")
     by_episode = dataset.provenance.get("normalize") == "episode"
     console.print(
         f"progress here is {dataset.known_formula.words}, scaled per task so that episodes compare"

@@ -1,12 +1,13 @@
 """What the evaluate command is asked for."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.scoring.scorer import check_controls
 from lerobot_topreward.vlm.identity import VlmConfig
+from lerobot_topreward.vlm.reward_model.config import RewardModelConfig
 from lerobot_topreward.vlm.server.config import ServerConfig
 
 
@@ -31,6 +32,7 @@ class EvaluateConfig:
     device: str = "auto"  # that it runs on: cuda, cuda:1, mps or cpu
     device_map: Literal["auto"] | None = None  # "auto" spreads it over all GPUs
     server: ServerConfig = field(default_factory=ServerConfig)
+    reward_model: RewardModelConfig = field(default_factory=RewardModelConfig)
     output: Path | None = None  # folder for new scores where the labels' own cannot be written
 
     # Instead of a dataset, two policies or more: LeRobot's eval_info.json of each, or the counts of a
@@ -50,8 +52,13 @@ class EvaluateConfig:
             raise UserError("`swapped_instruction` needs `controls=swapped`")
         check_controls(self.control_names)
         self.server.check_beside(self.vlm_config)
-        if self.server.server and not self.control_names:
-            raise UserError("`server` is asked about `controls`; name some, as `controls=static`")
+        self.reward_model.check_beside(self.vlm_config, self.server)
+        asked = ("server", self.server.server), ("reward_model", self.reward_model.reward_model)
+        for name, value in asked:
+            if value and not self.control_names:
+                raise UserError(
+                    f"`{name}` is asked about `controls`; name some, as `controls=static`"
+                )
 
     def _check_policies(self) -> None:
         for name in ("policies", "trials"):
@@ -63,7 +70,9 @@ class EvaluateConfig:
             )
         for item in fields(self):
             ours = item.name in ("policies", "trials", "json")
-            default = ServerConfig() if item.name == "server" else item.default
+            default = item.default
+            if item.default_factory is not MISSING:
+                default = item.default_factory()
             if not ours and getattr(self, item.name) != default:
                 raise UserError(
                     f"`{item.name}` is about a labeled dataset, which `policies` and `trials` do not "

@@ -277,12 +277,13 @@ def gvl_baseline(
 
 def _load_generator(dataset: LabelledDataset, vlm: VlmConfig | None) -> Generator:
     """Load the VLM; transformers is imported here, so that a re-run without questions is quick."""
-    if dataset.key.server is not None:
+    if dataset.key.server is not None or dataset.key.reward_model is not None:
+        judge = "a server" if dataset.key.server is not None else "a reward model"
         raise UserError(
-            "`baseline=gvl` lets a VLM in this process write, and these labels were made by a "
-            "server; leave it out"
+            "`baseline=gvl` lets a VLM in this process write, and these labels were made by "
+            f"{judge}; leave it out"
         )
-    config, _, identity = identify_same(dataset, vlm)
+    config, _, _, identity = identify_same(dataset, vlm)
     from lerobot_topreward.vlm.generate import TextGenerator
     from lerobot_topreward.vlm.loading import load_vlm
 

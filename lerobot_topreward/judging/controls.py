@@ -109,6 +109,14 @@ def measure_episodes(
     )
 
 
+def measure_ends(scores: Sequence[PrefixScores], measured: EpisodeCurves) -> EpisodeCurves:
+    """Take what a reward model says of success, where it says that of every prefix."""
+    if any(part.log_prob_success is None for part in scores):
+        return measured
+    episodes = [part.segment.episode_index for part in scores]
+    return measure_episodes(episodes, [part.success for part in scores])
+
+
 def compare_controls(
     real: Sequence[PrefixScores],
     control: Sequence[PrefixScores],

@@ -39,7 +39,8 @@ METRICS = (
     Metric("voc", "VOC", "VOC",
            "value-order correlation; 1: always in the order of time", "low"),
     Metric("success_score", "Success score", "Success",
-           "mean log P(True) of the last three prefixes", "low", unit="nats"),
+           "mean log P(True) of the last three prefixes; log P(success) of a reward model that "
+           "gives it", "low", unit="nats"),
     Metric("final_progress", "Final progress", "Final",
            "mean progress of the last three prefixes", "low"),
     Metric("max_progress", "Highest progress", "Highest", "progress at its best moment", "low"),
@@ -77,7 +78,7 @@ def episode_metrics(
     metrics: list[EpisodeMetrics] = []
     for episode, parts in sorted(segments.items()):
         reward = rewards.episode(episode)
-        log_prob = np.concatenate([part.log_prob_true for part in parts])
+        success = np.concatenate([part.success for part in parts])
         ends = np.concatenate([part.segment.start + part.prefix_length - 1 for part in parts])
         tasks = dict.fromkeys(part.segment.instruction for part in parts)
         frames = len(reward.progress)
@@ -88,7 +89,7 @@ def episode_metrics(
                 frames=frames,
                 seconds=frames / fps,
                 voc=mean_defined([voc(part.log_prob_true) for part in parts]),
-                success_score=success_score(log_prob),
+                success_score=success_score(success),
                 final_progress=float(np.mean(reward.progress[ends[-TAIL:]])),
                 max_progress=float(np.max(reward.progress)),
                 seconds_to_90=seconds_to(reward.progress, fps=fps),

@@ -29,6 +29,7 @@ from lerobot_topreward.judging.controls import (
     Grade,
     compare_controls,
     judge_control,
+    measure_ends,
     measure_episodes,
 )
 from lerobot_topreward.judging.episode_metrics import episode_metrics
@@ -114,7 +115,7 @@ def judge_labels(
         ],
         success=truth,
         subtracted=formula.debias,
-        dtype=dataset.key.head or dataset.key.dtype,
+        dtype=dataset.key.precision,
     )
     if formula == dataset.formula:
         return found
@@ -148,7 +149,7 @@ def judge_reward(
     """
     made_of = [part.log_prob_true for part in scores] if curves is None else curves
     measured = measure_episodes([part.segment.episode_index for part in scores], made_of)
-    auc = _estimate_auc(measured, success)
+    auc = _estimate_auc(measure_ends(scores, measured), success)
     order, rises = _judge_order(measured, success, auc)
     found: list[Evidence] = [
         _judge_range(np.concatenate([part.log_prob_true for part in scores]), dtype=dtype),

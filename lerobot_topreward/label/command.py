@@ -154,7 +154,7 @@ def label_dataset(config: LabelConfig, *, console: Console | None = None) -> Lab
     if config.push.push_to_hub:
         check_push(job.destination, ours=lineage_of(source))
     broken = {} if config.skip_check else _find_broken(source, list(job.segments), console)
-    identity = identify_judge(config.vlm, config.server)
+    identity = identify_judge(config.vlm, config.server, reward_model=config.reward_model)
     key = ScoreKey.pin(config.scoring, identity, camera=job.camera)
     if config.dry_run:
         store = Store(job.output / WORK_FOLDER / key.digest(), key, fps)
@@ -210,6 +210,7 @@ def label_dataset(config: LabelConfig, *, console: Console | None = None) -> Lab
                 identity=identity,
                 chunk_tokens=config.chunk_tokens,
                 server=config.server,
+                reward_model=config.reward_model,
             )
             try_servers(scorer, source, key, [*blanks, *todo], console=console)
             outcome.interrupted = not score_blanks(source, store, blanks, scorer, console=console)

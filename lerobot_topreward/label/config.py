@@ -10,6 +10,7 @@ from lerobot_topreward.rewards import PAPER, Debias, Formula, Scale
 from lerobot_topreward.scoring.other_instructions import MOST_CONTRAST
 from lerobot_topreward.storage.key import ScoringConfig
 from lerobot_topreward.vlm.identity import VlmConfig
+from lerobot_topreward.vlm.reward_model.config import RewardModelConfig
 from lerobot_topreward.vlm.server.config import ServerConfig
 
 
@@ -28,12 +29,15 @@ class LabelConfig:
 
     vlm: VlmConfig = field(default_factory=VlmConfig)
     server: ServerConfig = field(default_factory=ServerConfig)
+    reward_model: RewardModelConfig = field(default_factory=RewardModelConfig)
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
     control: Literal["none", "static", "blank", "contrast", "all"] = "none"  # also score this
     chunk_tokens: int | None = None  # tokens per forward: bounds memory, halved when it runs out
 
     normalize: Literal["episode", "task"] = "episode"  # task: episodes of one task compare
-    scale: Scale = "log-prob"  # what progress is made of; log-odds: True against False
+    # What progress is made of; log-odds: True against False. By default log-prob, as in the paper;
+    # of a reward model's own progress prob, which is that progress.
+    scale: Scale | None = None
     debias: Debias = "none"  # progress beyond what the first frame, gray or another task earns
     contrast: int = 3  # how many other tasks contrast asks about, 1..3, as far as there are
     formula: Literal["auto"] | None = None  # auto: the scale and debias that the evidence favors
@@ -60,12 +64,17 @@ class LabelConfig:
                 raise UserError(f"`{name}` must be > 0; got {value}")
         engine = None if self.scoring.engine == "one-pass" else self.scoring.engine
         self.server.check_beside(self.vlm, engine=engine, chunk_tokens=self.chunk_tokens)
+        pixels = self.scoring.max_pixels
+        self.reward_model.check_beside(self.vlm, self.server, engine=engine, max_pixels=pixels)
         if self.debias != "none" and self.scale == "prob":
             raise UserError(
                 f"`debias={self.debias}` subtracts log-probs, which `scale=prob` does not use; leave "
                 "out one of them"
             )
-        if self.formula is not None and self.made_of != PAPER:
+        if self.formula is not None and (self.scale, self.debias) not in (
+            (None, "none"),
+            ("log-prob", "none"),
+        ):
             raise UserError(
                 f"`formula={self.formula}` chooses scale and debias itself; leave out "
                 f"`scale={self.scale}` and `debias={self.debias}`, or `formula`"
@@ -96,7 +105,11 @@ class LabelConfig:
     @property
     def made_of(self) -> Formula:
         """What progress is made of."""
-        return Formula(self.scale, self.debias)
+        scale = self.scale
+        if scale is None:
+            own = self.reward_model.gives_progress and self.debias == "none"
+            scale = "prob" if own else PAPER.scale
+        return Formula(scale, self.debias)
 
     @property
     def debias_scored(self) -> tuple[Debias, ...]:

@@ -140,7 +140,7 @@ def print_estimate(
     """
     if bias := describe_bias(identity.name):
         console.print(f"length bias          {bias}")
-    if key.server is not None:
+    if key.server is not None or key.reward_model is not None:
         print_requests(job.source, key, shards, console=console)
         return
     try:

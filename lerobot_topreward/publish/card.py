@@ -55,7 +55,7 @@ class CardFacts:
     def summarize(self, source: str) -> str:
         """Describe the dataset that was made from `source` in a line, for the commit."""
         labeled, total = (self.provenance[f"episodes_{what}"] for what in ("labelled", "total"))
-        made = f"labeled by {self.key.vlm} with lerobot-topreward {__version__}"
+        made = f"labeled by {self.key.judge} with lerobot-topreward {__version__}"
         if self.curation is None:
             return f"{labeled} of {total} episodes of {source} {made}"
         return f"{total} of {self.curation.episodes} episodes of {source}, {made}"
@@ -65,14 +65,12 @@ _SECTION = """\
 {start}
 ## TOPReward: how far along is the robot?
 
-A frozen video language model was asked, at moments all through each episode, whether the video so
-far completes the task. The log-probability of its answer *True* is the reward
-([TOPReward](https://arxiv.org/abs/2602.19313)). Episodes labeled: {labelled} of {total}{failed}.
+{asked} Episodes labeled: {labelled} of {total}{failed}.
 
 {curation}| Column | Meaning |
 |---|---|
-| `topreward.log_prob` | log-probability of *True*, in nats, <= 0, interpolated between scored moments |
-| `topreward.log_prob_false` | the same of *False* |
+| `topreward.log_prob` | {true}, in nats, <= 0, interpolated between scored moments |
+| `topreward.log_prob_false` | the same of {false} |
 | `topreward.progress` | {what} scaled to 0..1, {scaled} |
 | `topreward.advantage` | progress gained over the next {horizon} frames ({seconds:.2g} s), -1..1 |
 | `topreward.labelled` | whether the frame has a reward at all; where not, the others are 0 |
@@ -90,19 +88,13 @@ dataset[0]["topreward.progress"]
 
 | Made with | |
 |---|---|
-| Model | {vlm}, revision `{vlm_revision}`{served} |
+| Model | {vlm}{kind}, revision `{vlm_revision}`{served} |
 | Camera | `{camera}` |
 | Frames | {schedule} |
 | Source | `{source}` |
 | Software | `lerobot-topreward` {version} |
 
-The prompt, after the video:
-
-~~~text
-{prompt}
-~~~
-
-**Limits.** The reward is a model's opinion, not a measurement.
+{prompt}**Limits.** The reward is a model's opinion, not a measurement.
 
 - {caution}
 - Some models answer *True* more readily the longer a video lasts, whatever it shows: compare with a
@@ -118,6 +110,21 @@ The prompt, after the video:
 {end}"""
 
 
+_ASKED = """\
+A frozen video language model was asked, at moments all through each episode, whether the video so
+far completes the task. The log-probability of its answer *True* is the reward
+([TOPReward](https://arxiv.org/abs/2602.19313))."""
+_REWARD_MODEL_ASKED = """\
+LeRobot's reward model `{0}` was asked, at moments all through each episode, how far the task is
+done. Its answer p, 0..1, is kept as log p."""
+_PROMPT = """\
+The prompt, after the video:
+
+~~~text
+{0}
+~~~
+
+"""
 _SCALES: dict[Scale, str] = {
     "log-prob": "the same",
     "log-odds": "the same less that of *False*",
@@ -138,6 +145,9 @@ def card_section(facts: CardFacts, *, source: str, repo_id: str, branch: str) ->
     """
     key, made = facts.key, facts.provenance
     what = _SCALES[made["scale"]] + _DEBIASED[made.get("debias", "none")]
+    asked, prompt = _ASKED, _PROMPT.format(question("{instruction}"))
+    if key.reward_model is not None:
+        asked, prompt = _REWARD_MODEL_ASKED.format(key.reward_model), ""
     if made["normalize"] == "task":
         scaled = "over all episodes of a task"
         caution = (
@@ -164,13 +174,17 @@ def card_section(facts: CardFacts, *, source: str, repo_id: str, branch: str) ->
         repo_id=repo_id,
         branch=branch,
         vlm=f"[{key.vlm}](https://huggingface.co/{key.vlm})" if on_hub else f"`{key.vlm}`",
+        kind="" if key.reward_model is None else f" (`{key.reward_model}`)",
         vlm_revision=key.vlm_revision,
         served="" if key.server is None else f", on `{key.server}` ({key.server_video})",
         camera=key.camera,
         schedule=key.schedule,
         source=source,
         version=__version__,
-        prompt=question("{instruction}"),
+        asked=asked,
+        true="log-probability of *True*" if key.reward_model is None else "log p",
+        false="*False*" if key.reward_model is None else "1 - p",
+        prompt=prompt,
         caution=caution,
         bias=f" Of this one, {bias}." if (bias := describe_bias(key.vlm)) else "",
     )

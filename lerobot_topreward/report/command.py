@@ -161,7 +161,7 @@ def _make_page(
         fingerprint=dataset.source.fingerprints.dataset,
         version=__version__,
         made=time.strftime("%Y-%m-%d %H:%M"),
-        vlm=dataset.key.vlm,
+        vlm=dataset.key.judge,
         camera=camera,
         scored_camera=dataset.key.camera,
         fps=dataset.fps,

@@ -66,6 +66,7 @@ def score_blanks(
                 false_censored=None
                 if answers.false_censored is None
                 else answers.false_censored[0],
+                log_prob_success=None if answers.success is None else answers.success[0],
             )
             store.write(shard, [scores])
     return True

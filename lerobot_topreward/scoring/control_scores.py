@@ -29,6 +29,7 @@ from lerobot_topreward.storage.blank import read_blanks
 from lerobot_topreward.storage.reader import LabelledDataset
 from lerobot_topreward.storage.store import Shard, Store
 from lerobot_topreward.vlm.identity import VlmConfig
+from lerobot_topreward.vlm.reward_model.config import RewardModelConfig
 from lerobot_topreward.vlm.server.config import ServerConfig
 
 
@@ -53,6 +54,7 @@ def score_controls(
     output: Path | None,
     console: Console,
     server: ServerConfig | None = None,
+    reward_model: RewardModelConfig | None = None,
 ) -> ControlScores:
     """Score controls of labeled episodes, those that no earlier run has scored.
 
@@ -81,9 +83,11 @@ def score_controls(
     outcome = Outcome()
     if todo:
         todo = fetch_shard_videos(dataset, todo)
-        config, server, identity = identify_same(dataset, vlm, server)
+        config, server, reward_model, identity = identify_same(dataset, vlm, server, reward_model)
         with claim_store(dataset, stores[-1]):
-            scorer = load_scorer(config, dataset.key, identity=identity, server=server)
+            scorer = load_scorer(
+                config, dataset.key, identity=identity, server=server, reward_model=reward_model
+            )
             if dataset.key.server is not None:
                 print_requests(dataset.source, dataset.key, todo, console=console)
             try_servers(scorer, dataset.source, dataset.key, todo, console=console)

@@ -11,7 +11,7 @@ from lerobot_topreward.data.selection import resolve_camera
 from lerobot_topreward.data.video import read_clip
 from lerobot_topreward.errors import EpisodeError
 from lerobot_topreward.records import Clip, PrefixScores, Segment
-from lerobot_topreward.scoring.scorer import Scorer, score_clip
+from lerobot_topreward.scoring.scorer import Scorer, frames_wanted, score_clip
 from lerobot_topreward.storage.key import ScoringConfig
 
 _CLOCK = 1000.0  # Hz: times are given to the VLM with one decimal
@@ -106,6 +106,7 @@ def score_episode(
             sample_fps=scoring.sample_fps,
             final_frame=scoring.final_frame,
             max_images=scoring.max_images,
+            also=frames_wanted(scorer, scoring, segment.length, fps=source.meta.fps),
         )
         scores += score_clip(clip, scorer, [control], scoring.prefix_count)
     return scores

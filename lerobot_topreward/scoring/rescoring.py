@@ -18,6 +18,7 @@ from lerobot_topreward.storage.output import check_lineage
 from lerobot_topreward.storage.reader import LabelledDataset, default_output
 from lerobot_topreward.storage.store import Shard, Store, list_shards, open_store
 from lerobot_topreward.vlm.identity import BUILTIN, VlmConfig, VlmIdentity
+from lerobot_topreward.vlm.reward_model.config import RewardModelConfig
 from lerobot_topreward.vlm.server.config import ServerConfig
 
 
@@ -107,25 +108,31 @@ def fetch_shard_videos(dataset: LabelledDataset, shards: Sequence[Shard]) -> lis
 
 
 def identify_same(
-    dataset: LabelledDataset, given: VlmConfig | None, server: ServerConfig | None = None
-) -> tuple[VlmConfig, ServerConfig, VlmIdentity]:
-    """Find the VLM of the labels, and check that its scores compare with theirs.
+    dataset: LabelledDataset,
+    given: VlmConfig | None,
+    server: ServerConfig | None = None,
+    reward_model: RewardModelConfig | None = None,
+) -> tuple[VlmConfig, ServerConfig, RewardModelConfig, VlmIdentity]:
+    """Find the judge of the labels, and check that its scores compare with theirs.
 
     What is given says where it lies and on which device it runs, or which servers run it; whatever
-    is left at its default is as it was for the labels.
+    is left at its default is as it was for the labels. But a reward model must be named: LeRobot
+    loads some with code from their repository, which the labels alone must not choose.
 
     Raises:
         UserError: it cannot be found, or something that changes a score differs: says what.
     """
     key, default = dataset.key, VlmConfig()
     given, server = given or default, server or ServerConfig()
+    reward_model = _check_reward_model(key, reward_model or RewardModelConfig())
     if given.vlm == "auto":
         given = replace(given, vlm=default.vlm)
+    names = ("vlm", "vlm_revision", "dtype", "quantize") if key.reward_model is None else ()
     options: dict[str, Any] = {
         name: getattr(key if getattr(given, name) == getattr(default, name) else given, name)
-        for name in ("vlm", "vlm_revision", "dtype", "quantize")
+        for name in names
     }
-    vlm = options["vlm"]
+    vlm = options.get("vlm", BUILTIN)
     folder = given.vlm == default.vlm and vlm != BUILTIN and "/" not in vlm
     if folder and key.server_video != "images" and not Path(vlm).is_dir():
         raise UserError(
@@ -148,13 +155,16 @@ def identify_same(
         if key.server_video == "images":
             options["vlm_revision"] = None if key.vlm_revision == "unknown" else key.vlm_revision
     config = replace(given, **options)
-    identity = identify_judge(config, server)
+    identity = identify_judge(config, server, reward_model=reward_model)
     same = ScoreKey.pin(key, identity, camera=key.camera)
     for item in fields(ScoreKey):
         value, made_with = getattr(same, item.name), getattr(key, item.name)
         if value == made_with:
             continue
-        rule = f"these labels were made with {item.name}={made_with}"
+        option = item.name
+        if option == "vlm" and key.reward_model is not None:
+            option = "reward_path"
+        rule = f"these labels were made with {option}={made_with}"
         if item.name == "prompt":
             raise UserError(
                 "these labels were made with another version's prompt; label the dataset again"
@@ -165,9 +175,10 @@ def identify_same(
                 "float32; label the dataset again"
             )
         if item.name == "vlm_revision":
+            where = "vlm" if key.reward_model is None else "reward_path"
             raise UserError(
-                f"{rule}; `vlm` holds {value}, another checkpoint of this name: give that of the "
-                "labels"
+                f"{rule}; `{where}` holds {value}, another checkpoint of this name: give that of "
+                "the labels"
             )
         if item.name in ("server", "template"):
             raise UserError(
@@ -175,7 +186,31 @@ def identify_same(
                 "them: start the one of the labels, or label again"
             )
         raise UserError(
-            f"{rule}; `{item.name}={value}` would not compare with them: give "
-            f"`{item.name}={made_with}`"
+            f"{rule}; `{option}={value}` would not compare with them: give `{option}={made_with}`"
         )
-    return config, server, identity
+    return config, server, reward_model, identity
+
+
+def _check_reward_model(key: ScoreKey, given: RewardModelConfig) -> RewardModelConfig:
+    """Compare the reward model that is given with that of the labels, which may have none.
+
+    Returns:
+        It, with the labels' own commit where none is given.
+    """
+    if given.reward_model is None and key.reward_model is None:
+        return given
+    if key.reward_model is None:
+        raise UserError(
+            "these labels were made by a VLM, not by a reward model; leave out "
+            f"`reward_model={given.reward_model}`"
+        )
+    if given.name != key.reward_model:
+        path = key.vlm if "/" in key.vlm else "FOLDER"
+        raise UserError(
+            f"these labels were made by the reward model {key.reward_model}, of {key.vlm}; if you "
+            f"trust it, say so: `reward_model={key.reward_model}` `reward_path={path}`"
+        )
+    commit = key.vlm_revision.partition("+")[0]
+    if given.reward_revision is None and given.reward_path == key.vlm and "/" in key.vlm:
+        return replace(given, reward_revision=commit)
+    return given

@@ -16,7 +16,13 @@ from lerobot_topreward.data.video import read_clip
 from lerobot_topreward.errors import EpisodeError
 from lerobot_topreward.records import Clip, PrefixScores, Segment
 from lerobot_topreward.scoring.censoring import Censoring
-from lerobot_topreward.scoring.scorer import ConcurrentScorer, Scorer, SizedScorer, score_clip
+from lerobot_topreward.scoring.scorer import (
+    ConcurrentScorer,
+    Scorer,
+    SizedScorer,
+    frames_wanted,
+    score_clip,
+)
 from lerobot_topreward.storage.key import ScoreKey, ScoringConfig
 from lerobot_topreward.storage.store import Shard, Store
 from lerobot_topreward.vlm.identity import VlmConfig, VlmIdentity, identify
@@ -106,14 +112,14 @@ def answer_episodes[T](
     outcome: Outcome,
     *,
     console: Console,
-    scorer: ConcurrentScorer | None = None,
+    scorer: Scorer | None = None,
 ) -> Generator[tuple[int, list[T]]]:
     """Show every clip of some episodes, one at a time; the next ones are decoded meanwhile.
 
     The first Ctrl-C lets the episode at hand finish, the second stops at once. An `EpisodeError` of
     `answer` fails its episode. The outcome is told of every episode, and whether the user stopped.
-    With a concurrent scorer, the next clips are also answered meanwhile, each in its own thread;
-    the scorer is closed in the end.
+    A `SelectiveScorer` gets the frames that it wants. With a `ConcurrentScorer`, the next clips are
+    also answered meanwhile, each in its own thread; the scorer is closed in the end.
 
     Yields:
         Each episode that did not fail, with the answers for its segments.
@@ -127,6 +133,7 @@ def answer_episodes[T](
             sample_fps=key.sample_fps,
             final_frame=key.final_frame,
             max_images=key.max_images,
+            also=frames_wanted(scorer, key, segment.length, fps=source.meta.fps),
         )
 
     def read_and_answer(segment: Segment) -> T:
@@ -135,7 +142,8 @@ def answer_episodes[T](
     answers: list[T] = []
     parts = [part for parts in episodes.values() for part in parts]
     found: Generator[tuple[Segment, Any]] = work_ahead(read, parts)
-    if scorer is not None:
+    concurrent = isinstance(scorer, ConcurrentScorer)
+    if concurrent:
         ahead = scorer.clips_at_once
         found = work_ahead(read_and_answer, parts, ahead=ahead, give_up=scorer.close)
     with (
@@ -151,7 +159,7 @@ def answer_episodes[T](
                 try:
                     if isinstance(result, EpisodeError):
                         raise result
-                    answers.append(answer(result) if scorer is None else result)
+                    answers.append(result if concurrent else answer(result))
                 except EpisodeError as error:
                     outcome.failed[episode] = str(error)
             if segment != segments[-1]:
@@ -203,10 +211,9 @@ def score_shards(
 
     outcome, censoring = Outcome(), Censoring()
     episodes = {episode: wanted[0].segments for episode, wanted in todo.items()}
-    concurrent = scorer if isinstance(scorer, ConcurrentScorer) else None
     with closing(
         answer_episodes(
-            source, store.key, episodes, answer, outcome, console=console, scorer=concurrent
+            source, store.key, episodes, answer, outcome, console=console, scorer=scorer
         )
     ) as answered:
         for episode, segments in answered:

@@ -6,11 +6,12 @@ from difflib import get_close_matches
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Int64
+from jaxtyping import Int64
 
-from lerobot_topreward.data.schedule import images_shown, prefix_lengths
+from lerobot_topreward.data.schedule import last_frames, prefix_lengths
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.records import Clip, LogProbs, PrefixScores
+from lerobot_topreward.storage.key import ScoringConfig
 
 CONTROLS = ("static", "reversed", "swapped")  # what a reward is compared with
 
@@ -63,6 +64,30 @@ class ConcurrentScorer(SizedScorer, Protocol):
         ...
 
 
+@runtime_checkable
+class SelectiveScorer(SizedScorer, Protocol):
+    """A scorer that chooses for each prefix which of its frames it sees."""
+
+    def frames_wanted(self, ends: Int64[np.ndarray, " prefixes"]) -> Int64[np.ndarray, " frames"]:
+        """The frames that prefixes show, within the segment, ascending.
+
+        Args:
+            ends: the last frame of each prefix, ascending.
+        """
+        ...
+
+
+def frames_wanted(
+    scorer: object, scoring: ScoringConfig, length: int, *, fps: float
+) -> Int64[np.ndarray, " frames"] | None:
+    """The frames that a scorer chooses of a segment; None of one that sees all that is scheduled."""
+    if not isinstance(scorer, SelectiveScorer):
+        return None
+    schedule = scoring.sample(length, fps=fps)
+    lengths = prefix_lengths(length, schedule, count=scoring.prefix_count)
+    return scorer.frames_wanted(last_frames(lengths, schedule))
+
+
 def static_control(clip: Clip) -> Clip:
     """Show the first frame at every time: whatever still rises is length, not progress."""
     return replace(clip, shown=np.zeros_like(clip.shown))
@@ -103,8 +128,10 @@ def score_clip(
     questions = dict.fromkeys(("none", *videos), segment.instruction) | dict(asked or {})
     if lacking := [control for control in controls if control not in questions]:
         raise ValueError(f"{lacking[0]} must ask another instruction; it has none")
-    lengths = prefix_lengths(segment.length, clip.frame_indices, count=count)
-    shown = images_shown(lengths, clip.frame_indices)
+    schedule = clip.frame_indices if clip.scheduled is None else clip.scheduled
+    lengths = prefix_lengths(segment.length, schedule, count=count)
+    ends = last_frames(lengths, schedule)
+    shown = np.searchsorted(clip.frame_indices, ends, side="right")
     # Prefixes that show the same images have the same reward: ask once.
     distinct, which = np.unique(shown, return_inverse=True)
     # All but these show the same video, so one pass asks their questions.
@@ -122,21 +149,20 @@ def score_clip(
                 segment=segment,
                 control=control,
                 prefix_length=lengths,
-                frame_index=segment.start + clip.frame_indices[shown - 1],
+                frame_index=segment.start + ends,
                 log_prob_true=answers.true[row][which].astype(np.float32),
                 log_prob_false=answers.false[row][which].astype(np.float32),
                 true_censored=_take(answers.true_censored, row, which),
                 false_censored=_take(answers.false_censored, row, which),
+                log_prob_success=_take(answers.success, row, which),
             )
     return [found[control] for control in controls]
 
 
-def _take(
-    censored: Bool[np.ndarray, "instructions distinct"] | None,
-    row: int,
-    which: Int64[np.ndarray, " prefixes"],
-) -> Bool[np.ndarray, " prefixes"] | None:
-    return None if censored is None else censored[row][which]
+def _take[T: np.ndarray](
+    values: T | None, row: int, which: Int64[np.ndarray, " prefixes"]
+) -> T | None:
+    return None if values is None else values[row][which]
 
 
 def check_controls(controls: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""Before servers are asked about episodes: what that costs, and whether they answer as they must."""
+"""Before servers, or reward models, are asked: how often, and whether servers answer as they must."""
 
 from collections.abc import Sequence
 
@@ -17,9 +17,15 @@ from lerobot_topreward.storage.store import NO_EPISODE, Shard
 def print_requests(
     source: Source, key: ScoreKey, shards: Sequence[Shard], *, console: Console
 ) -> None:
-    """Say how many requests scoring some shards takes."""
+    """Say how many requests scoring some shards takes, of servers or of a reward model."""
     counts = {part: _count(part, key, fps=source.meta.fps) for s in shards for part in s.segments}
     requests = sum(counts[part] for shard in shards for part in shard.segments)
+    if key.reward_model is not None:
+        console.print(
+            f"reward model         {key.reward_model}, {key.vlm}; prefixes: {requests:,}. How long "
+            "one takes is not known before it is asked"
+        )
+        return
     console.print(
         f"server               {key.server}, {key.server_model}, mode {key.server_video}; "
         f"requests: {requests}"

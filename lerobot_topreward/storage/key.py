@@ -99,6 +99,17 @@ class ScoreKey(ScoringConfig):
     template: Literal["paper", "chat"] | None = None
     reward_model: str | None = None  # its type; its checkpoint stands where a VLM's would
 
+    @property
+    def judge(self) -> str:
+        """Who gave the scores, in words."""
+        return self.vlm if self.reward_model is None else f"{self.vlm} ({self.reward_model})"
+
+    @property
+    def precision(self) -> str:
+        """The dtype whose steps the scores have."""
+        # A reward model's progress is made of its logits in float32.
+        return "float32" if self.reward_model is not None else self.head or self.dtype
+
     @classmethod
     def pin(cls, scoring: ScoringConfig, vlm: VlmIdentity, *, camera: str) -> "ScoreKey":
         """Pin a configuration to a checkpoint, this version's prompt and a camera's feature key."""
@@ -131,8 +142,8 @@ class ScoreKey(ScoringConfig):
         if values.keys() not in ({*_STORED, *more} for more in ((), _SERVED, _REWARDED)):
             raise ValueError(f"a key has the fields {', '.join(_STORED)}; got {stored!r:.200}")
         for more in (_SERVED, _REWARDED):
-            if None in [values.get(name, "") for name in more]:
-                raise ValueError(f"a key has all or none of {', '.join(more)}; one is null")
+            if any(name in values and not values[name] for name in more):
+                raise ValueError(f"a key has all or none of {', '.join(more)}; one is empty")
         if values["prefixes"] is None:
             values["prefixes"] = "every"
         try:

@@ -3,7 +3,7 @@
 The sidecar is enough, and so are the columns, which are all that LeRobot's tools keep. Their
 log-probabilities are interpolated between the scored prefixes, so at the last frame of a prefix,
 where ``scored`` is true, they are that prefix's own score. A dataset from the Hub, or one that was
-curated, needs no store.
+curated, needs no store. Only there is what a reward model said of success beside its progress.
 """
 
 from collections import defaultdict
@@ -178,6 +178,7 @@ def read_labelled(source: Source, labels: Path | None = None) -> LabelledDataset
         provenance=provenance,
         stored=stored,
     )
+    dataset = replace(dataset, scores=_with_success(dataset))
     if stored.absent & {"progress", "advantage"}:  # LeRobot's tools can remove any column
         again = label_rewards(
             dataset.scores,
@@ -281,6 +282,33 @@ def _scores(source: Source, stored: FrameRewards, key: ScoreKey) -> tuple[Prefix
     return tuple(found)
 
 
+def _with_success(dataset: LabelledDataset) -> tuple[PrefixScores, ...]:
+    """Add what a reward model said of success; to none, where the store lacks it for some."""
+    if dataset.key.reward_model is None or not dataset.store.folder.is_dir():
+        return dataset.scores
+    read = _read_control(dataset, "none")
+    known = {scores.segment: scores for scores in read or ()}
+    found = []
+    for scores in dataset.scores:
+        own = known.get(scores.segment)
+        if own is None or not np.array_equal(own.prefix_length, scores.prefix_length):
+            return dataset.scores
+        found.append(replace(scores, log_prob_success=own.log_prob_success))
+    return tuple(found)
+
+
+def _read_control(dataset: LabelledDataset, control: str) -> list[PrefixScores] | None:
+    """Read the shards of a control; None where the store lacks one of a labeled episode."""
+    parts: dict[int, list[Segment]] = defaultdict(list)
+    for scores in dataset.scores:
+        parts[scores.segment.episode_index].append(scores.segment)
+    videos = video_prints(dataset.source, camera=dataset.key.camera, episodes=dataset.episodes)
+    fingerprints = dataset.source.fingerprints.episodes
+    shards = list_shards(parts, [control], fingerprints=fingerprints, videos=videos)
+    read = [dataset.store.read(shard) for shard in shards]
+    return [scores for own in read for scores in own or ()] if all(read) else None
+
+
 def _read_formula(provenance: Mapping[str, Any]) -> Formula:
     return Formula(provenance["scale"], provenance.get("debias", "none"))
 
@@ -290,19 +318,13 @@ def _baselines(dataset: LabelledDataset) -> tuple[PrefixScores, ...]:
     debias = dataset.formula.debias
     if debias == "none":
         return ()
-    parts: dict[int, list[Segment]] = defaultdict(list)
-    for scores in dataset.scores:
-        parts[scores.segment.episode_index].append(scores.segment)
     if debias == "blank":
         gray = read_blanks([dataset.store], dataset.source, dataset.scores)
         return tuple(gray) if len(gray) == len(dataset.scores) else ()
-    videos = video_prints(dataset.source, camera=dataset.key.camera, episodes=dataset.episodes)
-    fingerprints = dataset.source.fingerprints.episodes
     found: list[PrefixScores] = []
     for name in BASELINES[debias][: dataset.provenance.get("contrast")]:
-        shards = list_shards(parts, [name], fingerprints=fingerprints, videos=videos)
-        read = [dataset.store.read(shard) for shard in shards]
-        if not all(read):  # there need not be as many other tasks as were asked for
+        read = _read_control(dataset, name)
+        if read is None:  # there need not be as many other tasks as were asked for
             break
-        found += [scores for own in read for scores in own or ()]
+        found += read
     return tuple(found)

@@ -10,7 +10,8 @@
 The folder is named by the digest of a `ScoreKey`. A shard has one row per prefix:
 ``episode_index, segment_start, prefix_length`` (raw frames of the segment), ``frame_index`` (last
 frame shown, within the episode), ``timestamp`` (s), ``log_prob_true, log_prob_false`` (nats, <= 0),
-``control``; and where a server gave only a bound of one, ``true_censored, false_censored`` (bool).
+``control``; where a server gave only a bound of one, ``true_censored, false_censored`` (bool); where
+a reward model gave it, ``log_prob_success`` (nats, <= 0).
 Its metadata hold the episode's fingerprint, the print of its video and its segments: a
 shard is used only for the episode that it was made from, under whatever number that has now, so a
 dataset that grew, shrank or changed costs only its new episodes. The controls "swapped" and

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import fields
 from importlib.metadata import distributions
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from lerobot_topreward.errors import UserError
@@ -32,6 +33,7 @@ def identify_reward_model(config: RewardModelConfig, vlm: VlmConfig) -> VlmIdent
         UserError: LeRobot knows no such model, or its checkpoint is not there or another's.
     """
     read = read_config(config, vlm)
+    find_camera(config, read)
     path = read.pretrained_path
     assert path is not None  # `read_config` has set it
     folder = Path(path) if Path(path).is_dir() else None
@@ -93,6 +95,27 @@ def read_config(config: RewardModelConfig, vlm: VlmConfig) -> "LeRobotConfig":
     return read
 
 
+def find_camera(config: RewardModelConfig, read: "LeRobotConfig") -> str:
+    """Find the feature key that a reward model reads images from.
+
+    Raises:
+        UserError: it reads something else, too, or several cameras.
+    """
+    from lerobot.configs import FeatureType
+
+    others = [key for key, found in read.input_features.items() if found.type != FeatureType.VISUAL]
+    cameras = [key for key in read.input_features if key not in others]
+    key = getattr(read, "image_key", None)
+    cameras = list(dict.fromkeys([*([key] if isinstance(key, str) else []), *cameras]))
+    if others or len(cameras) != 1:
+        found = ", ".join([*cameras, *others]) or "nothing"
+        raise UserError(
+            f"`reward_model={config.reward_model}` reads {found}; a label is made of one camera's "
+            "video and the task alone, so only models that read one camera can judge here"
+        )
+    return cameras[0]
+
+
 @contextmanager
 def explain(config: RewardModelConfig, *, what: str) -> Iterator[None]:
     """Turn whatever a reward model's own code raises into an error that says whose it is."""
@@ -101,7 +124,7 @@ def explain(config: RewardModelConfig, *, what: str) -> Iterator[None]:
     except (UserError, MemoryError):
         raise
     except Exception as error:  # it is somebody else's code, which may raise anything
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = shorten(str(error), 400) or type(error).__name__  # it may list every weight
         raise UserError(f"`reward_model={config.reward_model}` {what}: {reason}") from error
 
 
@@ -111,24 +134,34 @@ def _find_type(config: RewardModelConfig) -> type[Any]:
     from lerobot.configs.rewards import RewardModelConfig as LeRobotConfig
     from lerobot.utils.import_utils import register_third_party_plugins
 
+    broken: list[str] = []
     if config.package is not None:
         with explain(config, what=f"cannot be imported from {config.package}"):
             importlib.import_module(config.package)
     elif config.name not in LeRobotConfig.get_known_choices():
         register_third_party_plugins()
-        for found in distributions():
-            name = (found.metadata["Name"] or "").replace("-", "_")
-            if name.startswith(_PACKAGES):
-                with explain(config, what=f"cannot be looked for: {name} fails on import"):
-                    importlib.import_module(name)
+        broken = _import_packages()
     known = LeRobotConfig.get_known_choices()
     if config.name not in known:
         raise UserError(
             f"`reward_model={config.reward_model}` is not registered with LeRobot; there is: "
             f"{', '.join(sorted(known))}. Where another package registers it, name that, too: "
-            f"`reward_model=PACKAGE:{config.name}`"
+            f"`reward_model=PACKAGE:{config.name}`{''.join(broken)}"
         )
     return LeRobotConfig.get_choice_class(config.name)
+
+
+def _import_packages() -> list[str]:
+    """Import what may register reward models, and say which could not be imported."""
+    broken = []
+    for found in distributions():
+        name = (found.metadata["Name"] or "").replace("-", "_")
+        if name.startswith(_PACKAGES):
+            try:
+                importlib.import_module(name)
+            except Exception as error:  # it is somebody else's code, which may raise anything
+                broken.append(f". {name} cannot be imported: {shorten(str(error), 200)}")
+    return broken
 
 
 def _pin(path: str, revision: str | None, *, named: str) -> str:
