@@ -21,7 +21,7 @@ from lerobot_topreward.records import Clip, PrefixScores, Segment
 from lerobot_topreward.scoring.censoring import Censoring
 from lerobot_topreward.scoring.run import Outcome, identify_judge, load_scorer, score_shards
 from lerobot_topreward.scoring.servers import try_servers
-from lerobot_topreward.storage.key import ScoreKey
+from lerobot_topreward.storage.key import ScoreKey, ScoringConfig
 from lerobot_topreward.storage.output import describe_lineage
 from lerobot_topreward.storage.store import (
     Shard,
@@ -59,7 +59,10 @@ def identify_result(
     except UserError as error:
         console.print(f"{result.letter}  {judge.name} is left out: {error}", style="red")
         return replace(result, reason=str(error))
-    key = ScoreKey.pin(config.scoring, identity, camera=camera)
+    scoring: ScoringConfig = config.scoring
+    if judge.reward_model is not None:  # is shown videos in its own way
+        scoring = replace(scoring, max_pixels=None, engine="one-pass")
+    key = ScoreKey.pin(scoring, identity, camera=camera)
     return replace(result, judge=judge, identity=identity, key=key)
 
 
@@ -207,7 +210,7 @@ def _summarize(
         success=sample.success,
         episode_index=sample.source.frames.episode_index,
         fps=store.fps,
-        dtype=store.key.head or store.key.dtype,
+        dtype=store.key.precision,
     )
     return replace(result, scores=real, summary=summary)
 

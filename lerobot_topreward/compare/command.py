@@ -158,29 +158,31 @@ def _sum_up(config: CompareConfig, sample: Sample, results: Sequence[JudgeResult
             for one, other in combinations(compared, 2)
         },
         advice=advice,
-        label=None if advised is None else _label_command(config, advised.judge),
+        label=None if advised is None else describe_label(config, advised.judge),
     )
 
 
-def _label_command(config: CompareConfig, judge: Judge) -> str:
-    """The command that labels the dataset with a judge and finds the scores of the sample."""
-    options: dict[str, object] = {
+def describe_label(config: CompareConfig, judge: Judge) -> str:
+    """Spell the command that labels the dataset with a judge and finds the scores of the sample."""
+    options = {
         name: getattr(config, name)
-        for name in ("repo_id", "root", "revision", "success_file", "dtype", "output")
-        if getattr(config, name) not in (None, "auto")
-    }
-    options |= judge.options
-    place = ("server_video", "server_key_env", "concurrency")
-    for name in place if judge.server is not None else ("device", "device_map"):
-        if (value := getattr(config, name)) != getattr(CompareConfig, name):
-            options[name] = value
-    usual = ScoringConfig()
-    for item in fields(ScoringConfig):
-        value = getattr(config.scoring, item.name)
-        if value != getattr(usual, item.name):
-            options["no_final_frame" if value is False else item.name] = value
+        for name in ("repo_id", "root", "revision", "success_file", "output")
+    } | judge.options
+    asked = {item.name: getattr(config.scoring, item.name) for item in fields(ScoringConfig)}
+    usual = {item.name: item.default for item in fields(ScoringConfig)}
+    if judge.server is not None:
+        place = ("dtype", "server_video", "server_key_env", "concurrency")
+    elif judge.reward_model is not None:  # is shown videos in its own way
+        place = ("device",)
+        del asked["max_pixels"], asked["engine"]
+    else:
+        place = ("dtype", "device", "device_map")
+    for name in place:
+        asked[name], usual[name] = getattr(config, name), getattr(CompareConfig, name)
+    options |= {name: value for name, value in asked.items() if value != usual[name]}
     spelled = [
-        f"`{name}`" if value is False else f"`{name}={shlex.quote(str(value))}`"
+        f"`no_{name}`" if value is False else f"`{name}={shlex.quote(str(value))}`"
         for name, value in options.items()
+        if value is not None
     ]
     return " ".join(["lerobot-topreward label", *spelled])

@@ -1,7 +1,7 @@
 """What the scores of one sample say of the judge that gave them, and how far two judges agree."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Int64
@@ -11,6 +11,7 @@ from lerobot_topreward.judging.controls import (
     ControlSummary,
     EpisodeCurves,
     compare_controls,
+    measure_ends,
     measure_episodes,
 )
 from lerobot_topreward.judging.episode_metrics import episode_metrics
@@ -25,7 +26,7 @@ from lerobot_topreward.rewards import label_rewards
 class JudgeSummary:
     """A judge on a sample of episodes, by log P(True)."""
 
-    curves: EpisodeCurves  # of the real videos, episodes ascending
+    curves: EpisodeCurves  # of the real videos
     static_curves: EpisodeCurves  # of their first frames repeated
     voc: Estimate  # -1..1
     auc: Estimate  # 0..1, of the success score; nan without both outcomes
@@ -52,7 +53,7 @@ def summarize_judge(
     """Sum up what a judge says of a sample.
 
     Args:
-        real: scores of every segment of its episodes, control "none"; at least one.
+        real: scores of every segment of its episodes, control "none", ascending; at least one.
         controls: scores of the same episodes under each control, some of which may be missing.
         success: by episode, as far as it is known.
         episode_index: the episode of every frame of the dataset, ascending.
@@ -66,6 +67,7 @@ def summarize_judge(
         if scores
     }
     curves, static = _measure(real), _measure(controls.get("static", ()))
+    curves = replace(curves, success_score=measure_ends(real, curves).success_score)
     known = [i for i, episode in enumerate(curves.episodes) if episode in success]
     outcome = np.array([success[curves.episodes[i]] for i in known], dtype=bool)
     bounds = [
@@ -128,8 +130,6 @@ def _rank_correlation(
 
 
 def _measure(scores: Sequence[PrefixScores]) -> EpisodeCurves:
-    ordered = sorted(scores, key=lambda part: (part.segment.episode_index, part.segment.start))
     return measure_episodes(
-        [part.segment.episode_index for part in ordered],
-        [part.log_prob_true for part in ordered],
+        [part.segment.episode_index for part in scores], [part.log_prob_true for part in scores]
     )

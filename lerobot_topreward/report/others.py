@@ -11,11 +11,12 @@ from lerobot_topreward.data.dataset import segments
 from lerobot_topreward.data.video_prints import video_prints
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.records import PrefixScores
-from lerobot_topreward.rewards import Formula, label_rewards
+from lerobot_topreward.rewards import Formula, Scale, label_rewards
 from lerobot_topreward.scoring.rescoring import find_stores
 from lerobot_topreward.storage.key import ScoreKey
 from lerobot_topreward.storage.reader import LabelledDataset
 from lerobot_topreward.storage.store import Store, list_shards, list_stores
+from lerobot_topreward.vlm.reward_model.config import RewardModelConfig
 
 _DECIMALS = 4
 
@@ -33,8 +34,6 @@ def read_others(
     dataset: LabelledDataset,
 ) -> tuple[Sequence[str], Mapping[int, Sequence[OtherCurve]]]:
     """Read what other judges scored of the labeled episodes, as compare leaves it.
-
-    Progress is made as the page's own is, but of the raw scores where that is debiased.
 
     Returns:
         The judges' names, the labels' own first, and the curves of each episode.
@@ -56,7 +55,7 @@ def read_others(
             dataset.source.frames.episode_index,
             horizon=dataset.horizon,
             normalize="task",
-            formula=Formula(dataset.formula.scale),
+            formula=Formula(_choose_scale(store.key, dataset)),
         )
         for part in scores:
             frame = part.segment.start + part.prefix_length - 1
@@ -65,6 +64,13 @@ def read_others(
             curves[part.segment.episode_index].append(OtherCurve(len(keys), frame, rounded))
         keys.append(store.key)
     return name_judges(keys) if len(keys) > 1 else (), curves
+
+
+def _choose_scale(key: ScoreKey, dataset: LabelledDataset) -> Scale:
+    """A reward model's own progress; of a VLM what the labels are made of, if a VLM made them."""
+    if RewardModelConfig(reward_model=key.reward_model).gives_progress:
+        return "prob"
+    return "log-prob" if dataset.key.reward_model is not None else dataset.formula.scale
 
 
 def _read(dataset: LabelledDataset, store: Store) -> list[PrefixScores]:
@@ -90,17 +96,17 @@ def name_judges(keys: Sequence[ScoreKey]) -> list[str]:
     """Name judges, each by its model and by what tells it from others of the same model."""
     groups: dict[str, list[dict[str, object]]] = defaultdict(list)
     for key in keys:
-        groups[key.vlm].append(key.to_json())
+        groups[key.judge].append(key.to_json())
     names = []
     for key in keys:
-        own, group = key.to_json(), groups[key.vlm]
+        own, group = key.to_json(), groups[key.judge]
         told = {
             name: value
             for name, value in own.items()
             if len({_say(each.get(name)) for each in group}) > 1
         }
         words = [f"{name} {_say(value)}" for name, value in told.items() if name != "prompt"]
-        names.append(f"{key.vlm} ({', '.join(words)})" if words else key.vlm)
+        names.append(f"{key.judge} ({', '.join(words)})" if words else key.judge)
     return names
 
 

@@ -1,6 +1,7 @@
 """Which judge is advised: constructed judges, of which it is known what they see."""
 
 from collections.abc import Mapping
+from functools import cache
 
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ def scored(
     )
 
 
+@cache
 def judge(
     *,
     sees: float = 6.0,
@@ -39,14 +41,14 @@ def judge(
     noise: float = 0.2,
     spread: float = 0.0,
     episodes: int = EPISODES,
-    success: Mapping[int, bool] = SUCCESS,
+    known: int = EPISODES,
     controls: tuple[str, ...] = ("static", "reversed"),
     seed: int = 0,
 ) -> JudgeSummary:
     """A judge that adds what it sees of the progress and what the length earns, nats.
 
     A failure ends at a third of the progress as far as it `tells` failures; `spread` is how much
-    the part of the clock differs from episode to episode.
+    the part of the clock differs from episode to episode. The outcomes of the first `known` are.
     """
     rng = np.random.default_rng(seed)
     time = np.linspace(0, 1, PREFIXES)
@@ -61,7 +63,7 @@ def judge(
     return summarize_judge(
         found["none"],
         {name: found[name] for name in controls},
-        success={key: value for key, value in success.items() if key < episodes},
+        success={key: SUCCESS[key] for key in range(min(known, episodes))},
         episode_index=np.repeat(np.arange(episodes), PREFIXES),
         fps=10.0,
         dtype="float32",
@@ -118,8 +120,8 @@ def test_telling_success_from_failure_decides_first() -> None:
     assert "tells success from failure (AUC 1.00)" in advice.sentence
     # Where outcomes are not known, nobody sees that.
     hidden = [
-        judge(tells=0, clock=0, success=NO_OUTCOMES),
-        judge(clock=2.5, seed=1, success=NO_OUTCOMES),
+        judge(tells=0, clock=0, known=0),
+        judge(clock=2.5, seed=1, known=0),
     ]
     assert choose(*hidden, success=NO_OUTCOMES).names == ("A",)
 
@@ -135,7 +137,7 @@ def test_less_of_a_clock_decides_among_those_that_tell_success() -> None:
 
 def test_no_difference_is_claimed_within_intervals() -> None:
     """One judge's clock is larger in the mean, and differs so much that this means nothing."""
-    one, other = judge(clock=3, spread=3), judge(clock=4, spread=3, seed=5)
+    one, other = judge(clock=2.5, spread=2.5), judge(clock=2.2, spread=2.5, seed=5)
     assert one.static_share != pytest.approx(other.static_share, abs=0.02)
     advice = choose(one, other)
     assert set(advice.names) == {"A", "B"}
@@ -187,7 +189,7 @@ def test_few_episodes_are_a_hint() -> None:
 
 def test_a_judge_that_is_not_seen_to_tell_success_is_said_so() -> None:
     few = {episode: SUCCESS[episode] for episode in range(12)}
-    advice = choose(judge(tells=0, success=few), success=few)
+    advice = choose(judge(tells=0, known=12), success=few)
     assert "but is not seen to tell success from failure (AUC" in advice.sentence
 
 
