@@ -3,12 +3,22 @@
 import inspect
 import io
 from contextlib import redirect_stdout, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
 
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.vlm.identity import VlmConfig, VlmIdentity
 from lerobot_topreward.vlm.reward_model.config import LOG_PROBS, RewardModelConfig
 from lerobot_topreward.vlm.reward_model.identity import explain, find_camera, read_config
+
+# A label is a raw value: thresholds are for those who read it.
+_RAW: dict[str, dict[str, Any]] = {
+    "topreward": {"success_threshold": float("-inf")},
+    "robometer": {"reward_output": "progress"},
+}
 
 if TYPE_CHECKING:
     from lerobot.configs.rewards import RewardModelConfig as LeRobotConfig
@@ -39,9 +49,8 @@ def load_reward_model(
     if identity is not None and identity.folder is None:
         read.pretrained_revision = identity.revision.partition("+")[0]
     camera = find_camera(config, read)
-    # A label is the raw value: thresholds are for those who read it.
-    if config.name == "topreward":
-        read.success_threshold = float("-inf")  # pyright: ignore[reportAttributeAccessIssue]
+    for option, value in _RAW.get(config.name, {}).items():
+        setattr(read, option, value)
     from lerobot.rewards.factory import get_reward_model_class, make_reward_model
 
     # LeRobot prints to stdout, which `json` needs for itself.
@@ -90,7 +99,7 @@ def _load_preprocessor(config: RewardModelConfig, read: "LeRobotConfig") -> Any:
     for name in ("policy", "classifier", config.name):  # as LeRobot's own are called, and others'
         file = f"{name}_preprocessor.json"
         tried.append(file)
-        with suppress(FileNotFoundError):
+        if _is_there(path, file, read.pretrained_revision):
             return PolicyProcessorPipeline.from_pretrained(
                 path,
                 config_filename=file,
@@ -102,3 +111,12 @@ def _load_preprocessor(config: RewardModelConfig, read: "LeRobotConfig") -> Any:
         f"holds none of {', '.join(tried)}, where LeRobot keeps them; save them with "
         "`preprocessor.save_pretrained`"
     )
+
+
+def _is_there(path: str, file: str, revision: str | None) -> bool:
+    if Path(path).is_dir():
+        return (Path(path) / file).is_file()
+    with suppress(EntryNotFoundError):
+        hf_hub_download(path, file, revision=revision)
+        return True
+    return False
