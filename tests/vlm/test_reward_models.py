@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from huggingface_hub.constants import HF_HUB_CACHE
 from lerobot.configs.rewards import RewardModelConfig as LeRobotConfig
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.lerobot_types import TransitionKey
@@ -113,6 +114,7 @@ def test_robometer_encodes_every_image_once(robometer: RobometerScorer) -> None:
     assert robometer.shown_size(clip) == (64, 64)
 
 
+@pytest.mark.slow
 def test_robometer_sees_the_frames_of_a_recording_that_lerobot_would(
     robometer: RobometerScorer, record_dataset: Callable[..., Path]
 ) -> None:
@@ -319,3 +321,22 @@ def test_a_model_that_reads_more_than_a_video_is_refused(tmp_path: Path) -> None
         )
         with pytest.raises(UserError, match=said):
             identify_judge(CPU, reward_model=config)
+
+
+def test_a_checkpoint_of_the_hub_is_its_commit(tiny_vlm: Path, tmp_path: Path) -> None:
+    commit, cached = "0123456789" * 4, Path(HF_HUB_CACHE) / "models--me--meter"
+    build_classifier(cached / "snapshots" / commit, size=64)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text(commit)
+    config = RewardModelConfig(reward_model="reward_classifier", reward_path="me/meter")
+    try:
+        identity = identify_judge(CPU, reward_model=config)
+        assert (identity.name, identity.revision, identity.folder) == ("me/meter", commit, None)
+        # A branch that has moved on since changes nothing.
+        (cached / "refs" / "main").write_text("f" * 40)
+        scorer = load_scorer(CPU, identity=identity, reward_model=config)
+        assert scorer.score(clip_of(3), [1, 3], TASKS[:1]).true.shape == (1, 2)
+        with pytest.raises(UserError, match="`reward_path` 'me/meter' is not"):
+            identify_judge(CPU, reward_model=config)
+    finally:
+        shutil.rmtree(cached)

@@ -3,6 +3,7 @@
 import inspect
 import io
 from contextlib import redirect_stdout, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,9 +46,9 @@ def load_reward_model(
     Raises:
         UserError: it needs what a video does not show, or cannot be loaded.
     """
-    read = read_config(config, vlm)
     if identity is not None and identity.folder is None:
-        read.pretrained_revision = identity.revision.partition("+")[0]
+        config = replace(config, reward_revision=identity.revision.partition("+")[0])
+    read = read_config(config, vlm)
     camera = find_camera(config, read)
     for option, value in _RAW.get(config.name, {}).items():
         setattr(read, option, value)
