@@ -57,12 +57,13 @@ def compare_judges(config: CompareConfig, *, console: Console | None = None) -> 
         KeyboardInterrupt: the user stopped it; whatever was scored is kept.
     """
     console = console or Console(quiet=True)
+    judges = config.read_judges()
     resolve_device(config.device)
     sample, output = _draw_sample(config, console)
     # All that needs no model, of every judge, before the first model is loaded.
     results = [
         identify_result(JudgeResult(letter, judge), config, camera=sample.camera, console=console)
-        for letter, judge in zip(ascii_uppercase, config.read_judges(), strict=False)
+        for letter, judge in zip(ascii_uppercase, judges, strict=False)
     ]
     _refuse_twins(results)
     if all(result.reason is not None for result in results):

@@ -84,13 +84,11 @@ class CompareConfig:
 
     def __post_init__(self) -> None:
         """Check what can be known to be wrong before anything is opened."""
-        if not self.judges:
-            raise UserError(f"`judges` must name whom to compare; {_FORMS}")
         if len(self.judges) > len(ascii_uppercase):
             raise UserError(f"`judges` names {len(self.judges)}; the table has room for 26")
         if self.sample < 1:
             raise UserError(f"`sample` must be at least 1 episode; got {self.sample}")
-        judges = self.read_judges()
+        judges = [self._read_judge(name) for name in self.judges]
         if twice := [name for name in self.judges if self.judges.count(name) > 1]:
             raise UserError(f"`judges` names {twice[0]} twice; name each once")
         served = [judge for judge in judges if judge.server is not None]
@@ -99,7 +97,7 @@ class CompareConfig:
                 f"`engine={self.scoring.engine}` is about a VLM in this process; {served[0].name} is "
                 "at a server: leave out one of them"
             )
-        if not served:
+        if judges and not served:
             for name in ("server_video", "server_key_env", "concurrency"):
                 value = getattr(self, name)
                 if value != getattr(type(self), name):
@@ -108,11 +106,13 @@ class CompareConfig:
                     )
 
     def read_judges(self) -> list[Judge]:
-        """Read who is asked, in the order that was given.
+        """Read who is asked, in the order that was given; all names were checked before.
 
         Raises:
-            UserError: one is none; names it.
+            UserError: none was given.
         """
+        if not self.judges:
+            raise UserError(f"`judges` must name whom to compare; {_FORMS}")
         return [self._read_judge(name) for name in self.judges]
 
     def _read_judge(self, name: str) -> Judge:

