@@ -51,6 +51,17 @@ COMMANDS = {
             "--json": "everything, for a program",
         },
     ),
+    "compare": Command(
+        "compare judges on a sample of a dataset, and say which one to label it with",
+        {
+            _DATASET: "what to label later; it needs no labels now",
+            "--judges A B": "checkpoints, NAME@URL of a server, or TYPE=PATH of a reward model",
+            "--sample 10": "how many episodes",
+            "--success-file FILE": "which episodes succeeded, as a CSV episode_index,success",
+            "--output FOLDER": "where label will write; OWNER/NAME_topreward if not given",
+            "--json": "everything, for a program",
+        },
+    ),
     "evaluate": Command(
         "say how far the rewards of a labeled dataset can be believed",
         {

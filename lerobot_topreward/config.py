@@ -21,6 +21,7 @@ from lerobot_topreward.errors import UserError
 _SECTIONS = (
     "label",
     "check",
+    "compare",
     "evaluate",
     "report",
     "curate",

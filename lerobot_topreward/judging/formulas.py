@@ -26,7 +26,6 @@ from itertools import product
 from typing import Any, Literal, get_args
 
 import numpy as np
-from jaxtyping import Float
 
 from lerobot_topreward.console import spell_options
 from lerobot_topreward.files.jsonable import plain
@@ -40,17 +39,12 @@ from lerobot_topreward.judging.controls import (
     share_of_rise,
     that_must_fall,
 )
-from lerobot_topreward.judging.intervals import (
-    Estimate,
-    auc_estimate,
-    bootstrap_interval,
-    mean_estimate,
-)
-from lerobot_topreward.judging.metrics import mean_defined, rise_in_words, roc_auc
+from lerobot_topreward.judging.differences import auc_gain, shared_episodes, static_gain
+from lerobot_topreward.judging.intervals import Estimate, auc_estimate, mean_estimate
+from lerobot_topreward.judging.metrics import mean_defined, rise_in_words
 from lerobot_topreward.records import PrefixScores
 from lerobot_topreward.rewards import PAPER, Debias, Formula, Scale, find_baselines, make_curves
 
-_MOST = 1000  # successes, and failures, whose pairs are resampled
 # By what labeling one more episode costs: nothing, nothing for most, more questions, one more pass.
 _BY_COST: tuple[Debias, ...] = ("none", "blank", "contrast", "static")
 
@@ -157,8 +151,8 @@ def compare_formulas(
                 static_share=_share(static, curves),
                 reversed_share=_share(backwards, curves),
                 auc=auc_estimate(curves.success_score[outcomes], outcome),
-                gain=_auc_gain(curves, paper, success, confidence=confidence),
-                static_gain=_static_gain(
+                gain=auc_gain(curves, paper, success, confidence=confidence),
+                static_gain=static_gain(
                     (static, curves), (paper_static, paper), confidence=confidence
                 ),
             )
@@ -168,93 +162,9 @@ def compare_formulas(
     return FormulaComparison(tuple(rows), judged_by, favored, sentence, remarks)
 
 
-def _shared(*curves: EpisodeCurves) -> list[EpisodeCurves]:
-    """The values of the episodes that all of them have; episodes ascend in each."""
-    episodes = sorted(set.intersection(*(set(one.episodes) for one in curves)))
-    found = []
-    for one in curves:
-        rows = np.isin(one.episodes, episodes)
-        found.append(
-            EpisodeCurves(episodes, one.voc[rows], one.rise[rows], one.success_score[rows])
-        )
-    return found
-
-
 def _share(control: EpisodeCurves, real: EpisodeCurves) -> float:
-    control, real = _shared(control, real)
+    control, real = shared_episodes(control, real)
     return float(share_of_rise(control.rise, real.rise)) if real.episodes else float("nan")
-
-
-def _auc_gain(
-    curves: EpisodeCurves, paper: EpisodeCurves, success: Mapping[int, bool], *, confidence: float
-) -> Estimate:
-    """The difference of two ROC-AUCs, of the same episodes.
-
-    Successes and failures are resampled apart, at most `_MOST` of each, which widens the interval
-    of a huge dataset a little.
-    """
-    own, paper = _shared(curves, paper)
-    known = np.array([episode in success for episode in own.episodes], dtype=bool)
-    outcome = np.array([success.get(episode, False) for episode in own.episodes], dtype=bool)
-    value = roc_auc(own.success_score[known], outcome[known]) - roc_auc(
-        paper.success_score[known], outcome[known]
-    )
-    rng = np.random.default_rng(0)
-    good, bad = (
-        rows if len(rows) <= _MOST else rng.choice(rows, _MOST, replace=False)
-        for rows in (np.flatnonzero(known & outcome), np.flatnonzero(known & ~outcome))
-    )
-    # The ROC-AUC is the mean over all pairs of a success and a failure of who scores higher. So a
-    # resample is a row of counts on either side of one matrix, and all of them are two products.
-    higher = [
-        np.sign(scores[good][:, None] - scores[bad][None]) / 2
-        for scores in (own.success_score, paper.success_score)
-    ]
-    pairs = higher[0] - higher[1]
-
-    def difference(
-        good: Float[np.ndarray, "*n goods"], bad: Float[np.ndarray, "*n bads"], axis: int = -1
-    ) -> Float[np.ndarray, "*n"] | np.float64:
-        mean = np.einsum("...g,gb,...b->...", _count(good), pairs, _count(bad), optimize=True)
-        return mean / pairs.size
-
-    samples = (np.arange(len(good), dtype=np.float64), np.arange(len(bad), dtype=np.float64))
-    low, high = bootstrap_interval(samples, difference, confidence=confidence)
-    return Estimate(value, low, high, int(known.sum()))
-
-
-def _count(drawn: Float[np.ndarray, "*n k"]) -> Float[np.ndarray, "*n k"]:
-    """How often each of 0..k-1 is in a row of k indices."""
-    rows = drawn.reshape(-1, drawn.shape[-1]).astype(np.int64)
-    places = rows + rows.shape[-1] * np.arange(len(rows))[:, None]
-    return np.bincount(places.ravel(), minlength=rows.size).reshape(drawn.shape).astype(np.float64)
-
-
-def _static_gain(
-    own: tuple[EpisodeCurves, EpisodeCurves],
-    paper: tuple[EpisodeCurves, EpisodeCurves],
-    *,
-    confidence: float,
-) -> Estimate:
-    """The difference of two |static rise / real rise|, of the same episodes."""
-    rises = tuple(one.rise for one in _shared(*own, *paper))
-
-    def difference(
-        static: Float[np.ndarray, "*n"],
-        real: Float[np.ndarray, "*n"],
-        paper_static: Float[np.ndarray, "*n"],
-        paper_real: Float[np.ndarray, "*n"],
-        axis: int = -1,
-    ) -> Float[np.ndarray, "*m"] | np.float64:
-        ours = np.abs(share_of_rise(static, real, axis=axis))
-        return ours - np.abs(share_of_rise(paper_static, paper_real, axis=axis))
-
-    if not len(rises[0]):
-        return Estimate(float("nan"), float("nan"), float("nan"), 0)
-    low, high = bootstrap_interval(rises, difference, paired=True, confidence=confidence)
-    static, real, paper_static, paper_real = rises
-    value = float(difference(static, real, paper_static, paper_real))
-    return Estimate(value, low, high, len(static))
 
 
 def _favor(

@@ -34,6 +34,7 @@ from lerobot_topreward.report.content import (
     recording_content,
 )
 from lerobot_topreward.report.media import EpisodeMedia, Footage, read_strips
+from lerobot_topreward.report.others import read_others
 from lerobot_topreward.report.page import Page, render
 from lerobot_topreward.report.recording import check_rerun, write_recording
 from lerobot_topreward.rewards import Formula
@@ -128,6 +129,7 @@ def _make_page(
     metrics = episode_metrics(dataset.scores, rewards, fps=dataset.fps)
     recording = try_inspecting(dataset.source.root, repo_id=dataset.source.repo_id)
     inspection = recording if isinstance(recording, Inspection) else None
+    judges, others = read_others(dataset)
     findings = Findings(
         scores=dataset.scores,
         rewards=rewards,
@@ -137,6 +139,7 @@ def _make_page(
         controls=read_controls(dataset),
         horizon=dataset.horizon,
         recording=recording,
+        others=others,
     )
     decisions: Mapping[int, bool] = {}
     if config.rules.decisions is not None:
@@ -198,6 +201,7 @@ def _make_page(
             )
         },
         decisions={episode: "keep" if keep else "drop" for episode, keep in decisions.items()},
+        judges=judges,
     )
     return page, findings
 

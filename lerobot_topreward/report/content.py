@@ -1,7 +1,7 @@
 """What the page says: scores and verdicts become the data of the page, without any I/O."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float, Int64
@@ -21,6 +21,7 @@ from lerobot_topreward.records import (
     Segment,
     Verdict,
 )
+from lerobot_topreward.report.others import OtherCurve
 
 _DECIMALS = 4  # a tenth of a millinat: less than a pixel at any zoom
 LENGTH = Metric("seconds", "Length", "Length", "of the episode", "high", unit="s", digits=1)
@@ -55,6 +56,7 @@ class EpisodeContent:
     prefixes: Int64[np.ndarray, " prefixes"]  # last frame of each scored prefix
     static: Float[np.ndarray, " prefixes"] | None  # nats, log-prob of the first frame repeated
     findings: Sequence[Finding] = ()  # what its recording says against itself, the worst first
+    others: Sequence[OtherCurve] = ()  # of other judges
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,7 @@ class Findings:
     controls: Mapping[str, Sequence[PrefixScores]]  # scores of each control that there is
     horizon: int  # of the advantage, frames
     recording: Inspection | UserError  # what it says of itself, or why it cannot be inspected
+    others: Mapping[int, Sequence[OtherCurve]] = field(default_factory=dict)  # of other judges
 
 
 def page_metrics(findings: Findings) -> list[Metric]:
@@ -138,6 +141,7 @@ def episode_contents(findings: Findings) -> list[EpisodeContent]:
                 if static
                 else None,
                 findings=recorded.get(episode, ()),
+                others=findings.others.get(episode, ()),
             )
         )
     return contents

@@ -26,6 +26,7 @@ SCRIPTS = (
     "recording.js",
     "overview.js",
     "pictures.js",
+    "judges.js",
     "timeline.js",
     "episode.js",
     "keys.js",
@@ -60,6 +61,7 @@ class Page:
     unlabelled: Mapping[int, str | None]  # episode without rewards -> why, where known
     recording: RecordingContent
     decisions: Mapping[int, str]  # "keep" or "drop", a person's from an earlier report
+    judges: Sequence[str] = ()  # names of the labels' own and then of others with curves
 
 
 def render(page: Page, media: Mapping[int, EpisodeMedia]) -> str:

@@ -143,20 +143,41 @@ def _read(stores: Sequence[Store], shard: Shard) -> list[PrefixScores] | None:
 
 
 def sample_episodes(dataset: LabelledDataset, count: int, *, seed: int = 0) -> list[int]:
-    """Draw labeled episodes, ascending, as evenly from every task as can be.
-
-    A larger sample of the same seed holds the smaller one, so that its scores are used again.
-    """
+    """Draw labeled episodes; see `spread_episodes`."""
     texts: dict[int, list[str]] = defaultdict(list)
     for scores in dataset.scores:
         texts[scores.segment.episode_index].append(scores.segment.instruction)
-    tasks: dict[tuple[str, ...], list[int]] = defaultdict(list)
-    for episode, instructions in texts.items():
-        tasks[tuple(instructions)].append(episode)
+    return spread_episodes(texts, count, success={}, seed=seed)
+
+
+def spread_episodes(
+    instructions: Mapping[int, Sequence[str]],
+    count: int,
+    *,
+    success: Mapping[int, bool],
+    seed: int = 0,
+) -> list[int]:
+    """Draw episodes, ascending, as evenly from every outcome, and there from every task, as can be.
+
+    A larger sample of the same seed holds the smaller one, so that its scores are used again.
+
+    Args:
+        instructions: of the segments of each episode that can be drawn.
+        count: episodes.
+        success: by episode, as far as it is known.
+        seed: of the draw.
+    """
     rng = np.random.default_rng(seed)
-    turns = [
-        (turn, position, episode)
-        for position, members in enumerate(tasks.values())
-        for turn, episode in enumerate(rng.permutation(members).tolist())
-    ]
-    return sorted(episode for _, _, episode in sorted(turns)[:count])
+    places = []
+    for kind, outcome in enumerate((True, False, None)):
+        tasks: dict[tuple[str, ...], list[int]] = defaultdict(list)
+        for episode, texts in instructions.items():
+            if success.get(episode) == outcome:
+                tasks[tuple(texts)].append(episode)
+        turns = [
+            (turn, position, episode)
+            for position, members in enumerate(tasks.values())
+            for turn, episode in enumerate(rng.permutation(members).tolist())
+        ]
+        places += [(place, kind, episode) for place, (*_, episode) in enumerate(sorted(turns))]
+    return sorted(episode for *_, episode in sorted(places)[:count])

@@ -34,6 +34,7 @@ import pyarrow.parquet as pq
 from lerobot_topreward.data.schedule import images_shown, prefix_lengths
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.files.atomic import (
+    WORK_FOLDER,
     remove,
     replace_file,
     report_full_disk,
@@ -249,6 +250,24 @@ def open_store(output: Path, key: ScoreKey, *, fps: float) -> Store:
         raise UserError(f"{folder} must be a folder, not a link; remove it and run again")
     folder.mkdir(parents=True, exist_ok=True)
     return Store(folder, key, fps)
+
+
+def list_stores(output: Path, *, fps: float) -> list[Store]:
+    """Find every store in an output, by what its run.json says; the damaged ones are left out.
+
+    Args:
+        output: the folder that holds labels, or will.
+        fps: the dataset's clock, Hz.
+    """
+    found = []
+    for file in sorted((output / WORK_FOLDER).glob("*/run.json")):
+        try:
+            key = ScoreKey.from_json(read_run(file).get("scoring"))
+        except (UserError, ValueError):
+            continue
+        if key.digest() == file.parent.name:
+            found.append(Store(file.parent, key, fps))
+    return found
 
 
 def read_run(path: Path) -> dict[str, Any]:

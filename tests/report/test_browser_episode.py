@@ -24,6 +24,7 @@ from report_browser import (
 from lerobot_topreward.records import Segment
 from lerobot_topreward.report.content import Curve
 from lerobot_topreward.report.media import EpisodeMedia
+from lerobot_topreward.report.others import OtherCurve
 
 pytestmark = pytest.mark.slow
 
@@ -155,3 +156,24 @@ def test_every_control_has_a_name(show: Open) -> None:
         .map(one => one.outerHTML)"""
     )
     assert unnamed == []
+
+
+def test_other_judges_have_thin_lines_and_a_legend(show: Open) -> None:
+    frames = np.array([0, 20, 49])
+    others = [OtherCurve(judge, frames, np.array([0.1, 0.2, 0.1 * judge])) for judge in (1, 2)]
+    episodes = (episode(0, others=others), episode(1))
+    names = ("own/vlm", "<b>bold</b>", "a/robometer")
+    browser = show(episodes, at="#episode=0", judges=names)
+    lines = "document.querySelectorAll('.progress .other')"
+    until(browser, f"{lines}.length", 2)
+    assert text(browser, ".judges").split("\n") == [*names]
+    assert browser.execute_script(f"return {lines}[0].textContent") == "<b>bold</b>"
+    looks = f"return [...{lines}].map(one => getComputedStyle(one).strokeDasharray)"
+    assert len(set(browser.execute_script(looks))) == 2  # not by color alone
+    page, legend = browser.execute_script(
+        "return [window.innerHeight, document.querySelector('.judges').getBoundingClientRect().bottom]"
+    )
+    assert legend <= page
+    browser.execute_script("location.hash = '#episode=1'")
+    until(browser, "document.querySelector('h1').textContent", "Episode 1")
+    assert browser.execute_script("return document.querySelectorAll('.judges, .other').length") == 0

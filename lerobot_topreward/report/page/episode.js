@@ -96,7 +96,7 @@ function openEpisode(episode) {
   const screen = seen ? [seen.node, transport()] : [transport()];
   $("episode").replaceChildren(side(), h("article", { class: seen ? "" : "without" }, headings(episode),
     findingList(episode.findings, seek),
-    h("div", { class: "bench" }, h("section", { class: "viewer", "aria-label": "Pictures" }, ...screen), h("section", { class: "plots", "aria-label": "Curves" }, time.node), facts(episode))));
+    h("div", { class: "bench" }, h("section", { class: "viewer", "aria-label": "Pictures" }, ...screen), h("section", { class: "plots", "aria-label": "Curves" }, time.node, judgeLegend(episode)), facts(episode))));
   $("episode").querySelector("[aria-current]")?.scrollIntoView({ block: "nearest" });
   fitTimeline();
   setFrame(0);
@@ -111,7 +111,8 @@ function fitTimeline() {
   const strip = current.episode.media.strip ? FILMSTRIP : 0;
   const narrow = window.matchMedia("(max-width: 760px)").matches;
   const top = node.getBoundingClientRect().top + window.scrollY;
-  node.dataset.height = narrow ? 330 : window.innerHeight - top - strip - 34;
+  const legend = node.nextElementSibling?.offsetHeight ?? 0;
+  node.dataset.height = narrow ? 330 : window.innerHeight - top - strip - legend - 34;
   draw();
 }
 

@@ -39,6 +39,7 @@ function pane(episode, { key, name, digits }, x, top, height, width) {
   if (key === "advantage") group.append(...gains(lines, y(0), top, height, width));
   if (key === "progress" && data.rules.min_final_progress !== undefined) group.append(...ruleLine(data.rules.min_final_progress, y, right));
   if (key === "log_prob" && episode.static) group.append(...staticCurve(episode, x, y, right));
+  if (key === "progress") group.append(...otherCurves(episode, x, y));
   group.append(svg("path", { class: "curve", d: lines.map(line).join("") }));
   if (key !== "advantage" && episode.prefixes.length < width / 6) {
     for (const frame of episode.prefixes) group.append(svg("circle", { class: "prefix", cx: x(frame), cy: y(valueAt(episode, key, frame)), r: 2.4 }));
