@@ -91,13 +91,14 @@ def answer_episodes[T](
     *,
     console: Console,
     scorer: ConcurrentScorer | None = None,
+    progress: EpisodeProgress | None = None,
 ) -> Generator[tuple[int, list[T]]]:
     """Show every clip of some episodes, one at a time; the next ones are decoded meanwhile.
 
     The first Ctrl-C lets the episode at hand finish, the second stops at once. An `EpisodeError` of
     `answer` fails its episode. The outcome is told of every episode, and whether the user stopped.
     With a concurrent scorer, the next clips are also answered meanwhile, each in its own thread;
-    the scorer is closed in the end.
+    the scorer is closed in the end. Progress is shown on the console, unless it is counted elsewhere.
 
     Yields:
         Each episode that did not fail, with the answers for its segments.
@@ -124,7 +125,7 @@ def answer_episodes[T](
         found = work_ahead(read_and_answer, parts, ahead=ahead, give_up=scorer.close)
     with (
         closing(found),
-        EpisodeProgress(console, episodes=len(episodes)) as progress,
+        progress or EpisodeProgress(console, episodes=len(episodes)) as progress,
         stop_on_signal(console) as stop,
     ):
         for segment, result in found:
@@ -158,10 +159,12 @@ def score_shards(
     *,
     console: Console,
     look: Callable[[Clip], None] | None = None,
+    progress: EpisodeProgress | None = None,
 ) -> Outcome:
     """Score what a store lacks; all shards of an episode are written when the episode is done.
 
-    The videos of these episodes are here; `look` is shown every clip before it is scored.
+    The videos of these episodes are here; `look` is shown every clip before it is scored. Progress
+    is shown on the console, unless it is counted elsewhere.
 
     Raises:
         UserError: the disk is full, or most scores are only bounds; every shard so far is kept.
@@ -190,7 +193,14 @@ def score_shards(
     concurrent = scorer if isinstance(scorer, ConcurrentScorer) else None
     with closing(
         answer_episodes(
-            source, store.key, episodes, answer, outcome, console=console, scorer=concurrent
+            source,
+            store.key,
+            episodes,
+            answer,
+            outcome,
+            console=console,
+            scorer=concurrent,
+            progress=progress,
         )
     ) as answered:
         for episode, segments in answered:
