@@ -182,6 +182,7 @@ def finish_shares(
     success: Success | None,
     broken: Mapping[int, str],
     began: float,
+    stopped: bool = False,
     console: Console,
 ) -> LabelResult:
     """Make labels of what other processes scored, each its share, when all of them have ended.
@@ -191,6 +192,7 @@ def finish_shares(
         success: known outcomes.
         broken: episodes whose recording is broken, and why.
         began: when the run did, by `time.monotonic`.
+        stopped: the user stopped them; so may each of them have been.
         console: told of remarks.
 
     Raises:
@@ -199,7 +201,7 @@ def finish_shares(
     job = plan.job
     with claim_output(job, overwrite=plan.config.overwrite, wait_s=_WAIT_S):
         records = read_records(plan_store(plan).folder)
-        interrupted = any(record.interrupted for record in records)
+        interrupted = stopped or any(record.interrupted for record in records)
         run = begin_run(plan, broken=broken, fetch=not interrupted)
         run.outcome = Outcome(
             answered=sum(record.scored for record in records), interrupted=interrupted

@@ -127,7 +127,7 @@ def spread(
     shares = _share_out(plan, work, ranks=workers if launch is None else launch.tasks)
     config = _spell_out(plan, ranks=len(shares))
     logs = _find_logs(plan.job.output, config)
-    lines: list[str] = []
+    stopped = False
     if shares:
         # loguru would print values of variables beside an error, and the environment with them.
         os.environ["LOGURU_DIAGNOSE"] = "NO"
@@ -156,10 +156,10 @@ def spread(
                 _score_on_ray(plan, score, progress, len(shares), config=launch, logs=logs)
             else:
                 environments = _environments(plan.config, len(shares))
-                lines = _score_here(plan, score, progress, environments, logs, console)
-    for line in lines:
-        console.print(line, style="yellow")
-    return finish_shares(plan, success=success, broken=broken, began=began, console=console)
+                stopped = _score_here(plan, score, progress, environments, logs, console)
+    return finish_shares(
+        plan, success=success, broken=broken, began=began, stopped=stopped, console=console
+    )
 
 
 def _share_out(plan: Plan, work: Work, *, ranks: int) -> list[list[int]]:
@@ -236,8 +236,12 @@ def _score_here(
     environments: Sequence[Mapping[str, str]],
     logs: Path,
     console: Console,
-) -> list[str]:
-    """Run a step in processes of this machine; returns what is to be said of those that died."""
+) -> bool:
+    """Run a step in processes of this machine, and name those that died.
+
+    Returns:
+        Whether the user stopped them.
+    """
     from lerobot_topreward.scoring.launch.processes import run_ranks
 
     with stop_on_signal(console) as stop:
@@ -247,13 +251,14 @@ def _score_here(
             return stop.asked
 
         ranks = run_ranks(step, environments, logs=logs, watch=watch)
-    lines = []
     for i, rank in enumerate(ranks):
         code = rank.poll() or 0
+        if code == 0 or stop.asked:
+            continue
         how = f"was killed ({signal.Signals(-code).name})" if code < 0 else f"failed with {code}"
-        if code:
-            lines.append(f"process {i + 1} of {len(ranks)} {how}; see {rank.printed}")
-    return lines
+        what = f"process {i + 1} of {len(ranks)} {how}; see {rank.printed}"
+        console.print(what, style="yellow")
+    return stop.asked
 
 
 def _score_on_ray(

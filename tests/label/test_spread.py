@@ -9,12 +9,14 @@ from pathlib import Path
 import psutil
 import pytest
 from programs import run_python, start_python
+from spreading import contents, kill_one, scored
 
 import lerobot_topreward.label.spread as spread_module
 from lerobot_topreward.cli import main
 from lerobot_topreward.files.atomic import output_lock
 
 RecordDataset = Callable[..., Path]
+_LIMIT_S = 500  # of a run with many processes on a busy machine
 SLOWLY = ("--engine", "per-prefix", "--sample-fps", "10")  # so that there is time to be killed
 
 
@@ -22,22 +24,6 @@ def run(*options: str | Path) -> int:
     with pytest.raises(SystemExit) as stopped:
         main(["label", *map(str, options)])
     return int(stopped.value.code or 0)
-
-
-def contents(output: Path) -> dict[str, bytes]:
-    """Everything that a run makes, without what tells the time, is locked or is a log."""
-    return {
-        str(path.relative_to(output)): path.read_bytes()
-        for path in output.rglob("*")
-        if path.is_file()
-        and path.name not in ("run.json", ".lock", "commit.json")
-        and path.relative_to(output).parts[:2] != ("topreward", "logs")
-    }
-
-
-def scored(output: Path) -> dict[str, int]:
-    """When each shard was written."""
-    return {path.name: path.stat().st_mtime_ns for path in output.glob("topreward/*/*_*.parquet")}
 
 
 def refused(capfd: pytest.CaptureFixture, *options: str | Path) -> str:
@@ -177,14 +163,15 @@ def _options(arguments: tuple[str | Path, ...]) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_two_machines_on_one_folder_make_the_labels_of_one(
     options: tuple[str | Path, ...], whole: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "labelled"
     arguments = (*options, "--output", output)
     with (
-        start_python(*_options((*arguments, "--share", "1/2"))) as first,
-        start_python(*_options((*arguments, "--share", "2/2"))) as second,
+        start_python(*_options((*arguments, "--share", "1/2")), limit_s=_LIMIT_S) as first,
+        start_python(*_options((*arguments, "--share", "2/2")), limit_s=_LIMIT_S) as second,
     ):
         for program in (first, second):
             ended = program.read()
@@ -196,29 +183,15 @@ def test_two_machines_on_one_folder_make_the_labels_of_one(
     assert contents(output) == contents(whole)
 
 
-def kill_one(output: Path, is_running: Callable[[], bool], chance: random.Random) -> None:
-    """Kill one of the processes that score, after a random number of shards."""
-    after, until = chance.randint(1, 8), time.monotonic() + 150
-    while len(scored(output)) < after:
-        assert is_running()
-        assert time.monotonic() < until
-        time.sleep(0.01)
-    here = []
-    for process in psutil.process_iter(["cmdline"]):
-        line = process.info["cmdline"] or []
-        if any(str(output) in part for part in line) and "python" in line[0]:
-            here += [process] if any("launch_pickled" in part for part in line) else []
-    chance.choice(here).kill()
-
-
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("workers", [2, 4])
 def test_workers_make_the_labels_of_one_process(
     options: tuple[str | Path, ...], whole: Path, tmp_path: Path, workers: int
 ) -> None:
     output = tmp_path / "labelled"
     given = (*options, "--output", output, "--workers", str(workers))
-    ended = run_python(*_options(given))
+    ended = run_python(*_options(given), limit_s=_LIMIT_S)
     assert ended.returncode == 0, ended.stderr
     assert f"processes            {workers}, with" in ended.stdout
     assert "scored 12 of 12 episodes" in ended.stdout
@@ -229,13 +202,14 @@ def test_workers_make_the_labels_of_one_process(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", range(2))
 def test_a_killed_worker_costs_one_episode(
     options: tuple[str | Path, ...], whole: Path, tmp_path: Path, seed: int
 ) -> None:
     output, chance = tmp_path / "labelled", random.Random(seed)
     given = (*options, "--output", output, "--workers", "2")
-    with start_python(*_options(given)) as program:
+    with start_python(*_options(given), limit_s=_LIMIT_S) as program:
         kill_one(output, lambda: program.process.poll() is None, chance)
         ended = program.read()
     assert ended.returncode == 2
@@ -251,12 +225,13 @@ def test_a_killed_worker_costs_one_episode(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_workers_stop_with_the_command_that_started_them(
     options: tuple[str | Path, ...], whole: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "labelled"
     given = (*options, "--output", output, "--workers", "2")
-    with start_python(*_options(given)) as program:
+    with start_python(*_options(given), limit_s=_LIMIT_S) as program:
         while len(scored(output)) < 2:
             assert program.process.poll() is None
             time.sleep(0.01)
@@ -273,12 +248,13 @@ def test_workers_stop_with_the_command_that_started_them(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_ctrl_c_lets_workers_finish_their_episodes(
     options: tuple[str | Path, ...], whole: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "labelled"
     given = (*options, "--output", output, "--workers", "2")
-    with start_python(*_options(given), takes_ctrl_c=True) as program:
+    with start_python(*_options(given), limit_s=_LIMIT_S, takes_ctrl_c=True) as program:
         while len(scored(output)) < 2:
             assert program.process.poll() is None
             time.sleep(0.01)
