@@ -80,7 +80,12 @@ PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
             wait_until(is_idle)
         except TimeoutError:
             pytest.skip(f"Slurm does not start here: {children.printed()[-2000:]}")
-        yield env
+        try:
+            yield env
+        finally:  # what runs would outlive the daemons
+            _ask("scancel", f"--user={user}", env=env)
+            with suppress(TimeoutError):
+                wait_until(lambda: not slurm_jobs(env), limit_s=30)
 
 
 def slurm_jobs(env: dict[str, str]) -> str:

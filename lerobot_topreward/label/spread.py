@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Mapping, Sequence
@@ -40,7 +41,7 @@ def count_workers(config: LabelConfig) -> int:
     """How many processes of this machine score.
 
     Raises:
-        UserError: more than one, or a cluster, and what starts them is not installed.
+        UserError: more than one, or a cluster, and what starts them is not here.
     """
     count = config.spread.workers or 1
     if count == "auto":
@@ -57,6 +58,13 @@ def count_workers(config: LabelConfig) -> int:
                 f"`{option}` needs {' and '.join(packages)}; install with: pip install "
                 f"'lerobot-topreward[{extra}]'"
             )
+    if config.spread.launch == "slurm":
+        if shutil.which("sbatch") is None:
+            raise UserError(
+                "`launch=slurm` needs Slurm's sbatch, which is not here; run it on a login node"
+            )
+        if "SLURM_ARRAY_TASK_ID" in os.environ:  # by which datatrove knows its own tasks
+            raise UserError("`launch=slurm` submits jobs, so it cannot run in a job array itself")
     return count
 
 

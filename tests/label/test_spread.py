@@ -124,6 +124,19 @@ def test_a_missing_extra_is_named(
     assert "pip install 'lerobot-topreward[ray]'" in refused(capfd, *launch)
 
 
+def test_slurm_is_looked_for_at_once(
+    tmp_path: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "slurm.yaml"
+    file.write_text("tasks: 2\npartition: main\n")
+    launch = ("--dtype", "float32", "--launch", "slurm", "--launch-config", file)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "Slurm's sbatch, which is not here" in refused(capfd, *launch)
+    (tmp_path / "sbatch").touch(mode=0o755)
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "0")
+    assert "cannot run in a job array itself" in refused(capfd, *launch)
+
+
 def test_shares_scored_apart_make_the_labels_of_one_run(
     dataset: Path, tiny_vlm: Path, tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:

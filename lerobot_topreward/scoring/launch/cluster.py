@@ -1,7 +1,6 @@
 """Ranks on the machines of a cluster: Slurm's jobs, and Ray's tasks."""
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -37,14 +36,8 @@ def submit_slurm(
         Their numbers.
 
     Raises:
-        UserError: there is no Slurm here, or it refuses.
+        UserError: Slurm refuses.
     """
-    if shutil.which("sbatch") is None:
-        raise UserError(
-            "`launch=slurm` needs Slurm's sbatch, which is not here; run it on a login node"
-        )
-    if "SLURM_ARRAY_TASK_ID" in os.environ:  # by which datatrove knows its own tasks
-        raise UserError("`launch=slurm` submits jobs, so it cannot run in a job array itself")
     # By default what runs on a node is what runs here; a CPU that scores has as many threads.
     activate = config.activate or f'export PATH="{Path(sys.executable).parent}:$PATH"'
     threads = "export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$SLURM_CPUS_PER_TASK}"
