@@ -1,5 +1,6 @@
 """Ranks on the machines of a cluster: Slurm's jobs, and Ray's tasks."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -106,7 +107,7 @@ def run_ray(
     passed = {name: os.environ[name] for name in _PASSED if name in os.environ}
     variables = {**passed, **env}
     try:
-        ray.init(address=config.address, log_to_driver=False, logging_level="WARNING")
+        ray.init(address=config.address, log_to_driver=False, logging_level=logging.WARNING)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise UserError(
             f"no Ray cluster at address {config.address} ({error}); start one with 'ray start', or "
