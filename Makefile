@@ -2,7 +2,7 @@
 # PYTHON=... chooses the interpreter.
 
 bin := .venv/bin
-all_extras := dev sim train robometer viz docs
+all_extras := dev sim train robometer viz docs scale ray
 # The tests of one file stay in one process: they share what is slow to make.
 parallel := -n 2 --dist loadfile
 

@@ -36,6 +36,7 @@ COMMANDS = {
             _DATASET: "what to label",
             "--vlm FOLDER": "a Qwen3-VL checkpoint, or its name on the Hub",
             "--server URL": "ask a server that runs it; started with what serve-args prints",
+            "--workers auto": "one process per GPU of this machine; --launch slurm or ray for a cluster",
             "--normalize task": "episodes of one task compare: for curating and filtering",
             "--output FOLDER": "where the labeled copy goes; OWNER/NAME_topreward if not given",
             "--push-to-hub": "upload it",

@@ -4,7 +4,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from datetime import date
 from difflib import get_close_matches
 from importlib.resources import files
@@ -73,7 +73,7 @@ def load_preset(path: str, *, section: str) -> dict[str, Any]:
         UserError: there is no such preset, it says nothing about this command, or it is not a
             mapping.
     """
-    options = _read_yaml(path)
+    options = _read_yaml(_find_preset(path), where=f"--config {path}")
     if not set(options) & set(_SECTIONS):
         if section == "train":
             raise UserError(
@@ -95,29 +95,53 @@ def load_preset(path: str, *, section: str) -> dict[str, Any]:
     return {key.replace("-", "_"): value for key, value in options[section].items()}
 
 
-def _read_yaml(path: str) -> dict[str, Any]:
-    file = Path(path).expanduser()
+def load_options[C](config_class: type[C], path: Path, *, option: str) -> C:
+    """Build a configuration of its own from a YAML file that an option names.
+
+    Raises:
+        UserError: it cannot be read, lacks an option, or a value breaks a rule.
+    """
+    where = f"--{option.replace('_', '-')} {path}"
+    file = path.expanduser()
     if not file.is_file():
-        folder = Path(str(files("lerobot_topreward.configs")))
-        names = sorted(preset.stem for preset in folder.glob("*.yaml"))
-        if path not in names:
-            listed = ", ".join(names)
-            raise UserError(f"--config '{path}' is no file, nor a preset; presets: {listed}")
-        file = folder / f"{path}.yaml"
+        raise UserError(f"{where} must be a YAML file; there is none")
+    found = {key.replace("-", "_"): value for key, value in _read_yaml(file, where=where).items()}
+    options = check_options(config_class, found, where=f"{where}: ")
+    for item in fields(config_class):  # pyright: ignore[reportArgumentType]
+        if item.default is MISSING and item.default_factory is MISSING and item.name not in options:
+            raise UserError(f"{where} must say '{item.name}: VALUE'")
+    try:
+        return config_class(**options)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
+def _find_preset(path: str) -> Path:
+    file = Path(path).expanduser()
+    if file.is_file():
+        return file
+    folder = Path(str(files("lerobot_topreward.configs")))
+    names = sorted(preset.stem for preset in folder.glob("*.yaml"))
+    if path not in names:
+        listed = ", ".join(names)
+        raise UserError(f"--config '{path}' is no file, nor a preset; presets: {listed}")
+    return folder / f"{path}.yaml"
+
+
+def _read_yaml(file: Path, *, where: str) -> dict[str, Any]:
     try:
         options = yaml.load(file.read_text(encoding="utf-8"), Loader=_PresetLoader)
     except yaml.MarkedYAMLError as error:
         line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise UserError(f"--config {path} cannot be read: {error.problem}{line}") from None
+        raise UserError(f"{where} cannot be read: {error.problem}{line}") from None
     except RecursionError:
-        raise UserError(f"--config {path} cannot be read: it is nested too deep") from None
+        raise UserError(f"{where} cannot be read: it is nested too deep") from None
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"--config {path} cannot be read: {reason}") from None
+        raise UserError(f"{where} cannot be read: {reason}") from None
     if not _is_mapping(options):
         raise UserError(
-            f"--config {path} must be a mapping of options, as 'name: value'; got "
-            f"{shorten(options)}"
+            f"{where} must be a mapping of options, as 'name: value'; got {shorten(options)}"
         )
     return options
 
@@ -261,7 +285,10 @@ def with_options[C](config_class: type[C], options: Mapping[str, Any]) -> C:
 
 def as_json(config: Any) -> dict[str, Any]:
     """A configuration as plain values, to be saved beside what it made."""
-    return {
-        name: str(value) if isinstance(value, Path) else value
-        for name, value in asdict(config).items()
-    }
+
+    def spell(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {name: spell(inner) for name, inner in value.items()}
+        return str(value) if isinstance(value, Path) else value
+
+    return spell(asdict(config))

@@ -160,11 +160,16 @@ class EpisodeProgress:
 
     def episode_done(self, frames: int) -> None:
         """Count an episode of so many frames, labeled or failed."""
-        self.done += 1
-        self._frames += frames
+        self.show(self.done + 1, self._frames + frames)
+
+    def show(self, done: int, frames: int) -> None:
+        """Show that so many episodes are done in all, and so many frames."""
+        if done == self.done:
+            return
+        self.done, self._frames = done, frames
         now = time.monotonic()
         rate = self._frames / max(now - self._began, 1e-9)
-        self._bar.update(self._task, advance=1, rate=f"{rate:.0f} frames/s")
+        self._bar.update(self._task, completed=done, rate=f"{rate:.0f} frames/s")
         last = self.done == self._episodes
         if not self._console.is_terminal and (last or now - self._said >= _LINE_EVERY_S):
             self._said = now

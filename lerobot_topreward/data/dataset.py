@@ -182,6 +182,12 @@ def fetch_videos(
     _fetch(source, [name for key in cameras for name in _files(source, key, episodes)])
 
 
+def picture_files(source: Source, camera: str) -> list[str]:
+    """Name the file that holds each episode's pictures of a camera: a video, or one of ``data/``."""
+    kind = camera if camera in source.meta.video_keys else None
+    return _places(source, episode_rows(source.meta), kind)
+
+
 def require_files(source: Source, episodes: Collection[int] | None, *, advice: str) -> None:
     """Check that the data and all cameras' videos of these episodes, or of all, are here.
 

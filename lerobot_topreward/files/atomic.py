@@ -1,9 +1,11 @@
 """Files that are written whole or not at all, and what can stand in their way: locks, full disks."""
 
 import errno
+import fcntl
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,9 +14,6 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from lerobot_topreward.errors import UserError
-
-if sys.platform == "linux":
-    import fcntl
 
 WORK_FOLDER = "topreward"  # of an output: for our files only, raw scores included
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -154,8 +153,14 @@ def work_folder(output: Path) -> Path:
 
 
 @contextmanager
-def output_lock(output: Path) -> Iterator[None]:
+def output_lock(output: Path, *, shared: bool = False, wait_s: float = 0) -> Iterator[None]:
     """Keep a second run away from an output folder, also when this one dies.
+
+    Args:
+        output: the folder.
+        shared: runs that only add shards to a store, each of episodes of its own, may do so beside
+            each other; one that writes anything else keeps all of them away, and they it.
+        wait_s: for another run to end, seconds.
 
     Raises:
         UserError: another run holds it, or the folder cannot be written to.
@@ -165,8 +170,7 @@ def output_lock(output: Path) -> Iterator[None]:
         work.mkdir(parents=True, exist_ok=True)
         if (work / ".lock").is_symlink():
             raise UserError(f"{work / '.lock'} must not be a link; remove it and run again")
-        lock = FileLock(work / ".lock")
-        lock.acquire(timeout=0)
+        release = _lock(work / ".lock", shared=shared, wait_s=wait_s)
     except Timeout:
         raise UserError(
             f"output folder {output} is in use by another run; wait for it to end, or choose "
@@ -179,7 +183,29 @@ def output_lock(output: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        lock.release()
+        release()
+
+
+def _lock(path: Path, *, shared: bool, wait_s: float) -> Callable[[], object]:
+    if not shared:
+        lock = FileLock(path)
+        lock.acquire(timeout=wait_s)
+        return lock.release
+    # FileLock holds a file by flock, which knows shared locks, too.
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    until = time.monotonic() + wait_s
+    try:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                return lambda: os.close(descriptor)
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    raise Timeout(str(path)) from None
+            time.sleep(0.1)
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 @contextmanager

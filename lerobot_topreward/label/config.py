@@ -7,6 +7,7 @@ from typing import Literal
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.publish.options import PushConfig
 from lerobot_topreward.rewards import PAPER, Debias, Formula, Scale
+from lerobot_topreward.scoring.launch.config import SpreadConfig
 from lerobot_topreward.scoring.other_instructions import MOST_CONTRAST
 from lerobot_topreward.storage.key import ScoringConfig
 from lerobot_topreward.vlm.identity import VlmConfig
@@ -54,6 +55,7 @@ class LabelConfig:
     force: bool = False  # score anew what is already scored
     dry_run: bool = False  # only say what there is to do and what it costs
 
+    spread: SpreadConfig = field(default_factory=SpreadConfig)
     push: PushConfig = field(default_factory=PushConfig)
 
     def __post_init__(self) -> None:
@@ -99,6 +101,29 @@ class LabelConfig:
                 "`vlm=auto` chooses for this machine; with a `server`, give the model that it runs"
             )
         self.push.check(repo_id=self.repo_id)
+        self._check_spread()
+
+    def _check_spread(self) -> None:
+        """Refuse what cannot be spread over processes, or not over machines."""
+        spread = self.spread
+        several = "share" if spread.share is not None else "launch" if spread.launch else None
+        unsure = [name for name in ("vlm", "dtype") if getattr(self.vlm, name) == "auto"]
+        elsewhere = self.server.server or self.reward_model.reward_model is not None
+        if several and unsure and not elsewhere:
+            raise UserError(
+                f"`{unsure[0]}=auto` may be another on each machine, and their scores do not mix; "
+                f"with `{several}`, name it, as `dtype=bfloat16` for GPUs"
+            )
+        if spread.workers is not None and self.vlm.device_map is not None:
+            raise UserError(
+                "`device_map=auto` spreads one VLM over all GPUs, `workers` load one on each; leave "
+                "out one of them"
+            )
+        if spread.workers is not None and self.vlm.device.startswith("cuda:"):
+            raise UserError(
+                f"`device={self.vlm.device}` is one GPU, and `workers` take one each; use "
+                "`device=cuda`"
+            )
 
     @property
     def made_of(self) -> Formula:

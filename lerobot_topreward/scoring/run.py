@@ -113,13 +113,15 @@ def answer_episodes[T](
     *,
     console: Console,
     scorer: Scorer | None = None,
+    progress: EpisodeProgress | None = None,
 ) -> Generator[tuple[int, list[T]]]:
     """Show every clip of some episodes, one at a time; the next ones are decoded meanwhile.
 
     The first Ctrl-C lets the episode at hand finish, the second stops at once. An `EpisodeError` of
     `answer` fails its episode. The outcome is told of every episode, and whether the user stopped.
     A `SelectiveScorer` gets the frames that it wants. With a `ConcurrentScorer`, the next clips are
-    also answered meanwhile, each in its own thread; the scorer is closed in the end.
+    also answered meanwhile, each in its own thread; the scorer is closed in the end. Progress is
+    shown on the console, unless it is counted elsewhere.
 
     Yields:
         Each episode that did not fail, with the answers for its segments.
@@ -148,7 +150,7 @@ def answer_episodes[T](
         found = work_ahead(read_and_answer, parts, ahead=ahead, give_up=scorer.close)
     with (
         closing(found),
-        EpisodeProgress(console, episodes=len(episodes)) as progress,
+        progress or EpisodeProgress(console, episodes=len(episodes)) as progress,
         stop_on_signal(console) as stop,
     ):
         for segment, result in found:
@@ -182,10 +184,12 @@ def score_shards(
     *,
     console: Console,
     look: Callable[[Clip], None] | None = None,
+    progress: EpisodeProgress | None = None,
 ) -> Outcome:
     """Score what a store lacks; all shards of an episode are written when the episode is done.
 
-    The videos of these episodes are here; `look` is shown every clip before it is scored.
+    The videos of these episodes are here; `look` is shown every clip before it is scored. Progress
+    is shown on the console, unless it is counted elsewhere.
 
     Raises:
         UserError: the disk is full, or most scores are only bounds; every shard so far is kept.
@@ -213,7 +217,14 @@ def score_shards(
     episodes = {episode: wanted[0].segments for episode, wanted in todo.items()}
     with closing(
         answer_episodes(
-            source, store.key, episodes, answer, outcome, console=console, scorer=scorer
+            source,
+            store.key,
+            episodes,
+            answer,
+            outcome,
+            console=console,
+            scorer=scorer,
+            progress=progress,
         )
     ) as answered:
         for episode, segments in answered:

@@ -1,0 +1,1 @@
+"""Scoring in many processes: on one machine, on Slurm and on Ray, through datatrove."""
