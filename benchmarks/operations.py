@@ -80,14 +80,14 @@ def time_operations(dtype: torch.dtype) -> dict[str, float]:
     mask = torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)[
         None, None
     ]
-    image = [make(patches, 16, 64).transpose(0, 1)[None] for _ in range(3)]
+    image = make(3, patches, 16, 64).transpose(1, 2)[:, None]  # queries, keys and values
     up, states, pixels = make(6144, 2048), make(new, 2048), make(3 * patches, 1024)
     widen, inner = make(4096, 1024), make(3 * patches, 4096)
     twice = states.repeat(2, 1)
 
     def repeated() -> Tensor:
-        pair = [each.repeat_interleave(2, dim=1) for each in (keys, values)]
-        return scaled_dot_product_attention(query, *pair, attn_mask=mask)
+        every, each = (heads.repeat_interleave(2, dim=1) for heads in (keys, values))
+        return scaled_dot_product_attention(query, every, each, attn_mask=mask)
 
     attention = 4.0 * 16 * 128 * new * (past + new)
     runs: dict[str, tuple[float, Callable[[], Tensor]]] = {
@@ -114,7 +114,7 @@ def time_operations(dtype: torch.dtype) -> dict[str, float]:
         ),
         "vision, attention in an image": (
             4.0 * 16 * 64 * patches**2,
-            lambda: scaled_dot_product_attention(*image),
+            lambda: scaled_dot_product_attention(image[0], image[1], image[2]),
         ),
     }
     best = dict.fromkeys(runs, float("inf"))
