@@ -125,6 +125,7 @@ def make_plan(split: Arguments) -> Plan:
 
         config = read_trainer_config(split.lerobot)
         weighting, changed = choose_weighting(config, split.weighting)
+        weighting = weighting.settle(streaming=config.dataset.streaming)
         policy = resolve_policy(config, split.lerobot, dry_run=split.dry_run)
         needs = {"diffusers": policy.type == "diffusion", "wandb": config.wandb.enable}
         for package, needed in needs.items():
@@ -134,7 +135,6 @@ def make_plan(split: Arguments) -> Plan:
             per_sample_policy(policy.type)  # raises, and says which policies have one
     except ImportError as error:
         raise UserError(f"training needs more than is installed ({error}): {_INSTALL}") from error
-    weighting.refuse_streaming(streaming=config.dataset.streaming)
     chunk = chunk_frames(policy, weighting)
     source = open_dataset(config.dataset)
     if source.revision is None:  # else LeRobot fetches what it needs

@@ -1,14 +1,14 @@
 """How the frames of a dataset are weighted in training: one frozen configuration."""
 
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, make_dataclass
+from dataclasses import MISSING, dataclass, field, fields, make_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from lerobot_topreward.config import as_json, check_options
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.train.base_scheme import require_range
-from lerobot_topreward.train.schemes import SCHEMES, Awr, Scheme
+from lerobot_topreward.train.schemes import SCHEMES, Awr, Scheme, Uniform
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,8 +17,9 @@ class WeightingConfig:
 
     scheme: Scheme = field(default_factory=Awr)
     # What the weights do: multiply the losses, or decide how often a frame is drawn. Drawn frames
-    # have losses that count alike.
-    apply: Literal["loss", "sampling"] = "loss"
+    # have losses that count alike. By default sampling, and loss for rabc, as in LeRobot, with
+    # normalize=batch, with a streamed dataset and where all weights are equal.
+    apply: Literal["loss", "sampling"] | None = None
     # What becomes of stretches of a second or longer in which neither the robot nor progress moves:
     # keep them, or let them weigh nothing. The end of an episode that succeeds stays.
     stationary: Literal["keep", "drop"] = "keep"
@@ -51,8 +52,11 @@ class WeightingConfig:
             return "dataset"
         return self.normalize or self.scheme.normalize
 
-    def refuse_streaming(self, *, streaming: bool) -> None:
-        """Refuse to choose frames of a dataset that comes in its own order.
+    def settle(self, *, streaming: bool) -> "WeightingConfig":
+        """Decide how weights apply, where nobody has said so.
+
+        Args:
+            streaming: the dataset comes in its own order, so its frames cannot be chosen.
 
         Raises:
             UserError: sampling is asked for, and the dataset is streamed.
@@ -63,6 +67,11 @@ class WeightingConfig:
                 "is streamed does not allow; leave out `dataset.streaming`, or use "
                 "`weighting.apply=loss`"
             )
+        if self.apply is not None:
+            return self
+        equal = isinstance(self.scheme, Uniform) and self.stationary == "keep"
+        per_batch = "batch" in (self.normalize, self.scheme.normalize)
+        return replace(self, apply="loss" if streaming or equal or per_batch else "sampling")
 
 
 _COMMON = {f.name: f for f in fields(WeightingConfig) if f.name != "scheme"}

@@ -1,6 +1,7 @@
 """The weights of a dataset's frames as LeRobot's trainer asks for them: one batch after another."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -144,7 +145,9 @@ def make_weighter(
         UserError: the labels or the configuration do not allow it.
     """
     config = from_params(params)
-    config.refuse_streaming(streaming=isinstance(dataset, StreamingLeRobotDataset))
+    if config.apply is None:  # LeRobot's own trainer, which multiplies losses
+        config = replace(config, apply="loss")
+    config = config.settle(streaming=isinstance(dataset, StreamingLeRobotDataset))
     source = source_of(dataset.meta)
     labels = read_labels(source, episodes=dataset.episodes, config=config)
     weights = weigh(labels, config, chunk=chunk_frames(policy.config, config))

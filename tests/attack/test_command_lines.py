@@ -83,7 +83,9 @@ LINES = [
     # commands
     case("lable", "there is no command 'lable'; did you mean label?"),
     case("Train", "did you mean train?"),
-    case("fly", "commands: label, check, compare, evaluate, report, curate, train, serve-args, demo"),
+    case(
+        "fly", "commands: label, check, compare, evaluate, report, curate, train, serve-args, demo"
+    ),
     case("--root x", "there is no command '--root'"),
     # options that do not exist
     case("label --camra front", "--camra is no option; did you mean --camera?"),

@@ -179,7 +179,8 @@ def rewrite(root: Path, name: str, values: np.ndarray) -> None:
 def test_a_policy_without_a_loss_per_sample(
     refused: Callable[..., str], recorded: Path, write_labels: WriteLabels
 ) -> None:
-    said = refused(write_labels(recorded), policy=("--policy.type=vqbet",))
+    root = write_labels(recorded)
+    said = refused(root, "--weighting.apply=loss", policy=("--policy.type=vqbet",))
     assert "--policy.type 'vqbet' has no per-sample loss" in said
     assert "act, diffusion" in said
 

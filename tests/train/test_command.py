@@ -100,7 +100,8 @@ def test_act_is_trained_to_a_stock_checkpoint_that_resumes(
 ) -> None:
     root, output = write_labels(recorded), tmp_path / "run"
     # The two forms that LeRobot's parser takes, for ours as well.
-    options = on(root, output, *ACT, "--weighting.scheme=awr", "--weighting.beta", "0.7")
+    form = ("--weighting.scheme=awr", "--weighting.apply=loss", "--weighting.beta", "0.7")
+    options = on(root, output, *ACT, *form)
     assert run(*options) == 0
     printed = capfd.readouterr()
     assert "awr: progress over 4 frames (0.4 s)" in printed.out
@@ -108,12 +109,12 @@ def test_act_is_trained_to_a_stock_checkpoint_that_resumes(
     assert "sample_weight_mean_weight:" in printed.err
     assert json.loads((saved(output) / "config.json").read_text())["type"] == "act"
     assert type(ACTPolicy.from_pretrained(saved(output))) is ACTPolicy
-    assert weighting_of(output) == WeightingConfig(scheme=Awr(beta=0.7))
+    assert weighting_of(output) == WeightingConfig(scheme=Awr(beta=0.7), apply="loss")
     before = parameters(output)
 
     resume = ("--resume=true", f"--config_path={saved(output) / 'train_config.json'}")
     assert run(*resume, "--steps=5") == 0
-    assert weighting_of(output) == WeightingConfig(scheme=Awr(beta=0.7))
+    assert weighting_of(output) == WeightingConfig(scheme=Awr(beta=0.7), apply="loss")
     assert "not as in the checkpoint" not in capfd.readouterr().out
     assert any(not torch.equal(parameters(output)[name], before[name]) for name in before)
 
@@ -121,7 +122,8 @@ def test_act_is_trained_to_a_stock_checkpoint_that_resumes(
     printed = capfd.readouterr()
     assert "not as in the checkpoint: w_max 3.0, 20.0 before" in printed.out
     assert "not as in the checkpoint: horizon 0.2, unset before" in printed.out
-    assert weighting_of(output) == WeightingConfig(scheme=Awr(beta=0.7, w_max=3, horizon=0.2))
+    scheme = Awr(beta=0.7, w_max=3, horizon=0.2)
+    assert weighting_of(output) == WeightingConfig(scheme=scheme, apply="loss")
 
 
 def test_frames_are_drawn_by_their_weight_and_again_when_resumed(
@@ -129,7 +131,7 @@ def test_frames_are_drawn_by_their_weight_and_again_when_resumed(
 ) -> None:
     root, output = write_labels(recorded), tmp_path / "run"
     options = ("--weighting.scheme=filter", "--weighting.by=advantage", "--weighting.quantile=0.5")
-    assert run(*on(root, output, *ACT, *options, "--weighting.apply=sampling")) == 0
+    assert run(*on(root, output, *ACT, *options)) == 0  # by default
     printed = capfd.readouterr()
     assert "filter: progress over 4 frames (0.4 s); frames are drawn by their weight" in printed.out
     assert "a batch of 4 is worth" in printed.out

@@ -109,7 +109,8 @@ def test_frames_that_were_not_weighed(asked: list[int]) -> None:
 
 
 def test_statistics_of_all_weights() -> None:
-    weighter = TopRewardWeighter(weights_of([0, 0, 2, 6]), WeightingConfig(), device=CPU)
+    config = WeightingConfig(apply="loss")
+    weighter = TopRewardWeighter(weights_of([0, 0, 2, 6]), config, device=CPU)
     assert weighter.get_stats() == {
         "type": "awr",
         "apply": "loss",

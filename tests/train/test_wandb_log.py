@@ -40,7 +40,9 @@ def test_the_table_and_the_picture_are_logged_once(
     (files,) = (output / "wandb").glob("offline-run-*/files/media")
     (table,) = files.glob("table/weighting/*.json")
     logged = dict(json.loads(table.read_text())["data"])
-    assert logged["weights"] == "awr: progress over 4 frames (0.4 s)"
+    assert (
+        logged["weights"] == "awr: progress over 4 frames (0.4 s); frames are drawn by their weight"
+    )
     assert logged["frames"] == "21 in 2 episodes"
     assert "by sampling" in logged["a batch of 4 is worth"]
     assert "--weighting.horizon" in logged["warning"]
