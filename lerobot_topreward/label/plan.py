@@ -161,7 +161,6 @@ def describe_work(plan: Plan, store: Store, work: Work, *, console: Console) -> 
     episodes = len(plan.job.segments)
     describe_costs(work.todo, work.blanks, episodes=episodes, console=console)
     shards = [*work.todo, *work.blanks]
-    if (
-        shards and plan.config.spread.launch is None
-    ):  # nothing is known of the machines of a cluster
+    # Nothing is known of the machines of a cluster.
+    if shards and plan.config.spread.launch is None:
         print_estimate(shards, plan.config, plan.job, plan.key, plan.identity, console=console)

@@ -17,6 +17,7 @@ would drop them. Only ``data/``, ``meta/episodes``, ``meta/stats.json`` and ``me
 are written anew, beside the sidecar; no video is ever encoded again.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -60,6 +61,7 @@ from lerobot_topreward.storage.sidecar import (
     check_finite,
     write_sidecar,
 )
+from lerobot_topreward.storage.store import read_run
 
 DESCRIBED = "topreward.log_prob"  # the feature whose info says how all of them were made
 # Nothing that differs between datasets: LeRobot merges only those whose features are equal.
@@ -98,7 +100,7 @@ def write_columns(
 ) -> None:
     """Write a dataset with the reward columns, and its sidecar; all of it or nothing.
 
-    Columns and sidecar that are already there are replaced. Raw scores are left alone, hidden
+    Columns and sidecar that are already there are replaced, unless they were made of the same. Raw scores are left alone, hidden
     folders are not carried over. Memory is bounded by one row group. What was written is noted in
     ``topreward/written.json``, so that later changes are seen; not in place, where the dataset
     belongs to the user.
@@ -135,8 +137,12 @@ def write_columns(
         recordings=recordings,
         overwrite=overwrite,
     )
+    plan = _plan_files(source_root, output, link_videos=link_videos, overwrite=overwrite)
+    made_of = _describe_inputs(source_root, plan, rewards, {**provenance, "of": fingerprint})
+    renew = overwrite or output == source_root or plan.copied or plan.stale
+    if not renew and _is_made_of(made_of, output, sidecar=sidecar):
+        return
     with staging_folder(output) as staging:
-        plan = _plan_files(source_root, output, link_videos=link_videos, overwrite=overwrite)
         named = (Path(STATS_PATH), Path(INFO_PATH), Path(SIDECAR_NAME))
         rewritten = [source_root / path for path in (*plan.data, *plan.episodes, *named)]
         needed = sum(path.stat().st_size for path in rewritten if path.is_file())
@@ -164,7 +170,12 @@ def write_columns(
                     for path in paths
                     if path.parts[0] in DATASET_PARTS and not path.name.startswith(".")
                 }
-                manifest = {**describe_lineage(dataset, fingerprint, recordings), "files": files}
+                manifest = {
+                    **describe_lineage(dataset, fingerprint, recordings),
+                    "files": files,
+                    "made_of": made_of,
+                    "sidecar": hash_file(staging, Path(SIDECAR_NAME)) if sidecar else None,
+                }
                 write_file(staging / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True))
                 moves.append(MANIFEST)
             commit(output, staging, [*moves, last], stale=stale, ops=ops)
@@ -195,6 +206,29 @@ def _plan_files(source_root: Path, output: Path, *, link_videos: bool, overwrite
                 copied[path] = link
         stale = {*visible_files(output)} - {*rewritten, *copied, *current}
     return _Plan(data, episodes, copied, current, sorted(stale))
+
+
+def _describe_inputs(
+    source_root: Path, plan: _Plan, rewards: FrameRewards, provenance: Mapping[str, Any]
+) -> str:
+    """Hash what an output is made of: the rewards, and the files of the source that are rewritten."""
+    digest = hashlib.sha256(json.dumps(provenance, sort_keys=True, default=str).encode())
+    for name in ("index", *COLUMNS.values()):
+        digest.update(np.ascontiguousarray(getattr(rewards, name)))
+    for path in (*plan.data, *plan.episodes, Path(STATS_PATH), Path(INFO_PATH)):
+        if (source_root / path).is_file():
+            digest.update(f"{path}:{hash_file(source_root, path)};".encode())
+    return digest.hexdigest()
+
+
+def _is_made_of(made_of: str, output: Path, *, sidecar: bool) -> bool:
+    """Tell whether an output, in which nobody has changed a column, is what would be written."""
+    if not (output / MANIFEST).is_file():
+        return False
+    path, noted = Path(SIDECAR_NAME), read_run(output / MANIFEST)
+    found = hash_file(output, path) if (output / path).is_file() else None
+    as_wanted = (found is not None) == sidecar and noted.get("sidecar") == found
+    return as_wanted and noted.get("made_of") == made_of
 
 
 def _is_current(path: Path, source_root: Path, output: Path, *, link: bool) -> bool:

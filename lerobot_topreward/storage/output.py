@@ -1,7 +1,7 @@
 """Whether an output folder may be written, and whether somebody has changed it since it was.
 
 What was written is noted in ``topreward/written.json``: ``{"dataset", "fingerprint", "recordings",
-"files": {path: [size, hash]}}``.
+"files": {path: [size, hash]}, "made_of": a hash of rewards and source, "sidecar": [size, hash]}``.
 """
 
 import hashlib

@@ -127,6 +127,7 @@ def test_a_missing_extra_is_named(
 def test_slurm_is_looked_for_at_once(
     tmp_path: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pytest.importorskip("datatrove", reason="it needs the extra scale")
     file = tmp_path / "slurm.yaml"
     file.write_text("tasks: 2\npartition: main\n")
     launch = ("--dtype", "float32", "--launch", "slurm", "--launch-config", file)

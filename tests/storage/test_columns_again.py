@@ -1,5 +1,6 @@
 """Labelling a dataset whose output is there already."""
 
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -52,8 +53,47 @@ def test_labelling_again_replaces_the_columns(
     # An earlier output is a source like any other: its columns are replaced, its scores stay.
     write(output, rewards_for(recorded), tmp_path / "third")
     third = hashes(tmp_path / "third")
-    assert {name for name in third if third[name] != first[name]} == {"README.md"}
+    assert {name for name in third if third[name] != first[name]} == {"README.md", manifest}
     load(tmp_path / "third")
+
+
+def test_what_is_there_already_is_not_written_again(
+    recorded: Path, tmp_path: Path, rewards_for: RewardsFor, hashes: Hashes
+) -> None:
+    source, output = shutil.copytree(recorded, tmp_path / "source"), tmp_path / "output"
+    rewards = rewards_for(source)
+
+    def write_again(**changes: Any) -> set[str]:
+        """Write, and name the files of the output that are others than before."""
+        before = {path: path.stat().st_ino for path in output.rglob("*") if path.is_file()}
+        write(source, rewards, output, **changes)
+        after = {path: path.stat().st_ino for path in output.rglob("*") if path.is_file()}
+        return {str(p.relative_to(output)) for p in after if after[p] != before.get(p)}
+
+    write(source, rewards, output)
+    assert write_again() == set()
+    first = hashes(output)
+    columns = {name for name in first if name.startswith(("data/", "meta/episodes/"))}
+    assert columns <= write_again(provenance={"a": 2})
+    assert columns <= write_again()
+    assert hashes(output) == first
+
+    # A sidecar that is gone or was changed is made again, and one that is not wanted goes.
+    (output / SIDECAR_NAME).unlink()
+    assert SIDECAR_NAME in write_again()
+    (output / SIDECAR_NAME).write_bytes(b"somebody's")
+    assert SIDECAR_NAME in write_again()
+    assert hashes(output) == first
+    write_again(sidecar=False)
+    assert not (output / SIDECAR_NAME).exists()
+    assert write_again(sidecar=False) == set()
+    write_again()
+
+    # A source that was changed is read again, and told to overwrite, it does.
+    info = source / "meta/info.json"
+    info.write_text(info.read_text().replace('"robot_type": null', '"robot_type": "so101"'))
+    assert "meta/info.json" in write_again()
+    assert columns <= write_again(overwrite=True)
 
 
 def test_in_place_changes_no_linked_copy(
