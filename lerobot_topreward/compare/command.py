@@ -124,10 +124,10 @@ def _draw_sample(config: CompareConfig, console: Console) -> tuple[Sample, Path]
 
 def _refuse_twins(results: Sequence[JudgeResult]) -> None:
     """Refuse two names of one judge, whose scores would be the same file."""
-    for one, other in combinations(results, 2):
-        if one.key is not None and one.key == other.key:
+    for result, other in combinations(results, 2):
+        if result.key is not None and result.key == other.key:
             raise UserError(
-                f"`judges`: {one.judge.name} and {other.judge.name} are the same judge; leave out one"
+                f"`judges`: {result.judge.name} and {other.judge.name} are the same judge; leave out one"
             )
 
 
@@ -155,8 +155,8 @@ def _sum_up(config: CompareConfig, sample: Sample, results: Sequence[JudgeResult
         schedule=config.scoring.schedule,
         results=results,
         agreement={
-            (one.letter, other.letter): curve_agreement(one.scores, other.scores)
-            for one, other in combinations(compared, 2)
+            (result.letter, other.letter): curve_agreement(result.scores, other.scores)
+            for result, other in combinations(compared, 2)
         },
         advice=advice,
         label=None if advised is None else describe_label(config, advised.judge),

@@ -67,27 +67,29 @@ def choose_judge(candidates: Sequence[Candidate], success: Mapping[int, bool]) -
         candidates: at least one, in the order in which equal ones are preferred.
         success: by episode, as far as it is known.
     """
-    able = [one for one in candidates if one.summary.judgment.usable]
-    why_not = {one.name: _fault(one) for one in candidates if one not in able}
+    able = [candidate for candidate in candidates if candidate.summary.judgment.usable]
+    why_not = {
+        candidate.name: _fault(candidate) for candidate in candidates if candidate not in able
+    }
     if not able:
         return Advice((), f"use none of these: {_join(list(why_not.values()))}")
     confidence = 1 - 0.05 / max(len(able) * (len(able) - 1), 1)  # pairs, and two rules
     left = _leave_out_blind(able, success, confidence, why_not)
     left = _leave_out_clocks(left, confidence, why_not)
     best = _prefer(left, why_not)
-    names = " or ".join(one.name for one in best)
+    names = " or ".join(candidate.name for candidate in best)
     care = "" if best[0].summary.judgment.level == "usable" else ", with care"
     if len(best) > 1:
-        good = [_praise(one, f"{one.name}'s") for one in best]
+        good = [_praise(candidate, f"{candidate.name}'s") for candidate in best]
         sentence = f"use {names}{care}; these episodes do not tell them apart: {_join(good)}"
     else:
         sentence = f"use {names}{care}: {_praise(best[0], 'its')}"
     if why_not:
         sentence += f"; {_join(list(why_not.values()))}"
-    episodes = min(len(one.summary.curves.episodes) for one in candidates)
+    episodes = min(len(candidate.summary.curves.episodes) for candidate in candidates)
     if episodes < FEW:
         sentence += f" (only {episodes} episodes: a hint, no more)"
-    return Advice(tuple(one.name for one in best), sentence)
+    return Advice(tuple(candidate.name for candidate in best), sentence)
 
 
 def _leave_out_blind(
@@ -98,18 +100,18 @@ def _leave_out_blind(
 ) -> list[Candidate]:
     """Leave out those that surely tell success from failure less well than the best (rule 2)."""
 
-    def is_worse(one: Candidate, best: Candidate) -> bool:
-        own, other = best.summary.curves, one.summary.curves
+    def is_worse(candidate: Candidate, best: Candidate) -> bool:
+        own, other = best.summary.curves, candidate.summary.curves
         shared = shared_episodes(own, other)[0].episodes
         known = [success[episode] for episode in shared if episode in success]
         if min(sum(known), len(known) - sum(known)) < FEW:
             return False
         return auc_gain(own, other, success, confidence=confidence).low > 0
 
-    def say(one: Candidate) -> str:
-        return f"{one.name} tells success from failure less well (AUC {one.summary.auc.value:.2f})"
+    def say(candidate: Candidate) -> str:
+        return f"{candidate.name} tells success from failure less well (AUC {candidate.summary.auc.value:.2f})"
 
-    return _leave_out(able, lambda one: one.summary.auc.value, is_worse, say, why_not)
+    return _leave_out(able, lambda candidate: candidate.summary.auc.value, is_worse, say, why_not)
 
 
 def _leave_out_clocks(
@@ -117,15 +119,17 @@ def _leave_out_clocks(
 ) -> list[Candidate]:
     """Leave out those that surely rise more on a still image than the best (rule 3)."""
 
-    def is_worse(one: Candidate, best: Candidate) -> bool:
-        own, other = ((each.summary.static_curves, each.summary.curves) for each in (best, one))
+    def is_worse(candidate: Candidate, best: Candidate) -> bool:
+        own, other = (
+            (each.summary.static_curves, each.summary.curves) for each in (best, candidate)
+        )
         if len(shared_episodes(*own, *other)[0].episodes) < FEW:
             return False
         less = static_gain(own, other, confidence=confidence)
-        return abs(one.summary.static_share) >= LITTLE and less.high < 0
+        return abs(candidate.summary.static_share) >= LITTLE and less.high < 0
 
-    def worth(one: Candidate) -> float:
-        return -abs(one.summary.static_share)
+    def worth(candidate: Candidate) -> float:
+        return -abs(candidate.summary.static_share)
 
     return _leave_out(able, worth, is_worse, _describe_still, why_not)
 
@@ -137,36 +141,39 @@ def _leave_out(
     say: Callable[[Candidate], str],
     why_not: dict[str, str],
 ) -> list[Candidate]:
-    known = [one for one in able if not np.isnan(worth(one))]
+    known = [candidate for candidate in able if not np.isnan(worth(candidate))]
     if not known:
         return list(able)
     best = max(known, key=worth)
-    left = [one for one in able if one is best or not is_worse(one, best)]
-    why_not |= {one.name: say(one) for one in able if one not in left}
+    left = [candidate for candidate in able if candidate is best or not is_worse(candidate, best)]
+    why_not |= {candidate.name: say(candidate) for candidate in able if candidate not in left}
     return left
 
 
 def _prefer(left: Sequence[Candidate], why_not: dict[str, str]) -> list[Candidate]:
     """Take the better judged ones, then the fastest one (rule 4)."""
-    usable = [one for one in left if one.summary.judgment.level == "usable"]
+    usable = [candidate for candidate in left if candidate.summary.judgment.level == "usable"]
     if usable:
-        careful = [one for one in left if one not in usable]
-        why_not |= {one.name: f"{one.name}, {_ALIKE}, is usable with care only" for one in careful}
-        left = usable
-    fastest = min(left, key=lambda one: np.nan_to_num(one.seconds, nan=np.inf))
-    slower = [one for one in left if one is not fastest]
-    if slower and all(fastest.seconds <= FASTER * one.seconds for one in slower):
+        careful = [candidate for candidate in left if candidate not in usable]
         why_not |= {
-            one.name: f"{one.name}, {_ALIKE}, takes {one.seconds:.2g} s per episode, not {fastest.seconds:.2g}"
-            for one in slower
+            candidate.name: f"{candidate.name}, {_ALIKE}, is usable with care only"
+            for candidate in careful
+        }
+        left = usable
+    fastest = min(left, key=lambda candidate: np.nan_to_num(candidate.seconds, nan=np.inf))
+    slower = [candidate for candidate in left if candidate is not fastest]
+    if slower and all(fastest.seconds <= FASTER * candidate.seconds for candidate in slower):
+        why_not |= {
+            candidate.name: f"{candidate.name}, {_ALIKE}, takes {candidate.seconds:.2g} s per episode, not {fastest.seconds:.2g}"
+            for candidate in slower
         }
         return [fastest]
     return list(left)
 
 
-def _praise(one: Candidate, whose: str) -> str:
+def _praise(candidate: Candidate, whose: str) -> str:
     """Say what speaks for a judge."""
-    summary, share = one.summary, one.summary.static_share
+    summary, share = candidate.summary, candidate.summary.static_share
     if np.isnan(share):
         said = f"{whose} curve rises with time, and what a still image earns is unknown"
     elif abs(share) < LITTLE:
@@ -180,22 +187,22 @@ def _praise(one: Candidate, whose: str) -> str:
     return said
 
 
-def _fault(one: Candidate) -> str:
+def _fault(candidate: Candidate) -> str:
     """Say why a judge cannot judge, by the first piece of evidence that is bad."""
-    bad = next(each.name for each in one.summary.judgment.evidence if each.grade == "bad")
-    control = one.summary.controls.get(bad)
+    bad = next(each.name for each in candidate.summary.judgment.evidence if each.grade == "bad")
+    control = candidate.summary.controls.get(bad)
     if control is not None and not control.real.rise_interval[0] > 0:
         bad = "order"  # there was nothing to compare
-    return _FAULTS[bad].format(one.name, _percent(one.summary.static_share))
+    return _FAULTS[bad].format(candidate.name, _percent(candidate.summary.static_share))
 
 
-def _describe_still(one: Candidate) -> str:
+def _describe_still(candidate: Candidate) -> str:
     """Say how far the curve of a judge rises on a still image; as much, where that may be so."""
-    static = one.summary.controls["static"]
+    static = candidate.summary.controls["static"]
     if static.share >= MOST and static.share_interval[1] >= 1:
-        return _FAULTS["static"].format(one.name, _percent(static.share))
+        return _FAULTS["static"].format(candidate.name, _percent(static.share))
     verb = "rises" if static.share > 0 else "falls"
-    return f"{one.name}'s curve {verb} on a still image by {_percent(abs(static.share))} of its real rise"
+    return f"{candidate.name}'s curve {verb} on a still image by {_percent(abs(static.share))} of its real rise"
 
 
 def _percent(share: float) -> str:

@@ -14,12 +14,12 @@ _MOST = 1000  # successes, and failures, whose pairs are resampled
 
 def shared_episodes(*curves: EpisodeCurves) -> list[EpisodeCurves]:
     """Take the values of the episodes that all of them have; episodes ascend in each."""
-    episodes = sorted(set.intersection(*(set(one.episodes) for one in curves)))
+    episodes = sorted(set.intersection(*(set(kind.episodes) for kind in curves)))
     found = []
-    for one in curves:
-        rows = np.isin(one.episodes, episodes)
+    for kind in curves:
+        rows = np.isin(kind.episodes, episodes)
         found.append(
-            EpisodeCurves(episodes, one.voc[rows], one.rise[rows], one.success_score[rows])
+            EpisodeCurves(episodes, kind.voc[rows], kind.rise[rows], kind.success_score[rows])
         )
     return found
 
@@ -82,7 +82,7 @@ def static_gain(
         other: the same of what it is compared with.
         confidence: of the interval, 0..1.
     """
-    rises = tuple(one.rise for one in shared_episodes(*own, *other))
+    rises = tuple(kind.rise for kind in shared_episodes(*own, *other))
 
     def difference(
         static: Float[np.ndarray, "*n"],
