@@ -1,11 +1,19 @@
 """What tests of many processes compare, and how one of these processes is killed."""
 
+import os
 import random
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
+import pytest
+
+# Each takes a minute or more, as every process imports PyTorch first.
+KILLS = range(int(os.environ.get("LEROBOT_TOPREWARD_KILLS", "0")))
+for_clusters = pytest.mark.skipif(
+    not KILLS, reason="set LEROBOT_TOPREWARD_KILLS to how often a process is killed at random"
+)
 
 
 def contents(output: Path) -> dict[str, bytes]:

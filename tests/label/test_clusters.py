@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from clusters import slurm_jobs, start_ray, start_slurm, wait_until
 from programs import run_python, start_python
-from spreading import contents, kill_one, scored
+from spreading import KILLS, contents, for_clusters, kill_one, scored
 
 from lerobot_topreward.cli import main
 
@@ -84,7 +84,8 @@ def test_slurm_makes_the_labels_of_one_process(
     assert "episodes labelled    12" in finished.read_text()
 
 
-@pytest.mark.parametrize("seed", range(1))
+@for_clusters
+@pytest.mark.parametrize("seed", KILLS or [0])
 def test_a_killed_task_of_slurm_costs_one_episode(
     on_slurm: Callable[[Path], None],
     slurm: dict[str, str],
@@ -122,7 +123,8 @@ def test_ray_makes_the_labels_of_one_process(
     assert contents(output) == contents(whole)
 
 
-@pytest.mark.parametrize("seed", range(1))
+@for_clusters
+@pytest.mark.parametrize("seed", KILLS or [0])
 def test_a_killed_task_of_ray_costs_one_episode(
     options: list[str], ray_config: Path, whole: Path, tmp_path: Path, seed: int
 ) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 from programs import run_python, start_python
-from spreading import contents, kill_one, scored
+from spreading import KILLS, contents, for_clusters, kill_one, scored
 
 import lerobot_topreward.label.spread as spread_module
 from lerobot_topreward.cli import main
@@ -199,7 +199,7 @@ def test_two_machines_on_one_folder_make_the_labels_of_one(
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("workers", [2, 4])
+@pytest.mark.parametrize("workers", [2, pytest.param(4, marks=for_clusters)])
 def test_workers_make_the_labels_of_one_process(
     options: tuple[str | Path, ...], whole: Path, tmp_path: Path, workers: int
 ) -> None:
@@ -217,7 +217,7 @@ def test_workers_make_the_labels_of_one_process(
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", KILLS or [0])
 def test_a_killed_worker_costs_one_episode(
     options: tuple[str | Path, ...], whole: Path, tmp_path: Path, seed: int
 ) -> None:
