@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import av
+import av.logging
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq

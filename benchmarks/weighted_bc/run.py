@@ -1,5 +1,8 @@
 """One run: `lerobot-topreward train` on one arm, then LeRobot's evaluation in simulation."""
 
+# mujoco's compiled module has no types.
+# pyright: reportAttributeAccessIssue=false
+
 import hashlib
 import json
 import shutil
