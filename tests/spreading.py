@@ -9,10 +9,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-# Each takes a minute or more, as every process imports PyTorch first.
+# Each of these tests takes a minute or more, as every process imports PyTorch first.
 KILLS = range(int(os.environ.get("LEROBOT_TOPREWARD_KILLS", "0")))
 for_clusters = pytest.mark.skipif(
-    not KILLS, reason="set LEROBOT_TOPREWARD_KILLS to how often a process is killed at random"
+    not KILLS,
+    reason="takes minutes; set LEROBOT_TOPREWARD_KILLS to how often processes are killed at random",
 )
 
 
