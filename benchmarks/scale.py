@@ -26,8 +26,7 @@ import pyarrow.parquet as pq
 import tyro
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-from lerobot_topreward.console import make_console
-from lerobot_topreward.data.dataset import open_source, segments
+from lerobot_topreward.data.dataset import segments
 from lerobot_topreward.data.schedule import images_shown, prefix_lengths
 from lerobot_topreward.data.video_prints import video_prints
 from lerobot_topreward.label.config import LabelConfig
@@ -182,7 +181,6 @@ def write_dataset(root: Path, example: Path, lengths: np.ndarray, rng: np.random
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.table(columns).select(rows.column_names).cast(rows.schema), path)
 
-    in_video = np.arange(total) % IN_A_VIDEO
     video = np.arange(total) // IN_A_VIDEO
     begins = (starts - starts[video * IN_A_VIDEO]) / FPS
     table = described.take(np.arange(total) % len(described))
@@ -213,7 +211,7 @@ def write_dataset(root: Path, example: Path, lengths: np.ndarray, rng: np.random
     first = root / template.format(video_key=CAMERA, chunk_index=0, file_index=0)
     first.parent.mkdir(parents=True)
     encode(first, int(lengths[:IN_A_VIDEO].sum()), rng)
-    for number in range(1, int(in_video.size > 0) and int(video.max()) + 1):
+    for number in range(1, int(video.max()) + 1):
         copy = root / template.format(
             video_key=CAMERA, chunk_index=number // 1000, file_index=number % 1000
         )
@@ -261,7 +259,7 @@ def encode(path: Path, frames: int, rng: np.random.Generator) -> None:
 def write_scores(root: Path, labels: Path, succeeds: np.ndarray, rng: np.random.Generator) -> None:
     """Write made-up scores of every episode into the store in which `label` looks for them."""
     job = open_job(LabelConfig(root=root, output=labels, vlm=VlmConfig(vlm=VLM)))
-    source = open_source(repo_id=None, root=root, revision=None)
+    source = job.source
     key = ScoreKey.pin(LabelConfig().scoring, identify_judge(VlmConfig(vlm=VLM)), camera=job.camera)
     store = open_store(labels, key, fps=FPS)
     episodes = range(source.meta.total_episodes)
@@ -284,5 +282,4 @@ def write_scores(root: Path, labels: Path, succeeds: np.ndarray, rng: np.random.
 
 
 if __name__ == "__main__":
-    make_console()
     main(tyro.cli(BenchmarkConfig))

@@ -1,7 +1,6 @@
 """Files that are written whole or not at all, and what can stand in their way: locks, full disks."""
 
 import errno
-import fcntl
 import os
 import shutil
 import sys
@@ -14,6 +13,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from lerobot_topreward.errors import UserError
+
+if sys.platform != "win32":
+    import fcntl
 
 WORK_FOLDER = "topreward"  # of an output: for our files only, raw scores included
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -191,6 +193,8 @@ def _lock(path: Path, *, shared: bool, wait_s: float) -> Callable[[], object]:
         lock = FileLock(path)
         lock.acquire(timeout=wait_s)
         return lock.release
+    if sys.platform == "win32":
+        raise UserError("Windows has no locks that processes share; score in one process")
     # FileLock holds a file by flock, which knows shared locks, too.
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     until = time.monotonic() + wait_s

@@ -100,10 +100,10 @@ def write_columns(
 ) -> None:
     """Write a dataset with the reward columns, and its sidecar; all of it or nothing.
 
-    Columns and sidecar that are already there are replaced, unless they were made of the same. Raw scores are left alone, hidden
-    folders are not carried over. Memory is bounded by one row group. What was written is noted in
-    ``topreward/written.json``, so that later changes are seen; not in place, where the dataset
-    belongs to the user.
+    Columns and sidecar that are already there are replaced, unless they were made of the same. Raw
+    scores are left alone, hidden folders are not carried over. Memory is bounded by one row group.
+    What was written is noted in ``topreward/written.json``, so that later changes are seen; not in
+    place, where the dataset belongs to the user.
 
     Args:
         source_root: the dataset's folder, complete with its videos; unchanged unless it is

@@ -6,10 +6,10 @@ says which token stands where and sees which. Nothing is approximated: against o
 prefix the difference is floating-point noise.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -92,24 +92,12 @@ class OnePassScorer:
 
     def score(self, clip: Clip, prefixes: Sequence[int], instructions: Sequence[str]) -> LogProbs:
         """Score prefixes of a clip; see `Scorer.score`."""
-        initial = self.chunk_tokens
-        with torch.inference_mode():
-            while True:
-                try:
-                    return self._score(clip, prefixes, instructions)
-                except RuntimeError as error:
-                    if not is_out_of_memory(error):
-                        raise
-                # Out of the handler: the traceback holds the tensors that did not fit.
-                if torch.cuda.is_available():
-                    torch.cuda.empty_cache()
-                self.chunk_tokens //= 2
-                if self.chunk_tokens < SMALLEST_CHUNK:
-                    self.chunk_tokens = initial  # the next episode may be a short one
-                    raise EpisodeError(
-                        f"out of memory with {len(clip.shown)} images even in chunks of "
-                        f"{SMALLEST_CHUNK} tokens; try `max_pixels`, `sample_fps` or a smaller `vlm`"
-                    )
+        return score_within_memory(
+            self,
+            lambda: self._score(clip, prefixes, instructions),
+            failure=f"out of memory with {len(clip.shown)} images even in chunks of "
+            f"{SMALLEST_CHUNK} tokens; try `max_pixels`, `sample_fps` or a smaller `vlm`",
+        )
 
     def _score(self, clip: Clip, prefixes: Sequence[int], instructions: Sequence[str]) -> LogProbs:
         video = self._prepare(clip)
@@ -254,3 +242,38 @@ def is_out_of_memory(error: RuntimeError) -> bool:
         or "out of memory" in text
         or "allocate memory" in text
     )
+
+
+@runtime_checkable
+class _Chunked(Protocol):
+    """A scorer whose memory is bounded by the tokens of a forward pass."""
+
+    chunk_tokens: int
+
+
+def score_within_memory(scorer: _Chunked, ask: Callable[[], LogProbs], *, failure: str) -> LogProbs:
+    """Score a clip; where memory runs out, in chunks of half as many tokens, and so on.
+
+    Args:
+        scorer: its `chunk_tokens` are halved, and restored where even the smallest do not help.
+        ask: scores the clip.
+        failure: what to say then.
+
+    Raises:
+        EpisodeError: it does not fit into memory.
+    """
+    initial = scorer.chunk_tokens
+    with torch.inference_mode():
+        while True:
+            try:
+                return ask()
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+            # Out of the handler: the traceback holds the tensors that did not fit.
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            scorer.chunk_tokens //= 2
+            if scorer.chunk_tokens < SMALLEST_CHUNK:
+                scorer.chunk_tokens = initial  # the next episode may be a short one
+                raise EpisodeError(failure)

@@ -216,7 +216,6 @@ def test_workers_make_the_labels_of_one_process(
     assert scored(output) == times
 
 
-@for_clusters
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", KILLS or [0])
@@ -228,9 +227,6 @@ def test_a_killed_worker_costs_one_episode(
     with start_python(*_options(given), limit_s=_LIMIT_S) as program:
         kill_one(output, lambda: program.process.poll() is None, chance)
         ended = program.read()
-    if ended.returncode == 0:  # it was killed when it had done its share
-        assert contents(output) == contents(whole)
-        return
     assert ended.returncode == 2
     assert "was killed (SIGKILL)" in ended.stdout
     assert "not scored yet" in ended.stderr

@@ -190,6 +190,31 @@ def test_opengl_that_does_not_work_is_one_line(backend: str, expected: str, tmp_
     assert expected in done.stderr
 
 
+def test_the_proofs_kinematics_move_the_arm_as_the_simulation_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    from weighted_bc.run import quick_kinematics
+
+    from lerobot_topreward.simulation.environment import PickPlaceEnv
+
+    def move() -> np.ndarray:
+        env, rng = PickPlaceEnv(spread=0.3), np.random.default_rng(0)
+        env.reset(seed=1)
+        joints = []
+        for _ in range(60):
+            env.step(rng.uniform(-1, 1, 4).astype(np.float32))
+            joints.append(env.data.qpos.copy())
+        env.close()
+        return np.array(joints)
+
+    slow = move()
+    with quick_kinematics():
+        quick = move()
+    assert np.ptp(slow[:, :5], axis=0).max() > 0.1
+    np.testing.assert_allclose(quick, slow, rtol=0, atol=1e-9)
+
+
 @pytest.mark.timeout(1200)
 def test_the_proof_runs_and_goes_on_where_it_was(tmp_path: Path) -> None:
     command = [

@@ -27,7 +27,7 @@ from torch import Tensor
 from lerobot_topreward.errors import EpisodeError
 from lerobot_topreward.records import Clip, LogProbs
 from lerobot_topreward.vlm.identity import ARCHITECTURES
-from lerobot_topreward.vlm.one_pass import SMALLEST_CHUNK, is_out_of_memory
+from lerobot_topreward.vlm.one_pass import score_within_memory
 from lerobot_topreward.vlm.reward_model.progress import log_probs
 
 IMAGES = 8  # of a prefix, where the configuration does not say
@@ -91,26 +91,13 @@ class RobometerScorer:
         times = clip.frame_indices
         picked = np.stack([_nearest(times[:n], self._spread(int(times[n - 1]))) for n in prefixes])
         distinct, which = np.unique(clip.shown[picked], return_inverse=True)
-        initial = self.chunk_tokens
-        with torch.inference_mode():
-            while True:
-                try:
-                    return self._score(
-                        clip.frames[distinct], which.reshape(picked.shape), instructions
-                    )
-                except RuntimeError as error:
-                    if not is_out_of_memory(error):
-                        raise
-                # Out of the handler: the traceback holds the tensors that did not fit.
-                if torch.cuda.is_available():
-                    torch.cuda.empty_cache()
-                self.chunk_tokens //= 2
-                if self.chunk_tokens < SMALLEST_CHUNK:
-                    self.chunk_tokens = initial  # the next episode may be a short one
-                    raise EpisodeError(
-                        f"out of memory with {len(distinct)} images, even one prefix at a time; try "
-                        "`prefixes=15` or a smaller `sample_fps`"
-                    )
+        which = which.reshape(picked.shape)
+        return score_within_memory(
+            self,
+            lambda: self._score(clip.frames[distinct], which, instructions),
+            failure=f"out of memory with {len(distinct)} images, even one prefix at a time; try "
+            "`prefixes=15` or a smaller `sample_fps`",
+        )
 
     def _score(
         self,
