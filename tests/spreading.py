@@ -3,7 +3,7 @@
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import psutil
@@ -33,19 +33,33 @@ def scored(output: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in output.glob("topreward/*/*_*.parquet")}
 
 
-def kill_one(output: Path, is_running: Callable[[], bool], chance: random.Random) -> None:
-    """Kill one of the processes that score, after a random number of shards.
+def has_whole_share(names: Iterable[str]) -> bool:
+    """Whether either half of twelve episodes, which is the share of one of two, is all there."""
+    episodes = {int(name[8:14]) for name in names if name.startswith("episode_")}
+    return {*range(6)} <= episodes or {*range(6, 12)} <= episodes
 
-    These are fewer than the six episodes of a share, so whichever is killed had some left.
+
+def kill_one(output: Path, is_running: Callable[[], bool], chance: random.Random) -> None:
+    """Kill one of the two processes that score, after a random number of shards.
+
+    These are fewer than the six episodes of a share, so whichever is killed had some left. Looking
+    for processes takes as long as scoring an episode, so that comes first, while they import.
     """
     after, until = chance.randint(1, 4), time.monotonic() + 400  # the machine may be busy
-    while len(scored(output)) < after:
+    found: list[psutil.Process] = []
+    while len(found) < 2 or len(scored(output)) < after:
         assert is_running()
         assert time.monotonic() < until
-        time.sleep(0.01)
-    here = []
+        if len(found) < 2:
+            found = _find_scoring(output)
+        time.sleep(0.005)
+    chance.choice(found).kill()
+
+
+def _find_scoring(output: Path) -> list[psutil.Process]:
+    found = []
     for process in psutil.process_iter(["cmdline"]):
         line = process.info["cmdline"] or []
         if any(str(output) in part for part in line) and "python" in line[0]:
-            here += [process] if any("launch_pickled" in part for part in line) else []
-    chance.choice(here).kill()
+            found += [process] if any("launch_pickled" in part for part in line) else []
+    return found
