@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +195,7 @@ def test_the_proofs_kinematics_move_the_arm_as_the_simulation_does(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
-    from weighted_bc.run import quick_kinematics
+    quick_kinematics = import_module("weighted_bc.run").quick_kinematics
 
     from lerobot_topreward.simulation.environment import PickPlaceEnv
 
