@@ -20,6 +20,14 @@ from lerobot_topreward.console import INTERRUPTED, make_console, quiet_libraries
 from lerobot_topreward.errors import UserError
 
 _DATASET = "--repo-id OWNER/NAME or --root FOLDER"
+# How our commands name a dataset, and how LeRobot's do; every command takes both.
+_LEROBOT_NAMES = {
+    "--repo-id": "--dataset.repo_id",
+    "--repo_id": "--dataset.repo_id",
+    "--root": "--dataset.root",
+    "--revision": "--dataset.revision",
+}
+_OUR_NAMES = {lerobot: ours for ours, lerobot in _LEROBOT_NAMES.items() if "_" not in ours}
 
 
 class Command(NamedTuple):
@@ -167,14 +175,34 @@ def _run(name: str, options: list[str]) -> int:
     if name == "train":  # reads LeRobot's options, too
         if {"-h", "--help"} & {*options}:
             _print_most_used(name)
+        options = _rename_options(options, _LEROBOT_NAMES)
         return import_module(f"{package}.command").train(options, console=make_console())
     class_name = f"{name.title().replace('-', '')}Config"
     config_class = getattr(import_module(f"{package}.config"), class_name)
+    if "repo_id" in option_types(config_class):
+        options = _rename_options(options, _OUR_NAMES)
     config = parse(config_class, name, options)
     if name == "evaluate" and config.compares_policies:  # needs neither LeRobot nor torch
         policies = import_module(f"{package}.policies")
         return policies.compare_policies(config, console=make_console())
     return getattr(import_module(f"{package}.command"), function)(config, console=make_console())
+
+
+def _rename_options(arguments: Sequence[str], names: Mapping[str, str]) -> list[str]:
+    """Replace options that another command's users know by the name that this command reads.
+
+    Raises:
+        UserError: an option is given by both names.
+    """
+    given = {argument.partition("=")[0] for argument in arguments}
+    for known in given & {*names}:
+        if names[known] in given:
+            raise UserError(f"{known} and {names[known]} are the same; leave one of them out")
+    renamed = []
+    for argument in arguments:
+        option, equals, value = argument.partition("=")
+        renamed.append(f"{names.get(option, option)}{equals}{value}")
+    return renamed
 
 
 def _print_most_used(command: str) -> None:

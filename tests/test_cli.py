@@ -2,6 +2,7 @@
 
 import re
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
@@ -37,3 +38,43 @@ def test_help_of_the_program_names_every_command(capsys: pytest.CaptureFixture[s
     assert all(
         f"  {name} " in printed and command.purpose in printed for name, command in COMMANDS.items()
     )
+
+
+READING_A_DATASET = [name for name in COMMANDS if name not in ("serve-args", "demo")]
+
+
+@pytest.mark.parametrize(
+    "options", ["--repo-id x/y --root {}", "--dataset.repo_id=x/y --dataset.root={}"]
+)
+@pytest.mark.parametrize("name", READING_A_DATASET)
+def test_every_command_knows_a_dataset_by_our_names_and_by_those_of_lerobot(
+    name: str, options: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = {
+        "compare": ["--judges", "builtin:so101-demo", "x/y"],
+        "train": ["--policy.type=act", "--policy.push_to_hub=false"],
+    }.get(name, [])
+    with pytest.raises(SystemExit) as stopped:
+        main([name, *options.format(tmp_path / "absent").split(), *more])
+    assert stopped.value.code == 2
+    printed = " ".join(capsys.readouterr().err.split())
+    assert re.search(r"error: .*root[= ]\S*absent", printed), printed
+
+
+@pytest.mark.parametrize("name", READING_A_DATASET)
+def test_a_dataset_is_not_named_twice(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([name, "--root=here", "--dataset.root=there"])
+    assert stopped.value.code == 2
+    printed = capsys.readouterr().err
+    assert "--root" in printed
+    assert "--dataset.root are the same" in printed or "--root are the same" in printed
+
+
+def test_an_option_of_a_dataset_is_none_where_no_dataset_is_read(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["demo", "--dataset.root=here"])
+    assert stopped.value.code == 2
+    assert "--dataset.root is no option" in capsys.readouterr().err
