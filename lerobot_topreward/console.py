@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import re
+import shlex
 import signal
 import sys
 import time
@@ -58,6 +59,24 @@ def spell_options(text: str) -> str:
     return _OPTION.sub(spell, text)
 
 
+_DATASET = ("repo_id", "root", "revision", "labels")  # options that name a dataset
+
+
+def write_command(command: str, *, of: object = None, **options: object) -> str:
+    """Write a command of ours to be pasted, its options as messages name them, without unset ones.
+
+    It is about the dataset that the configuration `of` names, if one is given.
+    """
+    words = ["lerobot-topreward", command]
+    named = {name: getattr(of, name, None) for name in _DATASET}
+    for name, value in (named | options).items():
+        if isinstance(value, bool):
+            words.append(f"`{name}`" if value else f"`no_{name}`")
+        elif value is not None:
+            words.append(f"`{name}={shlex.quote(str(value))}`")
+    return " ".join(words)
+
+
 class SafeConsole(Console):
     """A console that shows control characters in what it prints instead of obeying them.
 
@@ -91,6 +110,11 @@ def print_json(console: Console, value: Any) -> None:
 def warn(text: str) -> None:
     """Say something on the error stream, in one line, beside what a command prints."""
     make_console(stderr=True).print(text, style="yellow")
+
+
+def print_next(console: Console, purpose: str, command: str) -> None:
+    """Say what a person would do next, and the command to paste."""
+    console.print(f"next: {purpose}\n  {command}")
 
 
 class _DecoderFilter(logging.Filter):

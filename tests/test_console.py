@@ -4,18 +4,21 @@ import io
 import json
 import logging
 import re
+from pathlib import Path
 
 import pytest
 from rich.progress import Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from lerobot_topreward.check.config import CheckConfig
 from lerobot_topreward.console import (
     SafeConsole,
     make_console,
     print_json,
     quiet_libraries,
     spell_options,
+    write_command,
 )
 
 TITLE = "\x1b]0;owned\x07"  # sets a terminal's title
@@ -121,3 +124,14 @@ def test_json_is_printed_as_it_is(capfd: pytest.CaptureFixture, text: str) -> No
     said = capfd.readouterr().out
     assert RAW.search(said) is None
     assert json.loads(said) == {"task": text, text: [1.5, None]}
+
+
+def test_a_command_is_written_to_be_pasted() -> None:
+    config = CheckConfig(root=Path("my data"), revision=None)
+    written = write_command(
+        "label", of=config, normalize="task", skip_check=True, final_frame=False
+    )
+    assert (
+        spell_options(written)
+        == "lerobot-topreward label --root 'my data' --normalize task --skip-check --no-final-frame"
+    )

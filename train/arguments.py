@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
+from itertools import zip_longest
+from pathlib import Path
 from reprlib import repr as shorten
 from typing import Any
 
@@ -87,7 +89,20 @@ def split_arguments(arguments: Sequence[str]) -> Arguments:
         options = load_preset(preset, section="train")
         weighting = _preset_weighting(preset, options) | weighting
         lerobot = [*_preset_arguments(options, lerobot), *lerobot]
+    lerobot += _name_folder(lerobot)
     return Arguments(weighting, lerobot, **flags, wants_help=wants_help)
+
+
+def _name_folder(arguments: Sequence[str]) -> list[str]:
+    """Name a folder's dataset as our other commands do, where LeRobot asks for a name as well."""
+    # A checkpoint's configuration, which a run is resumed with, names it already.
+    if any(re.match(r"--(dataset\.repo_id|config_path)(=|$)", each) for each in arguments):
+        return []
+    for option, following in zip_longest(arguments, arguments[1:]):
+        name, equals, value = option.partition("=")
+        if name == "--dataset.root" and (folder := value if equals else following):
+            return [f"--dataset.repo_id=local/{Path(folder).expanduser().absolute().name}"]
+    return []
 
 
 def _preset_weighting(preset: str, options: Mapping[str, Any]) -> dict[str, Any]:

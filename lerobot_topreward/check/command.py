@@ -12,7 +12,7 @@ from rich.console import Console
 
 from lerobot_topreward.check.config import CheckConfig
 from lerobot_topreward.check.table import print_check
-from lerobot_topreward.console import make_console, print_json
+from lerobot_topreward.console import make_console, print_json, print_next, write_command
 from lerobot_topreward.data.episodes import parse_episodes
 from lerobot_topreward.data.locate import fetch_files, locate_dataset
 from lerobot_topreward.data.prefetch import work_ahead
@@ -73,6 +73,10 @@ def check(config: CheckConfig, *, console: Console) -> int:
             seconds=result.seconds,
             console=console,
         )
+        keep = write_command("curate", of=config, output="good")
+        print_next(console, "a dataset without what is broken or idle, no VLM needed", keep)
+        rewards = write_command("label", of=config, normalize="task")
+        print_next(console, "let a VLM judge progress and success", rewards)
     return FOUND if result.reaches(config.fail_on) else 0
 
 

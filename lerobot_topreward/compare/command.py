@@ -1,6 +1,5 @@
 """The compare command: several judges score one sample, and the evidence says which one to use."""
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import fields
 from itertools import combinations
@@ -13,7 +12,7 @@ from lerobot_topreward.compare.asking import Sample, ask_judge, identify_result
 from lerobot_topreward.compare.comparison import Comparison, JudgeResult, to_json
 from lerobot_topreward.compare.config import CompareConfig, Judge
 from lerobot_topreward.compare.table import print_comparison
-from lerobot_topreward.console import make_console, print_json
+from lerobot_topreward.console import make_console, print_json, write_command
 from lerobot_topreward.data.dataset import fetch_videos, open_source, segments
 from lerobot_topreward.data.selection import resolve_camera
 from lerobot_topreward.data.success import Success, read_success
@@ -181,9 +180,4 @@ def describe_label(config: CompareConfig, judge: Judge) -> str:
     for name in place:
         asked[name], usual[name] = getattr(config, name), getattr(CompareConfig, name)
     options |= {name: value for name, value in asked.items() if value != usual[name]}
-    spelled = [
-        f"`no_{name}`" if value is False else f"`{name}={shlex.quote(str(value))}`"
-        for name, value in options.items()
-        if value is not None
-    ]
-    return " ".join(["lerobot-topreward label", *spelled])
+    return write_command("label", **options)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
+from lerobot_topreward.console import print_next, write_command
 from lerobot_topreward.curate.config import CurateConfig
 from lerobot_topreward.curate.plan import Plan, make_plan
 from lerobot_topreward.curate.table import describe_rules, print_plan
@@ -94,6 +95,8 @@ def curate_dataset(
         else:
             write_curated(plan, output.resolve())
             console.print(f"{len(plan.kept)} episodes are now a dataset in {output}")
+        learn = write_command("train", root=output, config="act_so101")
+        print_next(console, "train on them", learn)
         if destination is not None:
             curation = Curation(
                 episodes=len(plan.verdicts),

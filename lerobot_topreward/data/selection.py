@@ -10,6 +10,15 @@ from lerobot_topreward.errors import UserError
 _CLOSE_UP = ("wrist", "gripper", "hand")
 
 
+def explain_camera(meta: LeRobotDatasetMetadata, camera: str, *, chosen: bool) -> str:
+    """Say why a camera is the one that is scored: it was chosen, or what `resolve_camera` saw."""
+    others = [key for key in meta.camera_keys if key not in (camera, *meta.depth_keys)]
+    names = ", ".join(key.rpartition(".")[2] for key in others)
+    if chosen:
+        return "as chosen"
+    return f"the only one that is not on the hand; beside it: {names}" if others else "the only one"
+
+
 def resolve_camera(meta: LeRobotDatasetMetadata, camera: str | None) -> str:
     """Find the feature key of the camera to score.
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from lerobot_topreward.console import print_next, write_command
 from lerobot_topreward.data.dataset import open_source
 from lerobot_topreward.data.video import read_clip
 from lerobot_topreward.demo.config import DemoConfig
@@ -68,6 +69,9 @@ def demo(config: DemoConfig, *, console: Console) -> int:
     console.print(f"dataset  {result.output}")
     console.print(f"picture  {picture}")
     console.print(f"truth    {output / SUCCESS_FILE}")
+    look = write_command("report", root=result.output, success_file=output / SUCCESS_FILE)
+    print_next(console, "look at every episode", look)
+    print_next(console, "choose which ones to keep", write_command("curate", root=result.output))
     return 1 if result.failed else 0
 
 

@@ -7,7 +7,13 @@ from typing import Any
 from rich.console import Console
 
 from lerobot_topreward import __version__
-from lerobot_topreward.console import make_console, print_json, spell_options
+from lerobot_topreward.console import (
+    make_console,
+    print_json,
+    print_next,
+    spell_options,
+    write_command,
+)
 from lerobot_topreward.data.success import read_success
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.evaluate.config import EvaluateConfig
@@ -87,6 +93,11 @@ def evaluate(config: EvaluateConfig, *, console: Console) -> int:
         print_json(console, to_json(found))
     else:
         print_evaluation(found, console)
+        if found.judgment.usable:
+            line = None if found.success is None else found.success.threshold
+            limit = None if line is None else f"{line.value:.3f}"
+            keep = write_command("curate", of=config, min_success=limit)
+            print_next(console, "choose which ones to keep", keep)
     return 1 if found.failed else 0
 
 

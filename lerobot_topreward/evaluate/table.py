@@ -121,8 +121,7 @@ def print_success(found: SuccessSummary | None, console: Console) -> None:
     console.print(
         f"  suggested: keep a success score of at least {number(line.value)} "
         f"(precision {number(line.precision)}, recall {number(line.recall)} in "
-        f"{line.folds}-fold cross-validation)\n"
-        f"    lerobot-topreward curate ... `min_success={line.value:.3f}`"
+        f"{line.folds}-fold cross-validation)"
     )
 
 

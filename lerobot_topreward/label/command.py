@@ -16,6 +16,7 @@ from lerobot_topreward.label.job import claim_output, failure_lines, open_job
 from lerobot_topreward.label.plan import (
     Plan,
     choose_vlm,
+    describe_start,
     describe_work,
     find_success,
     list_work,
@@ -89,6 +90,8 @@ def label_dataset(config: LabelConfig, *, console: Console | None = None) -> Lab
     skip_check = config.skip_check or share is not None
     broken = {} if skip_check else _find_broken(job.source, list(job.segments), console)
     plan = make_plan(config, job)
+    if share is None:
+        describe_start(plan, console=console)
     if config.dry_run:
         return _describe_run(plan, console)
     if share is not None:

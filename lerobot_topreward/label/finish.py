@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from lerobot_topreward import __version__
-from lerobot_topreward.console import spell_options
+from lerobot_topreward.console import print_next, spell_options, write_command
 from lerobot_topreward.data.dataset import fetch_videos, segments
 from lerobot_topreward.data.success import Success
 from lerobot_topreward.errors import UserError
@@ -44,6 +44,7 @@ class LabelResult:
     store: Store
     scores: Sequence[PrefixScores] = ()  # of every episode with rewards, control "none"
     static_scores: Sequence[PrefixScores] = ()  # of the control "static", where it was scored
+    episodes: int = 0  # of the dataset, labeled or not
     scored: int = 0  # episodes that went through the VLM in this run
     failed: Mapping[int, str] = field(default_factory=dict)  # episode -> reason
     seconds: float = 0.0
@@ -127,6 +128,7 @@ def finish(
         store=store,
         scores=scores,
         static_scores=static,
+        episodes=total,
         scored=run.outcome.answered,
         failed=run.failed,
         seconds=time.monotonic() - began,
@@ -174,6 +176,12 @@ def print_labels(result: LabelResult, *, write: str, console: Console) -> None:
         console.print(f"pushed               {result.pushed.url} ({state})")
     if result.judgment is not None:
         print_judgment(result.judgment, console)
+    if result.labelled and write != "sidecar":
+        print_next(console, "look at every episode", write_command("report", root=result.output))
+        if result.judgment is None or result.judgment.usable:
+            rest = "drop" if result.labelled < result.episodes else None
+            keep = write_command("curate", root=result.output, unlabelled=rest)
+            print_next(console, "choose which ones to keep", keep)
 
 
 def finish_shares(

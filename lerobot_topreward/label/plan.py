@@ -5,10 +5,13 @@ from dataclasses import dataclass, replace
 
 from rich.console import Console
 
+from lerobot_topreward.console import shorten
 from lerobot_topreward.data.dataset import Source, find_video
+from lerobot_topreward.data.selection import explain_camera
 from lerobot_topreward.data.success import Success, read_success
 from lerobot_topreward.errors import EpisodeError, UserError
 from lerobot_topreward.files.atomic import WORK_FOLDER
+from lerobot_topreward.judging.inspection import find_bad_tasks
 from lerobot_topreward.label.config import LabelConfig
 from lerobot_topreward.label.estimate import print_estimate
 from lerobot_topreward.label.formula import describe_costs, others_to_ask
@@ -20,6 +23,8 @@ from lerobot_topreward.storage.key import ScoreKey
 from lerobot_topreward.storage.store import NO_EPISODE, Shard, Store, list_shards
 from lerobot_topreward.vlm.identity import VlmIdentity, resolve_device
 from lerobot_topreward.vlm.published import choose_checkpoint
+
+_TASKS = 3  # tasks that are shown before a run
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +155,36 @@ def _find_unusable(job: Job, todo: Sequence[Shard]) -> dict[int, str]:
             except EpisodeError as error:
                 found[episode] = str(error)
     return found
+
+
+def describe_start(plan: Plan, *, console: Console) -> None:
+    """Say what is about to be labeled, by whom and where to; warn of texts that are no task."""
+    config, job, source = plan.config, plan.job, plan.job.source
+    total, fps = source.meta.total_episodes, float(source.meta.fps)
+    some = "" if len(job.segments) == total else f" of {total}"
+    parts = [part for segments in job.segments.values() for part in segments]
+    minutes = sum(part.length for part in parts) / fps / 60
+    console.print(
+        f"dataset              {source.repo_id}: {len(job.segments)}{some} episodes, "
+        f"{minutes:.1f} minutes at {fps:g} fps"
+    )
+    why = explain_camera(source.meta, job.camera, chosen=config.scoring.camera is not None)
+    console.print(f"camera               {job.camera}, {why}")
+    tasks = [*dict.fromkeys(part.instruction for part in parts)]
+    for task in tasks[:_TASKS]:
+        console.print(f"task                 {shorten(task, 100)}")
+    if len(tasks) > _TASKS:
+        console.print(f"                     and {len(tasks) - _TASKS} more tasks")
+    for finding in find_bad_tasks(dict(enumerate(tasks))):
+        console.print(f"no instruction?      {finding.text}", style="yellow")
+    if config.spread.launch is not None:
+        place = "on the cluster"
+    elif config.server.server:
+        place = f"at {', '.join(config.server.server)}"
+    else:
+        place = f"in {plan.identity.dtype} on {resolve_device(config.vlm.device)}"
+    console.print(f"judge                {plan.identity.name} {place}")
+    console.print(f"labels go to         {job.output}")
 
 
 def describe_work(plan: Plan, store: Store, work: Work, *, console: Console) -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lerobot_topreward import __version__
-from lerobot_topreward.console import spell_options
+from lerobot_topreward.console import print_next, spell_options, write_command
 from lerobot_topreward.data.dataset import fetch_videos
 from lerobot_topreward.data.selection import resolve_camera
 from lerobot_topreward.data.success import Success, read_success
@@ -112,6 +112,8 @@ def report(config: ReportConfig, *, console: Console) -> int:
         console.print(f"rerun   {config.rerun} ({config.rerun.stat().st_size / 1e6:.1f} MB)")
     seconds = time.monotonic() - began
     console.print(f"report  {config.output} ({size / 1e6:.1f} MB, {seconds:.1f} s)")
+    keep = write_command("curate", of=config, decisions="decisions.json")
+    print_next(console, "open it in a browser, mark episodes and save the decisions; then", keep)
     return 0
 
 

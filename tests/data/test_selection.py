@@ -4,7 +4,7 @@ import pytest
 from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 
 from lerobot_topreward.data.episodes import parse_episodes
-from lerobot_topreward.data.selection import resolve_camera
+from lerobot_topreward.data.selection import explain_camera, resolve_camera
 from lerobot_topreward.errors import UserError
 
 
@@ -29,6 +29,20 @@ def cameras(*names: str, depth: tuple[str, ...] = ()) -> LeRobotDatasetMetadata:
 )
 def test_camera_is_found(names, asked, key):
     assert resolve_camera(cameras(*names), asked) == key
+
+
+@pytest.mark.parametrize(
+    ("names", "chosen", "why"),
+    [
+        (["a.front"], False, "the only one"),
+        (["a.wrist", "a.top"], False, "the only one that is not on the hand; beside it: wrist"),
+        (["a.front", "a.top"], True, "as chosen"),
+    ],
+)
+def test_a_camera_is_explained(names, chosen, why):
+    asked = names[-1] if chosen else None
+    found = resolve_camera(cameras(*names, depth=("a.depth",)), asked)
+    assert explain_camera(cameras(*names, depth=("a.depth",)), found, chosen=chosen) == why
 
 
 @pytest.mark.parametrize(

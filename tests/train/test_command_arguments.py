@@ -106,3 +106,13 @@ def test_help_is_quick_and_complete() -> None:
         assert text in ran.stdout
     imported = {line.rpartition("|")[2].strip() for line in ran.stderr.splitlines()}
     assert "lerobot.scripts.lerobot_train" not in imported
+
+
+def test_a_folder_needs_no_name_beside_it() -> None:
+    for root in (["--dataset.root=/data/cups"], ["--dataset.root", "/data/cups"]):
+        assert split_arguments(root).lerobot == [*root, "--dataset.repo_id=local/cups"]
+        named = [*root, "--dataset.repo_id", "me/cups"]
+        assert split_arguments(named).lerobot == named
+        resumed = [*root, "--config_path=train_config.json"]
+        assert split_arguments(resumed).lerobot == resumed
+    assert split_arguments(["--dataset.root"]).lerobot == ["--dataset.root"]
