@@ -18,6 +18,7 @@ from lerobot_topreward.config import (
 )
 from lerobot_topreward.console import INTERRUPTED, make_console, quiet_libraries
 from lerobot_topreward.errors import UserError
+from lerobot_topreward.lerobot_features import require_lerobot
 
 _DATASET = "--repo-id OWNER/NAME or --root FOLDER"
 
@@ -164,6 +165,7 @@ def _run(name: str, options: list[str]) -> int:
     """Import a command only when it is run, and LeRobot and torch only once its options are right."""
     function = name.replace("-", "_")
     package = f"lerobot_topreward.{function}"
+    require_lerobot()
     if name == "train":  # reads LeRobot's options, too
         if {"-h", "--help"} & {*options}:
             _print_most_used(name)
