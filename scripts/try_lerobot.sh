@@ -2,31 +2,36 @@
 # Run the quick tests, and those of two processes, against a folder with LeRobot's source.
 #
 #   scripts/try_lerobot.sh FOLDER [PYTEST ARGUMENT]...
+#   scripts/try_lerobot.sh newest [PYTEST ARGUMENT]...    the newest of the index in our range
 #
-# For whoever prepares the next release. Everything but LeRobot is as pinned. The environment,
-# .venv-lerobot, is made again for every FOLDER; pytest's arguments replace the choice of tests.
+# For whoever prepares the next release. Everything but LeRobot is as pinned, where that LeRobot lets
+# it. The environment, .venv-lerobot, is kept for the next try of the same source; pytest's arguments
+# replace the choice of tests.
 set -eu
-folder=$(CDPATH='' cd -- "${1:?which folder? scripts/try_lerobot.sh FOLDER}" && pwd)
+what=${1:?which LeRobot? scripts/try_lerobot.sh FOLDER}
 shift
-CDPATH='' cd -- "$(dirname -- "$0")/.."
-[ -f "$folder/src/lerobot/__init__.py" ] || {
-    echo "try_lerobot: $folder has no src/lerobot: give a folder with LeRobot's source" >&2
+if [ "$what" = newest ]; then
+    lerobot='lerobot[dataset,training,diffusion]>=0.6.1,<0.7'
+elif [ -f "$what/src/lerobot/__init__.py" ]; then
+    lerobot="lerobot[dataset,training,diffusion] @ file://$(CDPATH='' cd -- "$what" && pwd)"
+else
+    echo "try_lerobot: $what has no src/lerobot: give a folder with LeRobot's source" >&2
     exit 2
-}
+fi
+CDPATH='' cd -- "$(dirname -- "$0")/.."
 scripts/setup.sh dev train
 venv=.venv-lerobot
 python=$venv/bin/python
 stamp=$venv/.installed
-wanted=$(pwd; echo "$folder"; cat pyproject.toml constraints.txt "$folder/pyproject.toml")
+wanted=$(pwd; echo "$lerobot"; cat pyproject.toml constraints.txt)
 wanted=$(printf '%s\n' "$wanted" | cksum)
 if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
     rm -rf "$venv"
     .venv/bin/uv venv --quiet --python .venv/bin/python "$venv"
-    # --no-sources: LeRobot's own choice of indexes is not ours. Its version may not be in our range.
     grep -v '^lerobot==' constraints.txt >"$venv/constraints.txt"
-    echo "lerobot[dataset,training,diffusion] @ file://$folder" >"$venv/overrides.txt"
+    # --no-sources: LeRobot's own choice of indexes is not ours.
     .venv/bin/uv pip install --python "$python" --no-sources --constraint "$venv/constraints.txt" \
-        --override "$venv/overrides.txt" --editable '.[dev,train]'
+        --editable '.[dev,train]' "$lerobot"
     echo "$wanted" >"$stamp"
 fi
 "$python" -c 'import lerobot; print("LeRobot", lerobot.__version__, "of", lerobot.__file__)'
@@ -34,4 +39,4 @@ if [ $# -gt 0 ]; then
     exec "$python" -m pytest "$@"
 fi
 "$python" -m pytest -n 2 --dist loadfile -m "not slow"
-"$python" -m pytest -rs tests/train -k "two_processes or several_processes"
+"$python" -m pytest -rs tests/train/test_two_processes.py
