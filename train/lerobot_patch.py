@@ -74,13 +74,20 @@ MakeWeighter = Callable[..., BatchWeighter]
 def patch_trainer(make_weighter: MakeWeighter) -> Iterator[None]:
     """Let LeRobot's trainer weight its samples with our weighter inside the block.
 
+    Where `install` was called before, as by what LeRobot finds by itself, its weighter is replaced.
+
     Raises:
         RuntimeError: LeRobot's trainer is not the one that this was written for, or is patched.
     """
-    if _is_installed():
+    installed = _find_patch()
+    if installed is None:
+        with _replace(make_weighter):
+            yield
+    elif installed.for_good:
+        with patch.object(installed, "make_weighter", make_weighter):
+            yield
+    else:
         raise RuntimeError("LeRobot's trainer is already weighted in this process")
-    with _replace(make_weighter):
-        yield
 
 
 def install(make_weighter: MakeWeighter) -> None:
@@ -89,14 +96,14 @@ def install(make_weighter: MakeWeighter) -> None:
     Raises:
         RuntimeError: LeRobot's trainer is not the one that this was written for.
     """
-    if not _is_installed():
-        _replace(make_weighter)
+    if _find_patch() is None:
+        _replace(make_weighter, for_good=True)
 
 
-def _replace(make_weighter: MakeWeighter) -> ExitStack:
+def _replace(make_weighter: MakeWeighter, *, for_good: bool = False) -> ExitStack:
     """Replace LeRobot's functions until the stack that is returned is closed, which it need not be."""
     check_trainer()
-    trainer_patch, replaced = TrainerPatch(make_weighter), ExitStack()
+    trainer_patch, replaced = TrainerPatch(make_weighter, for_good=for_good), ExitStack()
     for name, module in trainer_patch.modules.items():
         replaced.enter_context(patch.object(module, name, getattr(trainer_patch, name)))
     return replaced
@@ -109,15 +116,19 @@ def _trainer() -> ModuleType:
     return main if spec is not None and spec.name == lerobot_train.__name__ else lerobot_train
 
 
-def _is_installed() -> bool:
-    return isinstance(getattr(_trainer().update_policy, "__self__", None), TrainerPatch)
+def _find_patch() -> "TrainerPatch | None":
+    """The patch that is in LeRobot's trainer."""
+    owner = getattr(_trainer().update_policy, "__self__", None)
+    return owner if isinstance(owner, TrainerPatch) else None
 
 
 class TrainerPatch:
     """Our versions of LeRobot's functions, and what they remember of the run in progress."""
 
-    def __init__(self, make_weighter: MakeWeighter) -> None:
-        """Find the functions that will be replaced."""
+    def __init__(self, make_weighter: MakeWeighter, *, for_good: bool = False) -> None:
+        """Find the functions that will be replaced, until the process ends or not as long."""
+        self.for_good = for_good
+        self.make_weighter = make_weighter
         self.modules: dict[str, ModuleType] = {
             "make_train_eval_datasets": _trainer(),
             "make_pre_post_processors": _trainer(),
@@ -127,7 +138,6 @@ class TrainerPatch:
             "update_policy": _trainer(),
         }
         self._original = {name: getattr(module, name) for name, module in self.modules.items()}
-        self._make_weighter = make_weighter
         self._config: Any = None  # TrainPipelineConfig
         self._dataset: Any = None  # LeRobotDataset
         self._processors: Any = None  # before and after the policy
@@ -184,7 +194,7 @@ class TrainerPatch:
         config = self._config
         weighting = config.sample_weighting
         if self._weighter is None and weighting is not None and weighting.type == SCHEME_TYPE:
-            self._weighter = self._make_weighter(
+            self._weighter = self.make_weighter(
                 weighting.extra_params, policy=config.policy, dataset=self._dataset
             )
         return self._weighter
