@@ -165,10 +165,11 @@ def _run(name: str, options: list[str]) -> int:
     """Import a command only when it is run, and LeRobot and torch only once its options are right."""
     function = name.replace("-", "_")
     package = f"lerobot_topreward.{function}"
-    require_lerobot()
     if name == "train":  # reads LeRobot's options, too
         if {"-h", "--help"} & {*options}:
             _print_most_used(name)
+        else:
+            require_lerobot()
         return import_module(f"{package}.command").train(options, console=make_console())
     class_name = f"{name.title().replace('-', '')}Config"
     config_class = getattr(import_module(f"{package}.config"), class_name)
@@ -176,6 +177,7 @@ def _run(name: str, options: list[str]) -> int:
     if name == "evaluate" and config.compares_policies:  # needs neither LeRobot nor torch
         policies = import_module(f"{package}.policies")
         return policies.compare_policies(config, console=make_console())
+    require_lerobot()
     return getattr(import_module(f"{package}.command"), function)(config, console=make_console())
 
 

@@ -4,9 +4,9 @@
 #   scripts/try_lerobot.sh FOLDER [PYTEST ARGUMENT]...
 #   scripts/try_lerobot.sh newest [PYTEST ARGUMENT]...    the newest of the index in our range
 #
-# For whoever prepares the next release. Everything but LeRobot is as pinned, where that LeRobot lets
-# it. The environment, .venv-lerobot, is kept for the next try of the same source; pytest's arguments
-# replace the choice of tests.
+# For whoever prepares the next release. With a FOLDER everything but LeRobot is as pinned; with
+# `newest` nothing is, or the pins would choose an older LeRobot. The environment, .venv-lerobot, is
+# kept for the next try of the same FOLDER; pytest's arguments replace the choice of tests.
 set -eu
 what=${1:?which LeRobot? scripts/try_lerobot.sh FOLDER}
 shift
@@ -25,10 +25,14 @@ python=$venv/bin/python
 stamp=$venv/.installed
 wanted=$(pwd; echo "$lerobot"; cat pyproject.toml constraints.txt)
 wanted=$(printf '%s\n' "$wanted" | cksum)
-if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
+if [ "$what" = newest ] || [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
     rm -rf "$venv"
     .venv/bin/uv venv --quiet --python .venv/bin/python "$venv"
-    grep -v '^lerobot==' constraints.txt >"$venv/constraints.txt"
+    if [ "$what" = newest ]; then
+        : >"$venv/constraints.txt"
+    else
+        grep -v '^lerobot==' constraints.txt >"$venv/constraints.txt"
+    fi
     # --no-sources: LeRobot's own choice of indexes is not ours.
     .venv/bin/uv pip install --python "$python" --no-sources --constraint "$venv/constraints.txt" \
         --editable '.[dev,train]' "$lerobot"

@@ -191,11 +191,10 @@ class TrainerPatch:
 
     def _find_weighter(self) -> BatchWeighter | None:
         """Make our weighter once, if it is asked for: LeRobot's sampler comes before it or after."""
-        config = self._config
-        weighting = config.sample_weighting
+        weighting = getattr(self._config, "sample_weighting", None)
         if self._weighter is None and weighting is not None and weighting.type == SCHEME_TYPE:
             self._weighter = self.make_weighter(
-                weighting.extra_params, policy=config.policy, dataset=self._dataset
+                weighting.extra_params, policy=self._config.policy, dataset=self._dataset
             )
         return self._weighter
 
