@@ -9,10 +9,14 @@ from torch.testing import assert_close
 from lerobot_topreward.errors import TrainingError
 from lerobot_topreward.train.lerobot_patch import patch_trainer
 
-pytestmark = pytest.mark.skipif(
-    "accelerator" not in TrainPipelineConfig.__dataclass_fields__,
-    reason="the installed LeRobot does not accumulate gradients",
-)
+pytestmark = [
+    pytest.mark.skipif(
+        "accelerator" not in TrainPipelineConfig.__dataclass_fields__,
+        reason="the installed LeRobot does not accumulate gradients",
+    ),
+    # LeRobot's own order, in the first half of a batch.
+    pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler:UserWarning"),
+]
 # A chunk of 1 has no padding, by which LeRobot's own loss depends on what else is in a batch.
 PLAIN = (
     *DESCENT, *WEIGHTED, "--policy.dropout=0", "--policy.use_vae=false", "--policy.chunk_size=1",
