@@ -18,6 +18,7 @@ from lerobot_topreward.config import (
 )
 from lerobot_topreward.console import INTERRUPTED, make_console, quiet_libraries
 from lerobot_topreward.errors import UserError
+from lerobot_topreward.lerobot_features import require_lerobot
 
 _DATASET = "--repo-id OWNER/NAME or --root FOLDER"
 # How our commands name a dataset, and how LeRobot's do; every command takes both.
@@ -175,6 +176,8 @@ def _run(name: str, options: list[str]) -> int:
     if name == "train":  # reads LeRobot's options, too
         if {"-h", "--help"} & {*options}:
             _print_most_used(name)
+        else:
+            require_lerobot()
         options = _rename_options(options, _LEROBOT_NAMES)
         return import_module(f"{package}.command").train(options, console=make_console())
     class_name = f"{name.title().replace('-', '')}Config"
@@ -185,6 +188,7 @@ def _run(name: str, options: list[str]) -> int:
     if name == "evaluate" and config.compares_policies:  # needs neither LeRobot nor torch
         policies = import_module(f"{package}.policies")
         return policies.compare_policies(config, console=make_console())
+    require_lerobot()
     return getattr(import_module(f"{package}.command"), function)(config, console=make_console())
 
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Build the sdist and, from it, the wheel; install the wheel into a fresh environment; use it there.
+# Build the sdists and, from them, the wheels; install these into a fresh environment; use them there.
 set -eu
 CDPATH='' cd -- "$(dirname -- "$0")/.."
 repository=$(pwd)
@@ -8,6 +8,7 @@ trap 'rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
 
 "$repository/.venv/bin/python" -m build --outdir "$work/dist" .
+"$repository/.venv/bin/python" -m build --outdir "$work/dist" discovery
 
 # uv links files from its cache and so takes seconds where pip takes minutes.
 for uv in uv "$repository/.venv/bin/uv" ""; do
@@ -19,11 +20,17 @@ done
 python=$work/venv/bin/python
 if [ -n "$uv" ]; then
     "$uv" venv --quiet --python "$repository/.venv/bin/python" "$work/venv"
-    "$uv" pip install --python "$python" --constraint constraints.txt "$work"/dist/*.whl
 else
     "$repository/.venv/bin/python" -m venv "$work/venv"
-    "$python" -m pip install --constraint constraints.txt "$work"/dist/*.whl
 fi
+install() {
+    if [ -n "$uv" ]; then
+        "$uv" pip install --python "$python" --constraint "$repository/constraints.txt" "$@"
+    else
+        "$python" -m pip install --constraint "$repository/constraints.txt" "$@"
+    fi
+}
+install "$work"/dist/lerobot_topreward-*.whl
 
 # From elsewhere, so that nothing is imported from the repository; with an empty cache, offline.
 cd "$work"
@@ -43,4 +50,17 @@ topreward=$work/venv/bin/lerobot-topreward
 "$topreward" evaluate --root "$work/demo/dataset" --success-file "$work/demo/success.csv"
 "$topreward" report --root "$work/demo/dataset" --output "$work/demo/report.html"
 "$topreward" curate --root "$work/demo/dataset" --output "$work/demo/curated"
-echo "smoke: the wheel works on its own"
+
+# Stock LeRobot finds the weights and the environment by the second wheel's name alone.
+(wheel=$(echo "$work"/dist/lerobot_policy_topreward-*.whl) && install "$wheel[sim]" "$work"/dist/lerobot_topreward-*.whl)
+"$work/venv/bin/lerobot-train" --sample_weighting.type=topreward --env.type=so101_pick_place \
+    --env_eval_freq=0 --dataset.repo_id=local/demo --dataset.root="$work/demo/dataset" \
+    --policy.type=act --policy.device=cpu --policy.push_to_hub=false \
+    --policy.pretrained_backbone_weights=null --policy.dim_model=64 --policy.dim_feedforward=64 \
+    --policy.n_heads=2 --policy.n_encoder_layers=1 --policy.use_vae=false --batch_size=2 --steps=2 \
+    --log_freq=1 --num_workers=0 --wandb.enable=false --output_dir="$work/run" 2>&1 | tee "$work/log"
+grep -q sample_weight_mean_weight "$work/log" && [ -d "$work/run/checkpoints/last/" ] || {
+    echo "smoke: LeRobot did not train with our weights" >&2
+    exit 1
+}
+echo "smoke: the wheels work on their own"

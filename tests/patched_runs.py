@@ -1,9 +1,10 @@
 """Short runs of LeRobot's trainer, and a weighter whose weights are known."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from accelerate.state import AcceleratorState
@@ -36,6 +37,7 @@ class Runs:
 
     root: Path
     folder: Path
+    policies: list[Any] = field(default_factory=list)  # made by the runs, the newest last
 
     def options(self, name: str, *more: str, policy: str | None) -> list[str]:
         tiny = [] if policy is None else POLICIES[policy].split()
@@ -47,23 +49,31 @@ class Runs:
         ]  # fmt: skip
 
     def train(self, name: str, *more: str, policy: str | None) -> None:
-        call_train(self.options(name, *more, policy=policy))
+        self._call_train(self.options(name, *more, policy=policy))
 
     def resume(self, name: str, *more: str) -> None:
-        call_train([f"--config_path={self.saved(name)}", "--resume=true", *more])
+        self._call_train([f"--config_path={self.saved(name)}", "--resume=true", *more])
+
+    def _call_train(self, arguments: list[str]) -> None:
+        """Call LeRobot's `train()` as `lerobot-train` does."""
+        AcceleratorState._reset_state(reset_partial_state=True)  # else of the run before
+        make_policy: Any = lerobot_train.make_policy
+
+        def make_and_remember(**options: Any) -> Any:
+            self.policies.append(make_policy(**options))
+            return self.policies[-1]
+
+        with (
+            trainer_arguments(arguments),
+            patch.object(lerobot_train, "make_policy", make_and_remember),
+        ):
+            lerobot_train.train()  # pyright: ignore[reportCallIssue]
 
     def saved(self, name: str, step: str = "last") -> Path:
         return self.folder / name / "checkpoints" / step / "pretrained_model"
 
     def parameters(self, name: str, step: str = "last") -> dict[str, Tensor]:
         return load_file(self.saved(name, step) / "model.safetensors")
-
-
-def call_train(arguments: list[str]) -> None:
-    """Call LeRobot's `train()` as `lerobot-train` does."""
-    AcceleratorState._reset_state(reset_partial_state=True)  # else of the run before
-    with trainer_arguments(arguments):
-        lerobot_train.train()  # pyright: ignore[reportCallIssue]
 
 
 class TableWeighter(BatchWeighter):
@@ -78,9 +88,12 @@ class TableWeighter(BatchWeighter):
         self.step = 0
         self.on_step: Callable[[int, dict[str, Tensor], Tensor], object] = lambda *_: None
 
-    def __call__(self, params: Mapping[str, Any], *, policy: Any, device: Any, dataset: Any) -> Any:
+    def __call__(self, params: Mapping[str, Any], *, policy: Any, dataset: Any) -> Any:
         self.params, self.policy, self.dataset, self.step = params, policy, dataset, 0
         return self
+
+    def move_to(self, device: torch.device) -> None:
+        self.table = self.table.to(device)
 
     def compute_batch_weights(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
         self.step += 1

@@ -118,12 +118,12 @@ def test_only_the_vlm_package_imports_transformers() -> None:
 ORDER = (
     "errors records",
     "rewards",
-    "files hub_errors console config",
+    "files hub_errors console config lerobot_features",
     "vlm",
     "data",
     "storage",
     "scoring judging",
-    "publish",
+    "publish reward_model",
     "label check compare evaluate curate report serve_args",
     "policies",
     "train",
@@ -180,6 +180,7 @@ NAMES_FLAGS = {
     "lerobot_topreward/serve_args/command.py",  # vLLM's own
     "policies/choice.py",  # lerobot-train's own flags, here and below
     "train/arguments.py",
+    "train/checkpoint.py",
     "train/command.py",
     "train/lerobot_patch.py",
     "train/trainer_config.py",

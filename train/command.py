@@ -117,6 +117,7 @@ def make_plan(split: Arguments) -> Plan:
         from lerobot_topreward.train.labels import judge_source, read_labels
         from lerobot_topreward.train.sample_weighter import chunk_frames
         from lerobot_topreward.train.trainer_config import (
+            chosen_episodes,
             open_dataset,
             read_trainer_config,
             resolve_policy,
@@ -140,7 +141,7 @@ def make_plan(split: Arguments) -> Plan:
     if source.revision is None:  # else LeRobot fetches what it needs
         require_files(
             source,
-            config.dataset.episodes,
+            chosen_episodes(source, config.dataset),
             advice="leave its episodes out with --dataset.episodes",
         )
     episodes = training_episodes(source, config.dataset)

@@ -16,41 +16,39 @@ with the same name that calls the original:
 Runs without weights and with LeRobot's own weightings go through LeRobot's code alone.
 """
 
-import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 from unittest.mock import patch
 
-import lerobot
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, gather_object
+from accelerate.utils import gather_object
 from jaxtyping import Bool, Float
-from lerobot.common import train_utils
 from lerobot.configs.train import TrainPipelineConfig
 from lerobot.datasets import EpisodeAwareSampler
 from lerobot.policies import factory
 from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.scripts import lerobot_train
-from lerobot.utils import logging_utils, sample_weighting
+from lerobot.utils import sample_weighting
 from lerobot.utils.sample_weighting import SampleWeighter
 from torch import Tensor, distributed
 
-from lerobot_topreward.errors import TrainingError
+from lerobot_topreward.errors import TrainingError, UserError
+from lerobot_topreward.lerobot_features import check_trainer
 from lerobot_topreward.policies.choice import (
     OWN_CLASSES,
     has_per_sample_loss,
     per_sample_policy,
 )
+from lerobot_topreward.train.checkpoint import in_any_process, save_stopped
 from lerobot_topreward.train.records import FrameWeights
 from lerobot_topreward.train.sampler import WeightedSampler
 
 SCHEME_TYPE = "topreward"  # in --sample_weighting.type
-_VERSION = "0.6.1"
 _LEROBOT_EPSILON = 1e-6  # in the denominator of LeRobot's `update_policy`
 _FRAMES_NAMED = 20  # in the message of what is not finite
 
@@ -61,9 +59,14 @@ class BatchWeighter(SampleWeighter):
     per_batch: bool
     drawn: FrameWeights | None = None  # how often frames are drawn; None: weights multiply losses
 
+    @abstractmethod
+    def move_to(self, device: torch.device) -> None:
+        """Look weights up on the device of the batches, which is known after the weights are."""
 
-# Builds the weighter of a run from `--sample_weighting.extra_params` and what `train()` has made so
-# far: (params, *, policy, device, dataset).
+
+# Builds the weighter of a run from `--sample_weighting.extra_params`, the policy's configuration and
+# the dataset: (params, *, policy, dataset). Not from the policy: when LeRobot asks for a weighter, it
+# may already be wrapped for several processes.
 MakeWeighter = Callable[..., BatchWeighter]
 
 
@@ -71,13 +74,20 @@ MakeWeighter = Callable[..., BatchWeighter]
 def patch_trainer(make_weighter: MakeWeighter) -> Iterator[None]:
     """Let LeRobot's trainer weight its samples with our weighter inside the block.
 
+    Where `install` was called before, as by what LeRobot finds by itself, its weighter is replaced.
+
     Raises:
         RuntimeError: LeRobot's trainer is not the one that this was written for, or is patched.
     """
-    if _is_installed():
+    installed = _find_patch()
+    if installed is None:
+        with _replace(make_weighter):
+            yield
+    elif installed.for_good:
+        with patch.object(installed, "make_weighter", make_weighter):
+            yield
+    else:
         raise RuntimeError("LeRobot's trainer is already weighted in this process")
-    with _replace(make_weighter):
-        yield
 
 
 def install(make_weighter: MakeWeighter) -> None:
@@ -86,14 +96,14 @@ def install(make_weighter: MakeWeighter) -> None:
     Raises:
         RuntimeError: LeRobot's trainer is not the one that this was written for.
     """
-    if not _is_installed():
-        _replace(make_weighter)
+    if _find_patch() is None:
+        _replace(make_weighter, for_good=True)
 
 
-def _replace(make_weighter: MakeWeighter) -> ExitStack:
+def _replace(make_weighter: MakeWeighter, *, for_good: bool = False) -> ExitStack:
     """Replace LeRobot's functions until the stack that is returned is closed, which it need not be."""
-    check_lerobot()
-    trainer_patch, replaced = TrainerPatch(make_weighter), ExitStack()
+    check_trainer()
+    trainer_patch, replaced = TrainerPatch(make_weighter, for_good=for_good), ExitStack()
     for name, module in trainer_patch.modules.items():
         replaced.enter_context(patch.object(module, name, getattr(trainer_patch, name)))
     return replaced
@@ -106,15 +116,19 @@ def _trainer() -> ModuleType:
     return main if spec is not None and spec.name == lerobot_train.__name__ else lerobot_train
 
 
-def _is_installed() -> bool:
-    return isinstance(getattr(_trainer().update_policy, "__self__", None), TrainerPatch)
+def _find_patch() -> "TrainerPatch | None":
+    """The patch that is in LeRobot's trainer."""
+    owner = getattr(_trainer().update_policy, "__self__", None)
+    return owner if isinstance(owner, TrainerPatch) else None
 
 
 class TrainerPatch:
     """Our versions of LeRobot's functions, and what they remember of the run in progress."""
 
-    def __init__(self, make_weighter: MakeWeighter) -> None:
-        """Find the functions that will be replaced."""
+    def __init__(self, make_weighter: MakeWeighter, *, for_good: bool = False) -> None:
+        """Find the functions that will be replaced, until the process ends or not as long."""
+        self.for_good = for_good
+        self.make_weighter = make_weighter
         self.modules: dict[str, ModuleType] = {
             "make_train_eval_datasets": _trainer(),
             "make_pre_post_processors": _trainer(),
@@ -124,7 +138,6 @@ class TrainerPatch:
             "update_policy": _trainer(),
         }
         self._original = {name: getattr(module, name) for name, module in self.modules.items()}
-        self._make_weighter = make_weighter
         self._config: Any = None  # TrainPipelineConfig
         self._dataset: Any = None  # LeRobotDataset
         self._processors: Any = None  # before and after the policy
@@ -135,10 +148,14 @@ class TrainerPatch:
     def make_train_eval_datasets(self, cfg: TrainPipelineConfig) -> Any:
         """Remember the run's configuration, its dataset, and the processes that train."""
         weighting = cfg.sample_weighting
-        if weighting is not None and cfg.policy is not None:
-            is_drawn = weighting.type == SCHEME_TYPE and (
-                weighting.extra_params.get("apply") == "sampling"
+        is_ours = weighting is not None and weighting.type == SCHEME_TYPE
+        if is_ours and cfg.policy is None:
+            raise UserError(
+                f"--sample_weighting.type={SCHEME_TYPE} weights the frames of a policy, not of a "
+                "reward model: give --policy.type or --policy.path"
             )
+        if weighting is not None and cfg.policy is not None:
+            is_drawn = is_ours and weighting.extra_params.get("apply") == "sampling"
             if not is_drawn:
                 per_sample_policy(cfg.policy.type)  # fails before anything is downloaded
             self._per_sample = has_per_sample_loss(cfg.policy.type)
@@ -167,14 +184,24 @@ class TrainerPatch:
         """Make our weighter if it is asked for."""
         if config is None or config.type != SCHEME_TYPE:
             return self._original["make_sample_weighter"](config, policy, device, **where)
-        self._weighter = self._make_weighter(
-            config.extra_params, policy=policy, device=device, dataset=self._dataset
-        )
+        weighter = self._find_weighter()
+        if weighter is not None:
+            weighter.move_to(device)
+        return weighter
+
+    def _find_weighter(self) -> BatchWeighter | None:
+        """Make our weighter once, if it is asked for: LeRobot's sampler comes before it or after."""
+        weighting = getattr(self._config, "sample_weighting", None)
+        if self._weighter is None and weighting is not None and weighting.type == SCHEME_TYPE:
+            self._weighter = self.make_weighter(
+                weighting.extra_params, policy=self._config.policy, dataset=self._dataset
+            )
         return self._weighter
 
     def EpisodeAwareSampler(self, *args: Any, **options: Any) -> EpisodeAwareSampler:  # noqa: N802
         """Make LeRobot's sampler, or ours where frames are drawn by their weight."""
-        weights = None if self._weighter is None else self._weighter.drawn
+        weighter = self._find_weighter()
+        weights = None if weighter is None else weighter.drawn
         if weights is None:
             return self._original["EpisodeAwareSampler"](*args, **options)
         return WeightedSampler(weights, *args, **options)
@@ -195,10 +222,10 @@ class TrainerPatch:
 
         LeRobot's own weighted step divides by the batch's sum of weights, by which a batch of bad
         frames counts as much as a good one. So this takes its step *without* weights, which begins
-        with `loss, parts = policy.forward(batch)`, and for its duration puts the function below in
-        the place of `policy.forward`. It returns the weighted loss of the batch. All the rest
-        (mixed precision, backward pass, clipping, optimizer, schedule, metrics) is LeRobot's, and
-        the policy's class, checkpoints and wrappers (DDP, FSDP, PEFT) are not touched.
+        with `loss, parts = policy.forward(batch)` (or `policy(batch)`, which calls it), and for its
+        duration puts the function below in the place of `policy.forward`. It returns the weighted
+        loss of the batch. All the rest (mixed precision, accumulation, backward pass, clipping,
+        optimizer, schedule, metrics) is LeRobot's, and the policy's class, checkpoints and wrappers (DDP, FSDP, PEFT) are not touched.
         """
         step = self._original["update_policy"]
         arguments = (train_metrics, policy, batch, optimizer, grad_clip_norm, accelerator)
@@ -222,15 +249,8 @@ class TrainerPatch:
                     f"shape {tuple(weights.shape)}; got {tuple(losses.shape)}"
                 )
             bad = ~(torch.isfinite(losses.detach()) & torch.isfinite(weights))
-            if _in_any_process(bad.any(), accelerator):
-                found = _name_frames(bad, weights, batch, accelerator)
-                saved = self._save(
-                    train_metrics.steps, policy, optimizer, lr_scheduler, accelerator
-                )
-                raise TrainingError(
-                    f"step {train_metrics.steps + 1}: {found}. {saved} Look for NaN in their "
-                    "actions, observations and labels; if there is none, lower the learning rate."
-                )
+            if in_any_process(bad.any(), accelerator):
+                raise _NotFiniteError(_name_frames(bad, weights, batch, accelerator))
             if weighter.per_batch:  # as LeRobot's weighted step
                 loss = (losses * weights).sum() / (weights.sum() + _LEROBOT_EPSILON)
             else:
@@ -238,58 +258,28 @@ class TrainerPatch:
             logged = {f"sample_weight_{name}": value for name, value in stats.items()}
             return loss, {**(parts or {}), **logged}
 
-        with patch.object(policy, "forward", weighted_forward):
-            return step(*arguments, **options)
-
-    def _save(
-        self,
-        steps: int,
-        policy: torch.nn.Module,
-        optimizer: torch.optim.Optimizer,
-        scheduler: Any,
-        accelerator: Accelerator,
-    ) -> str:
-        """Save a checkpoint of the steps done so far as LeRobot's `train()` does, and say so."""
-        config = self._config
-        if not config.save_checkpoint:
-            return "Nothing was saved, as --save_checkpoint=false asks."
-        broken = torch.stack([~torch.isfinite(p).all() for p in policy.parameters()]).any()
-        if _in_any_process(broken, accelerator):
-            return (
-                f"Nothing was saved: the parameters are not finite since step {steps}, "
-                "so go on from the checkpoint before."
-            )
-        model_state, optimizer_state = None, None
-        if accelerator.distributed_type == DistributedType.FSDP:
-            states = train_utils.gather_fsdp_state_dicts(policy, optimizer)
-            model_state, optimizer_state = states
-        folder = train_utils.get_step_checkpoint_dir(Path(config.output_dir), config.steps, steps)
-        if accelerator.is_main_process:
-            preprocessor, postprocessor = self._processors
-            train_utils.save_checkpoint(
-                checkpoint_dir=folder,
-                step=steps,
-                cfg=config,
-                policy=accelerator.unwrap_model(policy),
+        steps = train_metrics.steps
+        try:
+            with patch.object(policy, "forward", weighted_forward):
+                return step(*arguments, **options)
+        except _NotFiniteError as stopped:
+            saved = save_stopped(
+                self._config,
+                steps=steps,
+                policy=policy,
                 optimizer=optimizer,
-                scheduler=scheduler,
-                preprocessor=preprocessor,
-                postprocessor=postprocessor,
-                num_processes=accelerator.num_processes,
-                batch_size=config.batch_size,
-                model_state_dict=model_state,
-                optim_state_dict=optimizer_state,
+                scheduler=lr_scheduler,
+                processors=self._processors,
+                accelerator=accelerator,
             )
-            train_utils.update_last_checkpoint(folder)
-        accelerator.wait_for_everyone()
-        return f"The state after step {steps} is saved in {folder}."
+            raise TrainingError(
+                f"step {steps + 1}: {stopped}. {saved} Look for NaN in their actions, observations "
+                "and labels; if there is none, lower the learning rate."
+            ) from None
 
 
-def _in_any_process(flag: Bool[Tensor, ""], accelerator: Accelerator) -> bool:
-    """With several processes all of them agree, stop together, and the main one saves."""
-    if accelerator.num_processes > 1:
-        flag = accelerator.reduce(flag.float(), reduction="sum")  # pyright: ignore[reportAssignmentType]
-    return bool(flag > 0)
+class _NotFiniteError(Exception):
+    """A loss or a weight is not finite; the message says which and of which frames."""
 
 
 def _name_frames(
@@ -308,41 +298,3 @@ def _name_frames(
     shown = ", ".join(map(str, frames[:_FRAMES_NAMED]))
     more = f" and {len(frames) - _FRAMES_NAMED} more" if len(frames) > _FRAMES_NAMED else ""
     return f"the {names} of these frames is NaN or infinite (global index): {shown}{more}"
-
-
-# What the patch asks of LeRobot's functions: parameters by these names.
-_PARAMETERS: Mapping[tuple[ModuleType, str], str] = {
-    (lerobot_train, "make_train_eval_datasets"): "cfg",
-    (lerobot_train, "make_pre_post_processors"): "policy_cfg pretrained_path",
-    (lerobot_train, "EpisodeAwareSampler"): "dataset_from_indices dataset_to_indices "
-    "episode_indices_to_use drop_n_last_frames absolute_to_relative_idx seed",
-    (factory, "get_policy_class"): "name",
-    (factory, "make_policy"): "cfg ds_meta",
-    (sample_weighting, "make_sample_weighter"): "config policy device",
-    (lerobot_train, "update_policy"): "train_metrics policy batch optimizer grad_clip_norm "
-    "accelerator lr_scheduler lock sample_weighter",
-    (train_utils, "save_checkpoint"): "checkpoint_dir step cfg policy optimizer scheduler "
-    "preprocessor postprocessor num_processes batch_size model_state_dict optim_state_dict",
-    (train_utils, "update_last_checkpoint"): "checkpoint_dir",
-    (train_utils, "get_step_checkpoint_dir"): "output_dir total_steps step",
-    (train_utils, "gather_fsdp_state_dicts"): "model optimizer",
-    (logging_utils, "MetricsTracker"): "initial_step",
-}
-
-
-def check_lerobot() -> None:
-    """Check every function of LeRobot's that the patch replaces or calls.
-
-    Raises:
-        RuntimeError: naming the first one that is missing or has changed.
-    """
-    for (module, name), needed in _PARAMETERS.items():
-        function: Callable[..., object] | None = getattr(module, name, None)
-        found = [] if function is None else list(inspect.signature(function).parameters)
-        if function is None or not set(needed.split()) <= set(found):
-            change = "it is gone" if function is None else f"its parameters are {', '.join(found)}"
-            raise RuntimeError(
-                f"LeRobot {lerobot.__version__} has moved {module.__name__}.{name}: {change}; this "
-                f"version of lerobot-topreward is for LeRobot {_VERSION}: "
-                f"pip install 'lerobot=={_VERSION}'"
-            )

@@ -10,7 +10,6 @@ from jaxtyping import Float
 from lerobot.configs.policies import PreTrainedConfig
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.datasets.streaming_dataset import StreamingLeRobotDataset
-from lerobot.policies.pretrained import PreTrainedPolicy
 from torch import Tensor
 
 from lerobot_topreward.data.dataset import source_of
@@ -26,14 +25,12 @@ from lerobot_topreward.train.schemes import Rabc, Scheme, Uniform
 class TopRewardWeighter(BatchWeighter):
     """Looks the weights of a batch up by the global index of its frames, on the device."""
 
-    def __init__(
-        self, weights: FrameWeights, config: WeightingConfig, *, device: torch.device
-    ) -> None:
-        """Lay the weights of every frame that is trained on out as a table, where batches are."""
+    def __init__(self, weights: FrameWeights, config: WeightingConfig) -> None:
+        """Lay the weights of every frame that is trained on out as a table."""
         # The last row answers for every index beyond the table, where an accelerator would abort.
         table = np.full(int(weights.index[-1]) + 2, np.nan, dtype=np.float32)
         table[weights.index] = weights.weight
-        self._table = torch.from_numpy(table).to(device)
+        self._table = torch.from_numpy(table)
         self.per_batch = config.normalization == "batch"
         self.drawn = weights if config.apply == "sampling" else None
         self._epsilon = config.scheme.epsilon if isinstance(config.scheme, Rabc) else Rabc.epsilon
@@ -49,6 +46,10 @@ class TopRewardWeighter(BatchWeighter):
             "share_capped": float(weights.capped.mean()),
             "effective_frames": weights.effective,
         }
+
+    def move_to(self, device: torch.device) -> None:
+        """See `BatchWeighter.move_to`."""
+        self._table = self._table.to(device)
 
     def compute_batch_weights(
         self, batch: dict[str, Any]
@@ -135,8 +136,7 @@ def weigh_dataset(
 def make_weighter(
     params: Mapping[str, Any],
     *,
-    policy: PreTrainedPolicy,
-    device: torch.device,
+    policy: PreTrainedConfig,
     dataset: Any,  # a LeRobotDataset, streamed or not
 ) -> TopRewardWeighter:
     """Weigh the frames that a trainer's dataset holds, for a configuration of `as_params`.
@@ -150,5 +150,5 @@ def make_weighter(
     config = config.settle(streaming=isinstance(dataset, StreamingLeRobotDataset))
     source = source_of(dataset.meta)
     labels = read_labels(source, episodes=dataset.episodes, config=config)
-    weights = weigh(labels, config, chunk=chunk_frames(policy.config, config))
-    return TopRewardWeighter(weights, config, device=device)
+    weights = weigh(labels, config, chunk=chunk_frames(policy, config))
+    return TopRewardWeighter(weights, config)

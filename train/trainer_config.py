@@ -8,7 +8,7 @@ from contextlib import contextmanager, redirect_stderr
 from copy import deepcopy
 from io import StringIO
 from pathlib import Path
-from typing import no_type_check
+from typing import Any, no_type_check
 
 import draccus
 import lerobot.policies  # noqa: F401  # registers their types with the parser
@@ -24,6 +24,7 @@ from lerobot_topreward.data.dataset import Source, episode_rows, source_of
 from lerobot_topreward.data.validate import load_metadata
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.hub_errors import translate_errors
+from lerobot_topreward.lerobot_features import excludes_episodes, refuse_excluded_episodes
 
 PROGRAM = "lerobot-train"
 _MISTAKES = (ValueError, TypeError, OSError, NotImplementedError)
@@ -59,6 +60,9 @@ def read_trainer_config(arguments: Sequence[str]) -> TrainPipelineConfig:
             "--policy.discover_packages_path=lerobot_topreward.policies is for lerobot-train; "
             "leave it out, lerobot-topreward train does the same"
         )
+    given = {argument.partition("=")[0] for argument in arguments}
+    if "--dataset.exclude_episodes" in given and not excludes_episodes():
+        raise refuse_excluded_episodes()
     register_third_party_plugins()
     # Else the first warning would tie the log to what is caught below.
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
@@ -158,17 +162,42 @@ def open_dataset(config: DatasetConfig) -> Source:
         return source_of(LeRobotDatasetMetadata(config.repo_id, revision=config.revision))
 
 
+def chosen_episodes(source: Source, config: DatasetConfig) -> list[int] | None:
+    """List the episodes that a run is given, those held out among them; None for all.
+
+    Raises:
+        UserError: ``--dataset.exclude_episodes`` leaves none.
+    """
+    if not excludes_episodes():
+        return config.episodes
+    from lerobot.datasets import utils  # has the function where episodes can be excluded
+
+    resolve: Any = getattr(utils, "resolve_episode_indices")  # noqa: B009
+    excluded = getattr(config, "exclude_episodes", None)
+    episodes = resolve(config.episodes, source.meta.total_episodes, excluded)
+    if episodes == []:
+        raise UserError(
+            f"`dataset.exclude_episodes` leaves no episode of {config.repo_id}, which has "
+            f"{source.meta.total_episodes}; exclude fewer"
+        )
+    return episodes
+
+
 def training_episodes(source: Source, config: DatasetConfig) -> list[int] | None:
     """List the episodes that are trained on; None for all.
 
     With ``--dataset.eval_split`` LeRobot holds out the last ones of every task, as in
     ``make_train_eval_datasets`` of ``lerobot/datasets/factory.py``.
+
+    Raises:
+        UserError: ``--dataset.exclude_episodes`` leaves none.
     """
+    chosen = chosen_episodes(source, config)
     if config.eval_split == 0:
-        return config.episodes
+        return chosen
     tasks = episode_rows(source.meta)["tasks"]
     by_task: dict[str, list[int]] = {}
-    for episode in config.episodes or range(source.meta.total_episodes):
+    for episode in chosen or range(source.meta.total_episodes):
         by_task.setdefault(tasks[episode][0] if tasks[episode] else "", []).append(episode)
     kept = [
         episodes[: len(episodes) - math.ceil(len(episodes) * config.eval_split)]

@@ -20,11 +20,13 @@ from lerobot_topreward.curate.write import (
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.files.atomic import open_draft
 from lerobot_topreward.judging.rules import CustomRule
+from lerobot_topreward.lerobot_features import excludes_episodes
 from lerobot_topreward.publish.card import CardFacts, Curation
 from lerobot_topreward.publish.lineage import lineage_of
 from lerobot_topreward.publish.push import CURATED_TITLE, Destination, check_push, push
 
 _BRANCH = "curated"  # of the dataset that was curated
+_LONGEST_FLAG = 2000  # characters
 
 
 def curate(config: CurateConfig, *, console: Console) -> int:
@@ -80,6 +82,8 @@ def curate_dataset(
             ours = replace(ours, recordings=None)
         check_push(destination, ours=ours)
 
+    if plan.dropped:
+        _print_flags(plan, console)
     if config.episodes_file is not None:
         path = config.episodes_file.expanduser().absolute()
         drafting = open_draft(path, option="episodes_file", make_folder=True)
@@ -113,6 +117,21 @@ def curate_dataset(
     if output is None and config.episodes_file is None:
         console.print("nothing was written; `output` or `episodes_file` does that")
     return plan
+
+
+def _print_flags(plan: Plan, console: Console) -> None:
+    """Say how to train on what is kept without rewriting the dataset."""
+    options = {"episodes": plan.kept}
+    if excludes_episodes():
+        options["exclude_episodes"] = [verdict.episode_index for verdict in plan.dropped]
+    flags = [
+        f"`dataset.{name}={json.dumps(episodes, separators=(',', ':'))}`"
+        for name, episodes in options.items()
+    ]
+    flags = [flag for flag in flags if len(flag) <= _LONGEST_FLAG]
+    advice = " or ".join(flags) or "`episodes_file` lists the episodes, which are too many to name"
+    # In one piece, to be copied.
+    console.print(f"to train on them as they are: {advice}", soft_wrap=True)
 
 
 def _check_judgment(plan: Plan, *, forced: bool) -> None:

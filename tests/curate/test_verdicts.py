@@ -1,4 +1,5 @@
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from lerobot_topreward import CurateConfig, curate_dataset
 from lerobot_topreward.judging.rules import Drops
+from lerobot_topreward.lerobot_features import excludes_episodes
 from lerobot_topreward.records import EpisodeMetrics
 
 Run = Callable[..., str]
@@ -117,6 +119,25 @@ def test_the_list_of_episodes_is_what_lerobot_takes(run: Run, dataset: Path, tmp
     text = path.read_text().strip()
     config = draccus.parse(DatasetConfig, args=["--repo_id=a/b", f"--episodes={text}"])
     assert config.episodes == GOOD
+
+
+def test_the_flags_that_train_on_what_is_kept(
+    run: Run, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    said = run("--root", dataset)
+    flags = dict(re.findall(r"--dataset\.(\w+)=(\S+)", said))
+    assert json.loads(flags["episodes"]) == GOOD
+    config = draccus.parse(DatasetConfig, args=["--repo_id=a/b", f"--episodes={flags['episodes']}"])
+    assert config.episodes == GOOD
+    if excludes_episodes():
+        assert json.loads(flags["exclude_episodes"]) == [1, 2]
+    else:
+        assert "exclude_episodes" not in flags
+    whole = decisions(tmp_path / "decisions.json", dataset, {"1": "keep", "2": "keep"})
+    assert "--dataset." not in run("--root", dataset, "--decisions", whole)
+    monkeypatch.setattr("lerobot_topreward.curate.command._LONGEST_FLAG", 10)
+    said = run("--root", dataset)
+    assert "--episodes-file lists the episodes, which are too many to name" in said
 
 
 def test_rules_of_your_own_are_applied_recorded_and_repeatable(dataset: Path, tmp_path: Path):

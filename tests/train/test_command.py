@@ -15,7 +15,7 @@ from lerobot.datasets.factory import make_train_eval_datasets
 from lerobot.policies.act.configuration_act import ACTConfig
 from lerobot.policies.act.modeling_act import ACTPolicy
 from lerobot.scripts import lerobot_train
-from programs import TWO_PROCESSES, run_python, start_python
+from programs import start_python
 from safetensors.torch import load_file
 
 from lerobot_topreward.cli import main
@@ -196,20 +196,6 @@ def test_a_streamed_dataset(recorded: Path, write_labels: WriteLabels, tmp_path:
     root, output = write_labels(recorded), tmp_path / "run"
     options = ("--dataset.streaming=true", "--num_workers=1")
     assert run(*on(root, output, *ACT), *options) == 0
-    assert saved(output).is_dir()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("apply", ["loss", "sampling"])
-def test_several_processes(
-    recorded: Path, write_labels: WriteLabels, tmp_path: Path, apply: str
-) -> None:
-    root, output = write_labels(recorded), tmp_path / "run"
-    options = on(root, output, *ACT, f"--weighting.apply={apply}")
-    ran = run_python(*TWO_PROCESSES, "-m", "lerobot_topreward", "train", *options)
-    assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.count("effective sample size") == 1
-    assert "Effective batch size: 4 x 2 = 8" in ran.stderr
     assert saved(output).is_dir()
 
 

@@ -14,7 +14,8 @@ from patched_runs import TableWeighter, table
 
 import lerobot_topreward.policies
 import lerobot_topreward.train
-from lerobot_topreward.train.lerobot_patch import check_lerobot, install, patch_trainer
+from lerobot_topreward.lerobot_features import check_trainer
+from lerobot_topreward.train.lerobot_patch import install, patch_trainer
 
 REPLACED = (
     (sample_weighting, "make_sample_weighter"),
@@ -53,7 +54,7 @@ def test_installing_twice() -> None:
 
 
 def test_this_lerobot_is_the_one_the_patch_is_written_for() -> None:
-    check_lerobot()
+    check_trainer()
 
 
 def _other_update_policy(train_metrics: Any, policy: Any, batch: Any) -> None: ...

@@ -81,7 +81,7 @@ def test_parameters_that_are_not_finite_are_not_saved(runs: Runs) -> None:
 
     def break_policy(step: int, *_: Any) -> None:
         if step == 3:
-            next(weighter.policy.parameters()).data.fill_(float("nan"))
+            next(runs.policies[-1].parameters()).data.fill_(float("nan"))
 
     weighter.on_step = break_policy
     with patch_trainer(weighter), pytest.raises(TrainingError, match="parameters are not finite"):

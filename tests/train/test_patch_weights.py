@@ -40,7 +40,7 @@ def test_a_step_minimises_the_mean_of_the_weighted_losses(
 
     def remember(_: int, batch: dict[str, Tensor], weights: Tensor) -> None:
         seen.update(
-            policy=copy.deepcopy(weighter.policy),
+            policy=copy.deepcopy(runs.policies[-1]),
             batch=dict(batch),
             weights=weights,
             random=torch.get_rng_state(),
@@ -72,7 +72,7 @@ def test_a_batch_of_weight_zero_teaches_nothing(runs: Runs, policy: str) -> None
 
     def remember(step: int, *_: Any) -> None:
         if step == 1:
-            before.update(copy.deepcopy(weighter.policy).state_dict())
+            before.update(copy.deepcopy(runs.policies[-1]).state_dict())
 
     weighter.on_step = remember
     with patch_trainer(weighter):

@@ -11,7 +11,6 @@ from lerobot.configs.train import TrainPipelineConfig
 from lerobot.datasets.factory import make_train_eval_datasets
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.policies.act.configuration_act import ACTConfig
-from lerobot.policies.act.modeling_act import ACTPolicy
 from lerobot.policies.diffusion.configuration_diffusion import DiffusionConfig
 from lerobot.policies.tdmpc.configuration_tdmpc import TDMPCConfig
 from lerobot.rewards.sarm.rabc import RABCWeights
@@ -59,7 +58,7 @@ def act(chunk: int = CHUNK) -> ACTConfig:
 
 
 def weighter_of(dataset: Any, *, chunk: int = CHUNK, **options: Any) -> TopRewardWeighter:
-    return make_weighter(options, policy=ACTPolicy(act(chunk)), device=CPU, dataset=dataset)
+    return make_weighter(options, policy=act(chunk), dataset=dataset)
 
 
 def weights_of(values: list[float], *, index: list[int] | None = None) -> FrameWeights:
@@ -74,7 +73,7 @@ def weights_of(values: list[float], *, index: list[int] | None = None) -> FrameW
 
 def test_a_batch_is_looked_up_by_global_index() -> None:
     weights = weights_of([0, 1, 2, 5], index=[2, 3, 7, 9])
-    weighter = TopRewardWeighter(weights, WeightingConfig(), device=CPU)
+    weighter = TopRewardWeighter(weights, WeightingConfig())
     batch: dict[str, Any] = {"index": torch.tensor([7, 2, 7])}
     found, stats = weighter.compute_batch_weights(batch)
     assert found.tolist() == [2, 0, 2]
@@ -87,7 +86,7 @@ def test_a_batch_is_looked_up_by_global_index() -> None:
 
 def test_normalised_per_batch() -> None:
     weights = weights_of([0, 1, 2, 5])
-    weighter = TopRewardWeighter(weights, WeightingConfig(normalize="batch"), device=CPU)
+    weighter = TopRewardWeighter(weights, WeightingConfig(normalize="batch"))
     batch: dict[str, Any] = {"index": torch.tensor([1, 3])}
     found, stats = weighter.compute_batch_weights(batch)
     torch.testing.assert_close(found, torch.tensor([1 / 3, 5 / 3]))
@@ -101,7 +100,7 @@ def test_normalised_per_batch() -> None:
 @pytest.mark.parametrize("asked", [[1, 4], [2, 1], [-1, 2], [10**9, 2]])
 def test_frames_that_were_not_weighed(asked: list[int]) -> None:
     weights = weights_of([1, 1, 1], index=[2, 3, 5])
-    weighter = TopRewardWeighter(weights, WeightingConfig(), device=CPU)
+    weighter = TopRewardWeighter(weights, WeightingConfig())
     found, _ = weighter.compute_batch_weights({"index": torch.tensor(asked)})
     assert found.isnan().tolist() == [i not in (2, 3, 5) for i in asked]
     with pytest.raises(ValueError, match=r"must have the global 'index'.* it has: action"):
@@ -110,7 +109,7 @@ def test_frames_that_were_not_weighed(asked: list[int]) -> None:
 
 def test_statistics_of_all_weights() -> None:
     config = WeightingConfig(apply="loss")
-    weighter = TopRewardWeighter(weights_of([0, 0, 2, 6]), config, device=CPU)
+    weighter = TopRewardWeighter(weights_of([0, 0, 2, 6]), config)
     assert weighter.get_stats() == {
         "type": "awr",
         "apply": "loss",

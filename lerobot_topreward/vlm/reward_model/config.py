@@ -6,7 +6,10 @@ from lerobot_topreward.errors import UserError
 from lerobot_topreward.vlm.identity import VlmConfig
 from lerobot_topreward.vlm.server.config import ServerConfig
 
-LOG_PROBS = ("topreward",)  # answer with log P(True); all others with a progress of 0..1
+LOG_PROBS = (
+    "topreward",
+    "topreward_exact",
+)  # answer with log P(True); all others with a progress of 0..1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
