@@ -174,7 +174,14 @@ def score(
     if work.todo and not outcome.interrupted:
         look = _report_sizes(scorer, shown, note, console)
         outcome = score_shards(
-            source, store, work.todo, scorer, console=console, look=look, progress=progress
+            source,
+            store,
+            work.todo,
+            scorer,
+            console=console,
+            look=look,
+            progress=progress,
+            decode_workers=config.decode_workers,
         )
     return outcome
 
@@ -234,7 +241,7 @@ def _report_sizes(
 
     def look(clip: Clip) -> None:
         nonlocal warned
-        (height, width), (of_height, of_width) = scorer.shown_size(clip), clip.frames.shape[1:3]
+        (height, width), (of_height, of_width) = scorer.shown_size(clip), clip.size
         size = f"{width}x{height} of {of_width}x{of_height}"
         if size not in shown:
             shown.add(size)

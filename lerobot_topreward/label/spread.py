@@ -18,6 +18,7 @@ from rich.console import Console
 from lerobot_topreward.config import as_json
 from lerobot_topreward.console import EpisodeProgress, stop_on_signal
 from lerobot_topreward.data.dataset import picture_files
+from lerobot_topreward.data.prefetch import decode_threads
 from lerobot_topreward.data.success import Success
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.files.atomic import output_lock, work_folder
@@ -194,6 +195,9 @@ def _spell_out(plan: Plan, *, ranks: int) -> LabelConfig:
         vlm = replace(vlm, vlm_revision=plan.identity.revision)
     elif folder is not None and vlm.vlm != BUILTIN:
         vlm = replace(vlm, vlm=str(folder.absolute()))
+    decode_workers = config.decode_workers
+    if decode_workers is None and config.spread.launch is None:  # they share the cores
+        decode_workers = max(1, decode_threads() // max(1, ranks))
     if server.server:  # so many requests in flight are meant for all of us
         server = replace(server, concurrency=max(1, server.concurrency // max(1, ranks)))
 
@@ -202,6 +206,7 @@ def _spell_out(plan: Plan, *, ranks: int) -> LabelConfig:
 
     return replace(
         config,
+        decode_workers=decode_workers,
         root=spell(config.root),
         revision=config.revision if source.revision is None else source.revision,
         output=None if config.in_place else plan.job.output,
