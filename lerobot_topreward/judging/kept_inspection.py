@@ -27,6 +27,8 @@ from lerobot_topreward.judging.motion import Motion
 from lerobot_topreward.records import Finding
 
 _ROWS = ("episode_index", "frame_index", "timestamp", "task_index")  # of data/, besides the values
+# What it is computed by, beside the reader of recordings.
+_CODE = ("coverage", "defects", "inspection", "motion", "profile")
 _LEVELS = get_args(get_type_hints(Finding)["level"])
 _NUMBERS = (
     *("seconds", "idle_share", "longest_idle", "jerk", "path", "reversals", "resumes", "saturated"),
@@ -122,9 +124,9 @@ def digest_recording(source: Source, recorded: RecordedDataset, episodes: Sequen
 @cache
 def _digest_code() -> str:
     """Hash what the inspection is computed by: another version may find something else."""
-    package = Path(__file__).parents[1]
-    modules = [*sorted((package / "judging").glob("*.py")), package / "data/recording.py"]
-    return hashlib.sha256(b"".join(module.read_bytes() for module in modules)).hexdigest()
+    own = [Path(__file__).with_name(f"{name}.py") for name in _CODE]
+    reader = Path(__file__).parents[1] / "data/recording.py"
+    return hashlib.sha256(b"".join(module.read_bytes() for module in (*own, reader))).hexdigest()
 
 
 def keep_inspection(path: Path, inspection: Inspection, *, digest: str) -> None:

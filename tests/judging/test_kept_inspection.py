@@ -1,6 +1,7 @@
 """What a recording was found to be is kept, and believed of that recording alone."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -119,6 +120,14 @@ def test_other_checks_inspect_again(arm: Path, monkeypatch: pytest.MonkeyPatch) 
     labels, _ = keep(arm)
     monkeypatch.setattr(kept_inspection, "_digest_code", lambda: "of another version")
     assert not inspect(arm, labels).kept
+
+
+def test_all_code_of_the_checks_counts() -> None:
+    imported: set[str] = set()
+    for name in kept_inspection._CODE:
+        code = Path(kept_inspection.__file__).with_name(f"{name}.py").read_text()
+        imported |= {*re.findall(r"from lerobot_topreward\.judging\.(\w+) import", code)}
+    assert imported <= {*kept_inspection._CODE}
 
 
 def rewrite(path: Path, change: Callable[[dict], object]) -> None:
