@@ -19,7 +19,12 @@ import pyarrow.parquet as pq
 from lerobot_topreward.data.dataset import Source
 from lerobot_topreward.data.recording import RecordedDataset, open_recorded
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.files.atomic import WORK_FOLDER, replace_file
+from lerobot_topreward.files.atomic import (
+    WORK_FOLDER,
+    remove,
+    replace_file,
+    report_full_disk,
+)
 from lerobot_topreward.judging.coverage import Coverage
 from lerobot_topreward.judging.findings import inspect_dataset
 from lerobot_topreward.judging.inspection import Inspection
@@ -130,7 +135,11 @@ def _digest_code() -> str:
 
 
 def keep_inspection(path: Path, inspection: Inspection, *, digest: str) -> None:
-    """Write an inspection and the digest of what it was made of; the folder exists."""
+    """Write an inspection and the digest of what it was made of; the folder exists.
+
+    Raises:
+        UserError: the disk is full.
+    """
     motions = [*inspection.motions.values()]
     columns: dict[str, list[Any]] = {
         name: [getattr(motion, name) for motion in motions] for name in _SCHEMA.names
@@ -145,7 +154,9 @@ def keep_inspection(path: Path, inspection: Inspection, *, digest: str) -> None:
     ]
     about = {"digest": digest, "findings": findings, "coverage": coverage}
     table = pa.table(columns, schema=_SCHEMA.with_metadata({"topreward": json.dumps(about)}))
-    with replace_file(path) as draft:
+    if path.is_dir():  # no run of ours put it there
+        remove(path)
+    with report_full_disk(path.parent), replace_file(path) as draft:
         pq.write_table(table, draft)
 
 

@@ -96,15 +96,20 @@ def label_dataset(config: LabelConfig, *, console: Console | None = None) -> Lab
         return _describe_run(plan, console)
     if share is not None:
         return score_own_share(plan, share, began=began, console=console)
-    if checked is not None and not checked.kept:
-        with claim_output(job, overwrite=config.overwrite):
-            checked.keep(job.output)
     if workers > 1 or config.spread.launch is not None:
         return spread(
-            plan, workers=workers, success=success, broken=broken, began=began, console=console
+            plan,
+            workers=workers,
+            success=success,
+            broken=broken,
+            checked=checked,
+            began=began,
+            console=console,
         )
     with claim_output(job, overwrite=config.overwrite):
         run = begin_run(plan, broken=broken, fetch=True)
+        if checked is not None:
+            checked.keep(job.output)
         work = list_work(plan, run.store, prints=run.prints)
         describe_work(plan, run.store, work, console=console)
         score_rest(plan, run, work, console=console)

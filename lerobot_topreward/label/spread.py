@@ -22,6 +22,7 @@ from lerobot_topreward.data.prefetch import decode_threads
 from lerobot_topreward.data.success import Success
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.files.atomic import output_lock, work_folder
+from lerobot_topreward.judging.kept_inspection import Inspected
 from lerobot_topreward.label.config import LabelConfig
 from lerobot_topreward.label.finish import LabelResult, finish_shares
 from lerobot_topreward.label.job import claim_output
@@ -109,6 +110,7 @@ def spread(
     workers: int,
     success: Success | None,
     broken: Mapping[int, str],
+    checked: Inspected | None,
     began: float,
     console: Console,
 ) -> LabelResult:
@@ -122,6 +124,7 @@ def spread(
         workers: processes of this machine, where there is no cluster.
         success: known outcomes.
         broken: episodes whose recording is broken, and why.
+        checked: the inspection that says so, to be kept; None where there was none.
         began: when the run did, by `time.monotonic`.
         console: told of progress and remarks.
 
@@ -131,6 +134,8 @@ def spread(
     launch = plan.config.spread.read_launch()
     with claim_output(plan.job, overwrite=plan.config.overwrite):
         run = begin_run(plan, broken=broken, fetch=False)
+        if checked is not None:
+            checked.keep(plan.job.output)
         work = list_work(plan, run.store, prints=run.prints, fetched=False)
         describe_work(plan, run.store, work, console=console)
     shares = _share_out(plan, work, ranks=workers if launch is None else launch.tasks)

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lerobot_topreward.data import schedule
-from lerobot_topreward.files.atomic import replace_file, report_full_disk
+from lerobot_topreward.files.atomic import remove, replace_file, report_full_disk
 from lerobot_topreward.records import PrefixScores, Segment
 from lerobot_topreward.storage import rows, store
 from lerobot_topreward.storage.store import Shard, Store
@@ -59,6 +59,8 @@ def keep_scores(held: Store, shards: Iterable[Shard]) -> None:
     if _read_about(path) == about:
         return
     table = pa.table(columns, schema=schema.with_metadata({"topreward": about}))
+    if path.is_dir():  # no run of ours put it there
+        remove(path)
     with report_full_disk(held.folder), replace_file(path) as draft:
         pq.write_table(table, draft, write_page_checksum=True)
 

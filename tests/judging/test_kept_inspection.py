@@ -187,6 +187,8 @@ def test_what_is_damaged_is_found_anew(arm: Path, damage: str) -> None:
     again = inspect(arm, labels)
     assert not again.kept
     require_equal(again.inspection, found)
+    again.keep(labels)
+    assert inspect(arm, labels).kept
 
 
 def test_without_labels_nothing_is_read_or_kept(arm: Path) -> None:

@@ -207,3 +207,5 @@ def test_what_is_damaged_is_read_from_the_shards(store: Store, damage: str) -> N
     fresh = Store(store.folder, store.key, FPS)
     for shard in SHARDS:
         require_equal(again.read(shard), fresh.read(shard))
+    keep(fresh)
+    assert len(open_again(store).known) == len(SHARDS)
