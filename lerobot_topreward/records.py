@@ -37,6 +37,13 @@ class Clip:
     frame_indices: Int64[np.ndarray, " sampled"]  # within the segment, ascending
     # Those of frame_indices that the schedule shows, where a scorer wants to see others, too.
     scheduled: Int64[np.ndarray, " scheduled"] | None = None
+    # Height and width as recorded, where the frames were resized when they were decoded.
+    recorded_size: tuple[int, int] | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width as recorded, pixels."""
+        return self.recorded_size or (self.frames.shape[1], self.frames.shape[2])
 
 
 @dataclass(frozen=True, slots=True)

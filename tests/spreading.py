@@ -23,7 +23,7 @@ def contents(output: Path) -> dict[str, bytes]:
         str(path.relative_to(output)): path.read_bytes()
         for path in output.rglob("*")
         if path.is_file()
-        and path.name not in ("run.json", ".lock", "commit.json")
+        and path.name not in ("run.json", "scores.parquet", ".lock", "commit.json")
         and path.relative_to(output).parts[:2] != ("topreward", "logs")
     }
 

@@ -170,7 +170,7 @@ def _score(
     try_servers(scorer, sample.source, store.key, todo, console=console)
 
     def look(clip: Clip) -> None:
-        (height, width), (of_height, of_width) = scorer.shown_size(clip), clip.frames.shape[1:3]
+        (height, width), (of_height, of_width) = scorer.shown_size(clip), clip.size
         size = f"{width}x{height} of {of_width}x{of_height}"
         if size not in shown:
             shown.add(size)

@@ -14,9 +14,9 @@ from lerobot_topreward.errors import NotLabeledError, UserError
 from lerobot_topreward.files.jsonable import plain
 from lerobot_topreward.judging.decisions import Decisions, check_decisions, read_decisions
 from lerobot_topreward.judging.episode_metrics import episode_metrics
-from lerobot_topreward.judging.findings import inspect_folder
 from lerobot_topreward.judging.inspection import Inspection
 from lerobot_topreward.judging.judgment import Judgment, judge_labels
+from lerobot_topreward.judging.kept_inspection import inspect_source
 from lerobot_topreward.judging.rules import (
     RULES,
     CustomRule,
@@ -119,7 +119,8 @@ def make_plan(config: CurateConfig, custom: Sequence[CustomRule] = ()) -> Plan:
             labels, controls=read_controls(labels), success=success, metrics=metrics
         )
     frames = source.frames  # fetches data/, which the inspection reads
-    inspection = inspect_folder(source.root, repo_id=source.repo_id)
+    folder = None if labels is None else labels.labels
+    inspection = inspect_source(source, labels=folder).inspection
     rules = config.rules.with_default(inspection, labeled=labels is not None)
 
     # Rules that compare episodes would drop some of those that they have kept before. So a dataset

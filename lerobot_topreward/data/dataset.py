@@ -114,8 +114,12 @@ def read_columns(source: Source, names: Sequence[str]) -> pa.Table:
         raise UserError(f"{source.root / DATA_DIR} cannot be read: {error}") from error
 
 
-def find_video(source: Source, camera: str, episode: int) -> tuple[Path, float, float]:
+def find_video(
+    source: Source, camera: str, episode: int, *, found: dict[str, Path | None] | None = None
+) -> tuple[Path, float, float]:
     """Locate the video of an episode.
+
+    `found` remembers the files for the next episode, as many share one.
 
     Returns:
         The file, where in it the episode begins, and where the next one does, in seconds; inf when
@@ -127,7 +131,10 @@ def find_video(source: Source, camera: str, episode: int) -> tuple[Path, float, 
     """
     files, starts = source.videos[camera]
     name, start = files[episode], starts[episode]
-    path = find_file(source.root, name)
+    found = {} if found is None else found
+    if name not in found:
+        found[name] = find_file(source.root, name)
+    path = found[name]
     if path is None:
         raise EpisodeError(f"{name} is missing; copy or download the dataset again")
     if start is None or not 0 <= start <= _LONGEST_S:
@@ -226,7 +233,10 @@ def _places(source: Source, rows: Any, camera: str | None) -> list[str]:
     template = str(source.meta.data_path if camera is None else source.meta.video_path)
     return [
         template.format(video_key=camera, chunk_index=chunk, file_index=file)
-        for chunk, file in zip(rows[f"{kind}/chunk_index"], rows[f"{kind}/file_index"], strict=True)
+        # All at once: a column of the table gives its cells one by one, and slowly.
+        for chunk, file in zip(
+            rows[f"{kind}/chunk_index"][:], rows[f"{kind}/file_index"][:], strict=True
+        )
     ]
 
 

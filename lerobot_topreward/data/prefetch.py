@@ -1,11 +1,24 @@
 """Work done ahead of its use, in threads of its own."""
 
+import os
+import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 
 from lerobot_topreward.errors import EpisodeError
+
+_MOST = 16  # threads, unless more are asked for: each holds a clip
+
+
+def decode_threads() -> int:
+    """How many threads decode unless told otherwise: one less than the cores that this process has."""
+    if sys.platform == "linux":
+        cores = len(os.sched_getaffinity(0))  # a cluster gives some of the machine's
+    else:
+        cores = os.cpu_count() or 1
+    return min(max(1, cores - 1), _MOST)
 
 
 def work_ahead[A, T](

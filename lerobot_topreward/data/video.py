@@ -2,7 +2,7 @@
 
 import io
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,11 @@ from lerobot_topreward.data.schedule import sample_frames
 from lerobot_topreward.errors import EpisodeError
 from lerobot_topreward.records import Clip, Segment
 
+_Frame = UInt8[np.ndarray, "height width 3"]
+_Kept = UInt8[np.ndarray, "_ _ 3"]  # of any size
+# Gives what is kept of a frame, given the frame and how many of them a clip has.
+Fit = Callable[[_Frame, int], _Kept]
+
 # LeRobot's default: a frame belongs to a time when they are less than this apart, in seconds.
 TOLERANCE_S = 1e-4
 
@@ -37,10 +42,13 @@ def read_clip(
     final_frame: bool,
     max_images: int | None = None,
     also: Int64[np.ndarray, " others"] | None = None,
+    fit: Fit | None = None,
 ) -> Clip:
     """Read the frames of a segment that `sample_frames` chooses, the videos being here.
 
     `also` names frames that are read beside them; `scheduled` of the clip then says which these are.
+    `fit` is given each frame and how many there are, and returns what is kept of it: so that no more
+    than one frame is in memory at its full size.
 
     Raises:
         EpisodeError: A file is missing or damaged, or lacks a frame that the dataset promises.
@@ -56,19 +64,31 @@ def read_clip(
     if also is not None:
         indices = np.union1d(indices, also)
     read = _read_video if camera in source.meta.video_keys else _read_images
+    size: list[tuple[int, int]] = []
+
+    def keep(frame: _Frame) -> _Kept:
+        size[:] = [(frame.shape[0], frame.shape[1])]
+        return frame if fit is None else fit(frame, len(indices))
+
+    frames = read(source, camera, segment.episode_index, segment.start + indices, keep)
     return Clip(
         segment=segment,
         fps=source.meta.fps,
-        frames=read(source, camera, segment.episode_index, segment.start + indices),
+        frames=frames,
         shown=np.arange(len(indices), dtype=np.int64),
         frame_indices=indices,
         scheduled=scheduled,
+        recorded_size=size[0],
     )
 
 
 def _read_video(
-    source: Source, camera: str, episode: int, frames: Int64[np.ndarray, " sampled"]
-) -> UInt8[np.ndarray, "sampled height width 3"]:
+    source: Source,
+    camera: str,
+    episode: int,
+    frames: Int64[np.ndarray, " sampled"],
+    keep: Callable[[_Frame], _Kept],
+) -> UInt8[np.ndarray, "sampled _ _ 3"]:
     path, start, following = find_video(source, camera, episode)
     name = path.relative_to(source.root)
     # Episodes share files. Times are exact here, where LeRobot adds the float32 column timestamp.
@@ -86,7 +106,7 @@ def _read_video(
                 reformatter.reformat(frame, format="rgb24").to_ndarray()
                 for frame in _frames_at(container, times.tolist(), name=name)
             )
-            return _stack(images, count=len(times), name=name)
+            return _stack(images, keep, count=len(times), name=name)
     except (FFmpegError, ValueError) as error:
         why = error.strerror if isinstance(error, FFmpegError) else first_line(error)
         raise EpisodeError(
@@ -163,14 +183,18 @@ def _decode_groups(
 
 
 def _read_images(
-    source: Source, camera: str, episode: int, frames: Int64[np.ndarray, " sampled"]
-) -> UInt8[np.ndarray, "sampled height width 3"]:
+    source: Source,
+    camera: str,
+    episode: int,
+    frames: Int64[np.ndarray, " sampled"],
+    keep: Callable[[_Frame], _Kept],
+) -> UInt8[np.ndarray, "sampled _ _ 3"]:
     name = source.meta.get_data_file_path(episode)
     rows = (pa_ds.field("episode_index") == episode) & pa_ds.field("frame_index").isin(frames)
     try:
         cells = read_image_cells(source.root / name, camera, rows)
         images = (_decode_image(cell, root=source.root, name=name) for _, cell in cells)
-        return _stack(images, count=len(frames), name=name)
+        return _stack(images, keep, count=len(frames), name=name)
     except (pa.ArrowException, OSError) as error:
         raise EpisodeError(f"{name} cannot be read: {error}") from error
 
@@ -188,19 +212,20 @@ def _decode_image(cell: Any, *, root: Path, name: Path) -> UInt8[np.ndarray, "he
 
 
 def _stack(
-    images: Iterator[UInt8[np.ndarray, "height width 3"]], *, count: int, name: Path
-) -> UInt8[np.ndarray, "count height width 3"]:
+    images: Iterator[_Frame], keep: Callable[[_Frame], _Kept], *, count: int, name: Path
+) -> UInt8[np.ndarray, "count _ _ 3"]:
     first = next(images, None)
     if first is None:
         raise EpisodeError(f"{name} must hold {count} frames of this episode; it has none")
-    stacked = np.empty((count, *first.shape), dtype=np.uint8)
-    stacked[0], found = first, 1
+    kept = keep(first)
+    stacked = np.empty((count, *kept.shape), dtype=np.uint8)
+    stacked[0], found = kept, 1
     for image in images:
         if image.shape != first.shape:
             raise EpisodeError(
                 f"{name} must hold images of one size; got {first.shape} and {image.shape}"
             )
-        stacked[found], found = image, found + 1
+        stacked[found], found = keep(image), found + 1
     if found != count:
         raise EpisodeError(f"{name} must hold {count} frames of this episode; it has {found}")
     return stacked

@@ -32,9 +32,10 @@ def video_prints(source: Source, *, camera: str, episodes: Sequence[int]) -> dic
     if camera not in source.meta.video_keys:
         return _image_prints(source, camera, ends)
     places: dict[Path, list[tuple[int, float, float]]] = {}
+    files: dict[str, Path | None] = {}
     for episode, (first, last) in ends.items():
         with suppress(EpisodeError):
-            path, start, _ = find_video(source, camera, episode)
+            path, start, _ = find_video(source, camera, episode, found=files)
             end = start + (last - first) / source.meta.fps
             places.setdefault(path, []).append((episode, start, end))
     prints = {}

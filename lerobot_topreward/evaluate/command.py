@@ -38,7 +38,7 @@ from lerobot_topreward.evaluate.table import (
 from lerobot_topreward.files.jsonable import plain
 from lerobot_topreward.judging.controls import ControlSummary, compare_controls, judge_control
 from lerobot_topreward.judging.episode_metrics import episode_metrics
-from lerobot_topreward.judging.findings import findings_to_json, try_inspecting
+from lerobot_topreward.judging.findings import findings_to_json
 from lerobot_topreward.judging.formulas import (
     FormulaComparison,
     compare_formulas,
@@ -51,6 +51,7 @@ from lerobot_topreward.judging.judgment import (
     judgment_to_json,
     print_judgment,
 )
+from lerobot_topreward.judging.kept_inspection import try_inspecting
 from lerobot_topreward.records import EpisodeMetrics
 from lerobot_topreward.rewards import Formula
 from lerobot_topreward.scoring.control_scores import (
@@ -165,7 +166,7 @@ def evaluate_dataset(config: EvaluateConfig, *, console: Console | None = None) 
         left_out=controls.reasons,
         failed={**controls.failed, **(gvl.failed if gvl else {})},
         gvl=None if gvl is None else summarize_gvl(gvl, dataset.scores),
-        recording=try_inspecting(dataset.source.root, repo_id=dataset.source.repo_id),
+        recording=try_inspecting(dataset.source, labels=dataset.labels),
     )
 
 

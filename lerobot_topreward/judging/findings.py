@@ -1,11 +1,9 @@
 """The recording of a dataset is inspected, and what was found is shown, alike by every command."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from lerobot_topreward.data.recording import RecordedDataset, open_recorded
-from lerobot_topreward.errors import UserError
+from lerobot_topreward.data.recording import RecordedDataset
 from lerobot_topreward.files.jsonable import plain
 from lerobot_topreward.judging.defects import CHECKS, Check
 from lerobot_topreward.judging.inspection import Inspection, inspect_recording
@@ -21,26 +19,6 @@ def inspect_dataset(
     return inspect_recording(
         lambda: dataset.episodes(episodes), dataset.signals, fps=dataset.fps, checks=checks
     )
-
-
-def inspect_folder(
-    root: Path, *, repo_id: str, episodes: Sequence[int] | None = None
-) -> Inspection:
-    """Check episodes of a dataset, or all, whose files are here.
-
-    Raises:
-        UserError: ``meta/`` cannot be read.
-    """
-    recorded = open_recorded(root, repo_id=repo_id, option=f"the dataset in {root}")
-    return inspect_dataset(recorded, range(len(recorded.lengths)) if episodes is None else episodes)
-
-
-def try_inspecting(root: Path, *, repo_id: str) -> Inspection | UserError:
-    """Check all episodes, or give the reason why not, where that is no reason to stop."""
-    try:
-        return inspect_folder(root, repo_id=repo_id)
-    except UserError as error:
-        return error
 
 
 def count_levels(findings: Iterable[Finding]) -> dict[str, int]:

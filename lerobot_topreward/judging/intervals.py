@@ -12,6 +12,7 @@ from scipy.stats import DegenerateDataWarning, bootstrap, rankdata
 from lerobot_topreward.judging.metrics import roc_auc
 
 RESAMPLES = 2000
+_AT_ONCE = 2_000_000  # resampled values in memory; more come in batches, which is also faster
 CONFIDENCE = 0.95
 
 
@@ -74,6 +75,7 @@ def bootstrap_interval(
     """
     if min(map(len, samples)) < 2:
         return float("nan"), float("nan")
+    most = _AT_ONCE // sum(map(len, samples))
     with warnings.catch_warnings():
         # Where a resample has no value, as where real curves do not rise, the interval is nan.
         warnings.simplefilter("ignore", DegenerateDataWarning)
@@ -81,6 +83,7 @@ def bootstrap_interval(
             samples,
             statistic,
             n_resamples=resamples,
+            batch=None if resamples <= most else max(1, most),
             confidence_level=confidence,
             method="percentile",
             vectorized=True,

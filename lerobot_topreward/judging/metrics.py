@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.stats import rankdata
 
 TAIL = 3  # prefixes whose mean is an episode's final value, as in the paper
 DONE = 0.9  # progress at which hardly anything is left to gain
@@ -28,7 +27,9 @@ def voc(values: Float[np.ndarray, " prefixes"]) -> float:
     if len(values) < 2 or np.all(values == values[0]):
         return float("nan")
     # Spearman's is Pearson's of the ranks.
-    return float(np.corrcoef(rankdata(values), np.arange(len(values)))[0, 1])
+    middle = (len(values) - 1) / 2
+    ranks, times = _rank(values) - 1 - middle, np.arange(len(values)) - middle
+    return float(np.clip(ranks @ times / np.sqrt((ranks @ ranks) * (times @ times)), -1, 1))
 
 
 def success_score(log_probs: Float[np.ndarray, " prefixes"], *, tail: int = TAIL) -> float:
@@ -78,7 +79,7 @@ def roc_auc(
     negatives = len(success) - positives
     if positives == 0 or negatives == 0:
         return float("nan")
-    above = rankdata(scores)[success].sum() - positives * (positives + 1) / 2
+    above = _rank(scores)[success].sum() - positives * (positives + 1) / 2
     return float(above / (positives * negatives))
 
 
@@ -130,6 +131,12 @@ def rise_in_words(share: float) -> str:
     if percent < 0:
         return f"falls by {-percent}% of what the real videos rise"
     return f"rises by {percent}% of what the real videos do"
+
+
+def _rank(values: Float[np.ndarray, " _"]) -> Float[np.ndarray, " _"]:
+    """Rank values from 1; equal ones share their mean rank. SciPy takes ten times as long."""
+    ordered = np.sort(values)
+    return (np.searchsorted(ordered, values) + np.searchsorted(ordered, values, "right") + 1) / 2
 
 
 def _finite(values: Float[np.ndarray, " n"], *, name: str) -> Float[np.ndarray, " n"]:

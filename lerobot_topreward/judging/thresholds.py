@@ -63,8 +63,9 @@ def best_line(
     """
     values = np.unique(scores)
     lines = np.concatenate([values[:1], (values[1:] + values[:-1]) / 2])
-    kept = scores[None, :] >= lines[:, None]
-    balanced = kept[:, success].mean(axis=1) + (~kept[:, ~success]).mean(axis=1)
+    below = [np.searchsorted(np.sort(scores[own]), lines) for own in (success, ~success)]
+    good, bad = int(success.sum()), int((~success).sum())
+    balanced = (good - below[0]) / good + below[1] / bad
     best = np.flatnonzero(balanced == balanced.max())
     return float(lines[best[len(best) // 2]])  # the middle of equally good ones
 

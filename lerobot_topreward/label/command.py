@@ -1,15 +1,14 @@
 """The label command: dataset -> clips -> log-probs -> store -> rewards -> sidecar and columns."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 from rich.console import Console
 
 from lerobot_topreward.console import INTERRUPTED
-from lerobot_topreward.data.dataset import Source
 from lerobot_topreward.data.video_prints import video_prints
-from lerobot_topreward.judging.findings import inspect_folder
+from lerobot_topreward.judging.kept_inspection import inspect_source
 from lerobot_topreward.label.config import LabelConfig
 from lerobot_topreward.label.finish import LabelResult, finish, print_labels
 from lerobot_topreward.label.job import claim_output, failure_lines, open_job
@@ -88,7 +87,11 @@ def label_dataset(config: LabelConfig, *, console: Console | None = None) -> Lab
         check_push(job.destination, ours=lineage_of(job.source))
     share = config.spread.read_share()
     skip_check = config.skip_check or share is not None
-    broken = {} if skip_check else _find_broken(job.source, list(job.segments), console)
+    checked = None
+    if not skip_check:
+        checked = inspect_source(job.source, labels=job.output, episodes=list(job.segments))
+    broken = {} if checked is None else checked.inspection.describe_broken()
+    _say_broken(broken, console)
     plan = make_plan(config, job)
     if share is None:
         describe_start(plan, console=console)
@@ -98,10 +101,18 @@ def label_dataset(config: LabelConfig, *, console: Console | None = None) -> Lab
         return score_own_share(plan, share, began=began, console=console)
     if workers > 1 or config.spread.launch is not None:
         return spread(
-            plan, workers=workers, success=success, broken=broken, began=began, console=console
+            plan,
+            workers=workers,
+            success=success,
+            broken=broken,
+            checked=checked,
+            began=began,
+            console=console,
         )
     with claim_output(job, overwrite=config.overwrite):
         run = begin_run(plan, broken=broken, fetch=True)
+        if checked is not None:
+            checked.keep(job.output)
         work = list_work(plan, run.store, prints=run.prints)
         describe_work(plan, run.store, work, console=console)
         score_rest(plan, run, work, console=console)
@@ -120,10 +131,8 @@ def _describe_run(plan: Plan, console: Console) -> LabelResult:
     return LabelResult(job.output, store, failed=work.failed)
 
 
-def _find_broken(source: Source, episodes: Sequence[int], console: Console) -> dict[int, str]:
+def _say_broken(broken: Mapping[int, str], console: Console) -> None:
     """Say which recordings are broken, as `lerobot-topreward check` does."""
-    inspection = inspect_folder(source.root, repo_id=source.repo_id, episodes=episodes)
-    broken = inspection.describe_broken()
     for episode, reason in [*broken.items()][:_LISTED]:
         console.print(f"episode {episode} is broken: {reason}", style="yellow")
     if broken:
@@ -133,4 +142,3 @@ def _find_broken(source: Source, episodes: Sequence[int], console: Console) -> d
             "lerobot-topreward check says more (`skip_check` leaves this out)",
             style="yellow",
         )
-    return broken

@@ -34,6 +34,7 @@ class LabelConfig:
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
     control: Literal["none", "static", "blank", "contrast", "all"] = "none"  # also score this
     chunk_tokens: int | None = None  # tokens per forward: bounds memory, halved when it runs out
+    decode_workers: int | None = None  # threads that decode ahead; by default cores - 1, 16 at most
 
     normalize: Literal["episode", "task"] = "episode"  # task: episodes of one task compare
     # What progress is made of; log-odds: True against False. By default log-prob, as in the paper;
@@ -60,7 +61,7 @@ class LabelConfig:
 
     def __post_init__(self) -> None:
         """Check what can be known to be wrong before anything is opened."""
-        for name in ("horizon", "chunk_tokens", "max_episodes"):
+        for name in ("horizon", "chunk_tokens", "decode_workers", "max_episodes"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UserError(f"`{name}` must be > 0; got {value}")

@@ -29,9 +29,10 @@ from lerobot_topreward.scoring.launch.shares import read_records
 from lerobot_topreward.scoring.run import Outcome
 from lerobot_topreward.storage.blank import read_blanks
 from lerobot_topreward.storage.columns import write_columns
+from lerobot_topreward.storage.kept_scores import keep_scores
 from lerobot_topreward.storage.reader import LabelledDataset
 from lerobot_topreward.storage.sidecar import ROW_BYTES, SIDECAR_NAME, write_sidecar
-from lerobot_topreward.storage.store import Store, list_shards
+from lerobot_topreward.storage.store import Shard, Store, list_shards
 
 _WAIT_S = 60.0  # for a process that was told to end, to end
 
@@ -85,6 +86,8 @@ def finish(
     total = source.meta.total_episodes
 
     # Read everything, what earlier runs scored of other episodes included.
+    read: list[Shard] = []
+
     def read_all(control: str) -> list[PrefixScores]:
         there = [i for i in range(total) if store.path(i, control).exists()]
         cut = segments(source, there, instruction=plan.key.instruction)
@@ -92,11 +95,13 @@ def finish(
         shards = list_shards(
             cut, [control], fingerprints=prints, videos=run.prints, asked=plan.others
         )
+        read.extend(shards)
         return [score for shard in shards for score in store.read(shard) or []]
 
     scores, static = read_all("none"), read_all("static")
     contrasts = [score for name in plan.others for score in read_all(name)]
     baselines = [*static, *contrasts, *read_blanks([store], source, scores)]
+    keep_scores(store, read)
 
     censoring = Censoring()
     censoring.add(scores)

@@ -30,6 +30,7 @@ from lerobot_topreward.scoring.launch.shares import (
 from lerobot_topreward.scoring.run import Outcome, load_scorer, score_shards
 from lerobot_topreward.scoring.scorer import SizedScorer
 from lerobot_topreward.scoring.servers import try_servers
+from lerobot_topreward.storage.kept_scores import recall_scores
 from lerobot_topreward.storage.output import describe_lineage
 from lerobot_topreward.storage.store import Store, open_store, read_run, write_run
 
@@ -80,6 +81,7 @@ def begin_run(plan: Plan, *, broken: Mapping[int, str], fetch: bool) -> Run:
     before = _read_before(store)
     if before is not None and before.get("fingerprint") != source.fingerprints.dataset:
         store.renumber(source.fingerprints.episodes, prints)
+    recall_scores(store)
     # A task that has gone is no longer asked about.
     if plan.others:
         for name in BASELINES["contrast"][len(plan.others) : plan.config.contrast]:
@@ -172,7 +174,14 @@ def score(
     if work.todo and not outcome.interrupted:
         look = _report_sizes(scorer, shown, note, console)
         outcome = score_shards(
-            source, store, work.todo, scorer, console=console, look=look, progress=progress
+            source,
+            store,
+            work.todo,
+            scorer,
+            console=console,
+            look=look,
+            progress=progress,
+            decode_workers=config.decode_workers,
         )
     return outcome
 
@@ -232,7 +241,7 @@ def _report_sizes(
 
     def look(clip: Clip) -> None:
         nonlocal warned
-        (height, width), (of_height, of_width) = scorer.shown_size(clip), clip.frames.shape[1:3]
+        (height, width), (of_height, of_width) = scorer.shown_size(clip), clip.size
         size = f"{width}x{height} of {of_width}x{of_height}"
         if size not in shown:
             shown.add(size)

@@ -18,9 +18,11 @@ from rich.console import Console
 from lerobot_topreward.config import as_json
 from lerobot_topreward.console import EpisodeProgress, stop_on_signal
 from lerobot_topreward.data.dataset import picture_files
+from lerobot_topreward.data.prefetch import decode_threads
 from lerobot_topreward.data.success import Success
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.files.atomic import output_lock, work_folder
+from lerobot_topreward.judging.kept_inspection import Inspected
 from lerobot_topreward.label.config import LabelConfig
 from lerobot_topreward.label.finish import LabelResult, finish_shares
 from lerobot_topreward.label.job import claim_output
@@ -108,6 +110,7 @@ def spread(
     workers: int,
     success: Success | None,
     broken: Mapping[int, str],
+    checked: Inspected | None,
     began: float,
     console: Console,
 ) -> LabelResult:
@@ -121,6 +124,7 @@ def spread(
         workers: processes of this machine, where there is no cluster.
         success: known outcomes.
         broken: episodes whose recording is broken, and why.
+        checked: the inspection that says so, to be kept; None where there was none.
         began: when the run did, by `time.monotonic`.
         console: told of progress and remarks.
 
@@ -130,6 +134,8 @@ def spread(
     launch = plan.config.spread.read_launch()
     with claim_output(plan.job, overwrite=plan.config.overwrite):
         run = begin_run(plan, broken=broken, fetch=False)
+        if checked is not None:
+            checked.keep(plan.job.output)
         work = list_work(plan, run.store, prints=run.prints, fetched=False)
         describe_work(plan, run.store, work, console=console)
     shares = _share_out(plan, work, ranks=workers if launch is None else launch.tasks)
@@ -194,6 +200,9 @@ def _spell_out(plan: Plan, *, ranks: int) -> LabelConfig:
         vlm = replace(vlm, vlm_revision=plan.identity.revision)
     elif folder is not None and vlm.vlm != BUILTIN:
         vlm = replace(vlm, vlm=str(folder.absolute()))
+    decode_workers = config.decode_workers
+    if decode_workers is None and config.spread.launch is None:  # they share the cores
+        decode_workers = max(1, decode_threads() // max(1, ranks))
     if server.server:  # so many requests in flight are meant for all of us
         server = replace(server, concurrency=max(1, server.concurrency // max(1, ranks)))
 
@@ -202,6 +211,7 @@ def _spell_out(plan: Plan, *, ranks: int) -> LabelConfig:
 
     return replace(
         config,
+        decode_workers=decode_workers,
         root=spell(config.root),
         revision=config.revision if source.revision is None else source.revision,
         output=None if config.in_place else plan.job.output,

@@ -20,9 +20,9 @@ from lerobot_topreward.files.jsonable import read_index
 from lerobot_topreward.judging.controls import compare_controls
 from lerobot_topreward.judging.decisions import check_decisions, read_decisions
 from lerobot_topreward.judging.episode_metrics import episode_metrics
-from lerobot_topreward.judging.findings import try_inspecting
 from lerobot_topreward.judging.inspection import Inspection
 from lerobot_topreward.judging.judgment import judge_labels, judgment_to_json
+from lerobot_topreward.judging.kept_inspection import try_inspecting
 from lerobot_topreward.judging.metrics import roc_auc
 from lerobot_topreward.judging.rules import RULES, judge
 from lerobot_topreward.report.config import ReportConfig
@@ -129,7 +129,7 @@ def _make_page(
     camera = resolve_camera(dataset.source.meta, config.camera or dataset.key.camera)
     rewards = dataset.rewards()
     metrics = episode_metrics(dataset.scores, rewards, fps=dataset.fps)
-    recording = try_inspecting(dataset.source.root, repo_id=dataset.source.repo_id)
+    recording = try_inspecting(dataset.source, labels=dataset.labels)
     inspection = recording if isinstance(recording, Inspection) else None
     judges, others = read_others(dataset)
     findings = Findings(

@@ -11,13 +11,14 @@ from rich.console import Console
 
 from lerobot_topreward.console import EpisodeProgress, stop_on_signal
 from lerobot_topreward.data.dataset import Source
-from lerobot_topreward.data.prefetch import work_ahead
+from lerobot_topreward.data.prefetch import decode_threads, work_ahead
 from lerobot_topreward.data.video import read_clip
 from lerobot_topreward.errors import EpisodeError
 from lerobot_topreward.records import Clip, PrefixScores, Segment
 from lerobot_topreward.scoring.censoring import Censoring
 from lerobot_topreward.scoring.scorer import (
     ConcurrentScorer,
+    FittingScorer,
     Scorer,
     SizedScorer,
     frames_wanted,
@@ -114,11 +115,13 @@ def answer_episodes[T](
     console: Console,
     scorer: Scorer | None = None,
     progress: EpisodeProgress | None = None,
+    decode_workers: int | None = None,
 ) -> Generator[tuple[int, list[T]]]:
     """Show every clip of some episodes, one at a time; the next ones are decoded meanwhile.
 
     The first Ctrl-C lets the episode at hand finish, the second stops at once. An `EpisodeError` of
     `answer` fails its episode. The outcome is told of every episode, and whether the user stopped.
+    So many threads decode, and as many clips wait, by default see `decode_threads`.
     A `SelectiveScorer` gets the frames that it wants. With a `ConcurrentScorer`, the next clips are
     also answered meanwhile, each in its own thread; the scorer is closed in the end. Progress is
     shown on the console, unless it is counted elsewhere.
@@ -136,6 +139,7 @@ def answer_episodes[T](
             final_frame=key.final_frame,
             max_images=key.max_images,
             also=frames_wanted(scorer, key, segment.length, fps=source.meta.fps),
+            fit=scorer.fit if isinstance(scorer, FittingScorer) else None,
         )
 
     def read_and_answer(segment: Segment) -> T:
@@ -143,7 +147,9 @@ def answer_episodes[T](
 
     answers: list[T] = []
     parts = [part for parts in episodes.values() for part in parts]
-    found: Generator[tuple[Segment, Any]] = work_ahead(read, parts)
+    found: Generator[tuple[Segment, Any]] = work_ahead(
+        read, parts, ahead=decode_workers or decode_threads()
+    )
     concurrent = isinstance(scorer, ConcurrentScorer)
     if concurrent:
         ahead = scorer.clips_at_once
@@ -185,11 +191,13 @@ def score_shards(
     console: Console,
     look: Callable[[Clip], None] | None = None,
     progress: EpisodeProgress | None = None,
+    decode_workers: int | None = None,
 ) -> Outcome:
     """Score what a store lacks; all shards of an episode are written when the episode is done.
 
     The videos of these episodes are here; `look` is shown every clip before it is scored. Progress
-    is shown on the console, unless it is counted elsewhere.
+    is shown on the console, unless it is counted elsewhere; for `decode_workers` see
+    `answer_episodes`.
 
     Raises:
         UserError: the disk is full, or most scores are only bounds; every shard so far is kept.
@@ -225,6 +233,7 @@ def score_shards(
             console=console,
             scorer=scorer,
             progress=progress,
+            decode_workers=decode_workers,
         )
     ) as answered:
         for episode, segments in answered:

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Int64, UInt8
 
 from lerobot_topreward.data.schedule import last_frames, prefix_lengths
 from lerobot_topreward.errors import UserError
@@ -46,6 +46,21 @@ class SizedScorer(Scorer, Protocol):
 
         Raises:
             EpisodeError: this clip cannot be shown.
+        """
+        ...
+
+
+@runtime_checkable
+class FittingScorer(SizedScorer, Protocol):
+    """A scorer that needs frames no larger than it shows them, and resizes them one by one."""
+
+    def fit(
+        self, frame: UInt8[np.ndarray, "height width 3"], images: int
+    ) -> UInt8[np.ndarray, "new_height new_width 3"]:
+        """What a clip of so many images needs of one of its frames; the scores are the same.
+
+        Raises:
+            EpisodeError: such a clip cannot be shown.
         """
         ...
 

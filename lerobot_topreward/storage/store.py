@@ -140,8 +140,8 @@ class Store:
     fps: float  # the dataset's clock, Hz
     damaged: set[int] = field(default_factory=set)  # episodes of which a read found such a shard
     # What was read before, and which file it was then: a run looks for what is missing and
-    # then reads everything.
-    _known: dict[Shard, tuple[tuple[int, ...], list[PrefixScores]]] = field(default_factory=dict)
+    # then reads everything; see also `storage.kept_scores`.
+    known: dict[Shard, tuple[tuple[int, ...], list[PrefixScores]]] = field(default_factory=dict)
 
     def path(self, episode: int, control: str) -> Path:
         """Where a shard is, whether or not it exists."""
@@ -173,12 +173,13 @@ class Store:
             status = path.stat()
         except OSError:
             return self._read_file(path, shard)
-        stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
-        before, scores = self._known.get(shard, (None, None))
+        # No two of these are alike of a file that was changed, whatever time somebody gives it.
+        stamp = (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino)
+        before, scores = self.known.get(shard, (None, None))
         if before != stamp:
             scores = self._read_file(path, shard)
             if scores is not None:
-                self._known[shard] = (stamp, scores)
+                self.known[shard] = (stamp, scores)
         return scores and list(scores)
 
     def _read_file(self, path: Path, shard: Shard) -> list[PrefixScores] | None:

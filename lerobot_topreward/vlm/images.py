@@ -46,8 +46,17 @@ def resolution(
     Raises:
         EpisodeError: the images are too small or too narrow for the architecture.
     """
-    images = len(clip.shown)
-    height, width = clip.frames.shape[1:3]
+    return _fitting_size(processor, clip.size, len(clip.shown), max_pixels=max_pixels)
+
+
+def _fitting_size(
+    processor: Qwen3VLVideoProcessor,
+    recorded: tuple[int, int],
+    images: int,
+    *,
+    max_pixels: int | None,
+) -> tuple[int, int]:
+    height, width = recorded
     budget = int(processor.size["longest_edge"])
     if max_pixels is not None:
         # The rule counts an odd number of images as one more.
@@ -84,6 +93,27 @@ def resize(
         return video
     target = SizeDict(height=size[0], width=size[1])
     return processor.resize(video, size=target, resample=processor.resample)
+
+
+def fit_frame(
+    processor: Qwen3VLVideoProcessor,
+    frame: UInt8[np.ndarray, "height width 3"],
+    images: int,
+    *,
+    max_pixels: int | None,
+    device: torch.device,
+) -> UInt8[np.ndarray, "new_height new_width 3"]:
+    """Resize one of so many frames of a clip as `resize` does all of them, where it gets smaller.
+
+    Raises:
+        EpisodeError: see `resolution`.
+    """
+    recorded = (frame.shape[0], frame.shape[1])
+    size = _fitting_size(processor, recorded, images, max_pixels=max_pixels)
+    if size[0] * size[1] >= recorded[0] * recorded[1]:
+        return frame
+    resized = resize(processor, frame[None], size=size, device=device)
+    return rearrange(resized[0], "c h w -> h w c").cpu().numpy()
 
 
 def block_pixels(

@@ -161,29 +161,30 @@ def place_branch(
     return Branch(shared.ends[whole], block, texts)
 
 
-def pack(branches: Sequence[Branch]) -> Packed:
+def pack(branches: Sequence[Branch], *, device: torch.device | None = None) -> Packed:
     """Pack branches into one sequence, and say which token sees which.
 
     Args:
         branches: at least one, each with the same number of questions.
+        device: of the mask, which is large; by default the CPU.
     """
     runs = [run for branch in branches for run in (branch.block, *branch.questions)]
     tokens, shared = join(runs), max(branch.shared for branch in branches)
-    mask = torch.zeros(len(tokens), shared + len(tokens), dtype=torch.bool)
+    mask = torch.zeros(len(tokens), shared + len(tokens), dtype=torch.bool, device=device)
     own = mask[:, shared:]  # a view: what the packed tokens see of each other
     answers, end = [], 0
     for branch in branches:
         start, end = end, end + len(branch.block)
         block = slice(start, end)
         # A block sees itself, each token what precedes it.
-        own[block, block] = _causal(len(branch.block))
+        own[block, block] = _causal(len(branch.block), device)
         for question in branch.questions:
             rows = slice(end, end + len(question))
             end = rows.stop
             # A question sees the block of its own branch,
             own[rows, block] = True
             # and itself, each token what precedes it; no other question, no other branch.
-            own[rows, rows] = _causal(len(question))
+            own[rows, rows] = _causal(len(question), device)
             # The last token of a question predicts the answer.
             answers.append(end - 1)
         # All of a branch sees the blocks that its prefix begins with, and no later ones.
@@ -191,8 +192,8 @@ def pack(branches: Sequence[Branch]) -> Packed:
     return Packed(tokens, shared, mask, torch.tensor(answers).view(len(branches), -1))
 
 
-def _causal(n: int) -> Bool[Tensor, "n n"]:
-    return torch.ones(n, n, dtype=torch.bool).tril()
+def _causal(n: int, device: torch.device | None) -> Bool[Tensor, "n n"]:
+    return torch.ones(n, n, dtype=torch.bool, device=device).tril()
 
 
 def chunks(sizes: Sequence[int], *, budget: int) -> Iterator[tuple[int, int]]:

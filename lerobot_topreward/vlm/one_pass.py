@@ -20,7 +20,7 @@ from transformers import DynamicCache
 
 from lerobot_topreward.errors import EpisodeError
 from lerobot_topreward.records import Clip, LogProbs
-from lerobot_topreward.vlm.images import block_pixels, resize, resolution
+from lerobot_topreward.vlm.images import block_pixels, fit_frame, resize, resolution
 from lerobot_topreward.vlm.layout import (
     BlockShape,
     Packed,
@@ -90,6 +90,18 @@ class OnePassScorer:
         """Height and width at which a clip is shown; see `SizedScorer.shown_size`."""
         return resolution(self.vlm.processor.video_processor, clip, max_pixels=self.max_pixels)
 
+    def fit(
+        self, frame: UInt8[np.ndarray, "height width 3"], images: int
+    ) -> UInt8[np.ndarray, "new_height new_width 3"]:
+        """What a clip of so many images needs of a frame; see `FittingScorer.fit`."""
+        return fit_frame(
+            self.vlm.processor.video_processor,
+            frame,
+            images,
+            max_pixels=self.max_pixels,
+            device=self.vlm.device,
+        )
+
     def score(self, clip: Clip, prefixes: Sequence[int], instructions: Sequence[str]) -> LogProbs:
         """Score prefixes of a clip; see `Scorer.score`."""
         return score_within_memory(
@@ -113,7 +125,7 @@ class OnePassScorer:
                 for n in prefixes[first:last]
             ]
             doubled = [(n - 1, n - 1) for n in prefixes[first:last] if n % 2]
-            rows.append(self._answer(video, pack(branches), doubled, cache))
+            rows.append(self._answer(video, pack(branches, device=self.vlm.device), doubled, cache))
         answers = torch.cat(rows).transpose(0, 1).cpu().numpy()
         if not np.isfinite(answers).all():
             raise EpisodeError("the model's log-probabilities are not finite; try `dtype=float32`")
@@ -167,9 +179,8 @@ class OnePassScorer:
         cache: DynamicCache,
     ) -> Float[Tensor, "prefixes instructions 2"]:
         """Log-probabilities of the two answers at the end of every packed question."""
-        mask = packed.mask.to(self.vlm.device)
         past = SharedCache(cache, packed.shared) if packed.shared else None
-        hidden = self._forward(video, packed.tokens, doubled, mask=mask, cache=past)
+        hidden = self._forward(video, packed.tokens, doubled, mask=packed.mask, cache=past)
         last = hidden[0, packed.answers.flatten().to(hidden.device)]
         return self.vlm.read_answers(last).view(*packed.answers.shape, 2)
 

@@ -111,7 +111,7 @@ def contents(case: Path) -> dict[str, Any]:
     """Every file by its path; of run.json and a page what does not tell the time."""
     found: dict[str, Any] = {}
     for path in sorted(case.rglob("*")):
-        if path.is_dir() or path.name == ".lock":
+        if path.is_dir() or path.name in (".lock", "scores.parquet"):  # it tells times of files
             continue
         name = path.relative_to(case).as_posix()
         if path.name == "run.json":

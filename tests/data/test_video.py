@@ -272,3 +272,23 @@ def test_nothing_is_decoded_far_ahead(dataset):
     (dataset / VIDEO).unlink()  # the caller has one clip, two more may be under way
     failed = [isinstance(clip, EpisodeError) for _, clip in clips]
     assert failed[2:] == [True] * 6
+
+
+@pytest.mark.parametrize("kind", ["h264", "images"])
+def test_what_is_kept_of_a_frame_is_decided_when_it_is_decoded(kind, request):
+    source = opened(request.getfixturevalue(kind))
+    given: list[np.ndarray] = []
+
+    def fit(frame: np.ndarray, count: int) -> np.ndarray:
+        given.append(frame.copy())
+        assert count == 6
+        return frame[::2, ::2]
+
+    segment = whole(0, 23)
+    options: dict[str, Any] = {"camera": CAMERA, "sample_fps": 2, "final_frame": True}
+    clip = read_clip(source, segment=segment, fit=fit, **options)
+    full = read_clip(source, segment=segment, **options)
+    np.testing.assert_array_equal(np.stack(given), full.frames)
+    np.testing.assert_array_equal(clip.frames, full.frames[:, ::2, ::2])
+    assert clip.size == full.size == full.frames.shape[1:3]
+    assert clip.frames.base is None  # no view of what was decoded

@@ -18,6 +18,21 @@ def test_best_line(scores: list[float], success: list[int], line: float) -> None
     assert best_line(np.array(scores, dtype=float), np.array(success, dtype=bool)) == line
 
 
+@pytest.mark.parametrize("digits", [0, 1, 12])  # many ties, some, none
+def test_best_line_is_the_best_of_all_lines(digits: int) -> None:
+    rng = np.random.default_rng(digits)
+    for _ in range(50):
+        scores = np.round(rng.normal(size=40), digits)
+        success = rng.random(40) < rng.uniform(0.1, 0.9)
+        success[:2] = True, False
+        values = np.unique(scores)
+        lines = [values[0], *(values[1:] + values[:-1]) / 2]
+        kept = [scores >= line for line in lines]
+        balanced = [k[success].mean() + (~k[~success]).mean() for k in kept]
+        best = np.flatnonzero(np.array(balanced) == max(balanced))
+        assert best_line(scores, success) == lines[best[len(best) // 2]]
+
+
 def test_separable_scores_are_judged_perfect() -> None:
     scores = np.array([-5.0, -4.0, -6.0, -1.0, -2.0, -1.5])
     found = suggest_threshold(scores, scores > -3)

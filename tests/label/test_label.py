@@ -44,7 +44,7 @@ def shards(output: Path, control: str = "") -> list[Path]:
 def contents(output: Path) -> dict[str, bytes]:
     """Everything that a run makes, without what tells the time or is locked."""
     files = (path for path in output.rglob("*") if path.is_file())
-    skipped = ("run.json", ".lock", "commit.json")
+    skipped = ("run.json", "scores.parquet", ".lock", "commit.json")
     return {
         str(path.relative_to(output)): path.read_bytes()
         for path in files

@@ -21,10 +21,10 @@ from transformers import Qwen3VLMoeForConditionalGeneration
 
 from lerobot_topreward.errors import EpisodeError
 from lerobot_topreward.records import Clip, Segment
-from lerobot_topreward.scoring.scorer import static_control
+from lerobot_topreward.scoring.scorer import FittingScorer, static_control
 from lerobot_topreward.simulation.tiny_vlm import TinyConfig, build_tiny_vlm
 from lerobot_topreward.vlm.identity import VlmConfig
-from lerobot_topreward.vlm.images import resolution
+from lerobot_topreward.vlm.images import resize, resolution
 from lerobot_topreward.vlm.loading import Vlm, load_vlm
 from lerobot_topreward.vlm.one_pass import OnePassScorer
 from lerobot_topreward.vlm.per_prefix import PerPrefixScorer
@@ -275,3 +275,27 @@ def test_nan_logits_fail_the_episode(plain_folder: Path) -> None:
 def test_images_smaller_than_a_patch_fail_the_episode(plain: Vlm) -> None:
     with pytest.raises(EpisodeError, match="24x24"):
         OnePassScorer(plain).score(make_clip(images=3, height=24, width=24), [3], INSTRUCTIONS[:1])
+
+
+@pytest.mark.parametrize("size", [(128, 160), (97, 131), (64, 64)])
+@pytest.mark.parametrize("scorer_class", [OnePassScorer, PerPrefixScorer])
+def test_frames_that_were_fitted_when_decoded_score_exactly_the_same(
+    plain: Vlm, size: tuple[int, int], scorer_class: type[OnePassScorer | PerPrefixScorer]
+) -> None:
+    clip = make_clip(images=5, height=size[0], width=size[1])
+    scorer = scorer_class(plain, max_pixels=64 * 96)
+    assert isinstance(scorer, FittingScorer)
+    frames = np.stack([scorer.fit(frame, 5) for frame in clip.frames])
+    fitted = replace(clip, frames=frames, recorded_size=clip.size)
+    shown = scorer.shown_size(clip)
+    assert scorer.shown_size(fitted) == shown
+    assert frames.shape[1:3] == (shown if shown[0] * shown[1] < size[0] * size[1] else size)
+    processor = plain.processor.video_processor
+    ours, theirs = (
+        resize(processor, each.frames, size=shown, device=plain.device) for each in (fitted, clip)
+    )
+    assert torch.equal(ours, theirs)
+    for of in (lambda whole: whole, static_control):
+        ours, theirs = (scorer.score(of(each), [1, 3, 5], INSTRUCTIONS) for each in (fitted, clip))
+        np.testing.assert_array_equal(ours.true, theirs.true)
+        np.testing.assert_array_equal(ours.false, theirs.false)
