@@ -9,7 +9,8 @@ from lerobot_topreward.errors import UserError
 from lerobot_topreward.hub_errors import translate_errors
 from lerobot_topreward.label.config import LabelConfig
 from lerobot_topreward.publish.push import Destination, check_push
-from lerobot_topreward.scoring.launch.jobs import plan_job, run_job
+from lerobot_topreward.scoring.launch.job_plan import plan_job
+from lerobot_topreward.scoring.launch.job_run import run_job
 
 
 def label_on_jobs(config: LabelConfig, *, console: Console) -> int:

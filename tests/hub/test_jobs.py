@@ -1,4 +1,4 @@
-"""Commands on HF Jobs, against a stand-in for its API: what is sent, shown and refused."""
+"""Commands on HF Jobs, against a stand-in for its API: what is sent, and what is shown."""
 
 import json
 import os
@@ -8,76 +8,34 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hub_jobs import Job, say
 from hub_state import Hub
-from huggingface_hub import HfApi
+from job_plans import REMOTE, TOKEN, printed, watch
 
-from lerobot_topreward import hub_errors
 from lerobot_topreward.cli import parse
 from lerobot_topreward.console import SafeConsole
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.label.config import LabelConfig
-from lerobot_topreward.scoring.launch.jobs import JobPlan, follow, plan_job, run_job
+from lerobot_topreward.scoring.launch.job_plan import JobPlan
+from lerobot_topreward.scoring.launch.job_run import run_job
 
+pytestmark = pytest.mark.usefixtures("online_and_impatient")
 Client = Callable[..., Any]
-
-TOKEN = "hf_writer"
-PACKAGE = "lerobot-topreward==0.1.0"
-REMOTE = ["--job.target=a10g-small", f"--job.package={PACKAGE}", "--push-to-hub"]
-
-
-@pytest.fixture
-def make_plan(hub: Hub) -> Callable[..., JobPlan]:
-    """Plan a job in this process."""
-
-    def make(*options: str, **others: Any) -> JobPlan:
-        target = [] if "--job.target" in " ".join(options) else REMOTE[:1]
-        given = ["--repo-id=alice/cubes", *target, *REMOTE[1:], *options]
-        config = parse(LabelConfig, "label", given)
-        return plan_job("label", config, api=HfApi(endpoint=hub.url, token=TOKEN), **others)
-
-    return make
-
-
-@pytest.fixture
-def console() -> SafeConsole:
-    return SafeConsole(file=StringIO(), width=200, soft_wrap=True, markup=False, highlight=False)
-
-
-@pytest.fixture(autouse=True)
-def _online_and_impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(hub_errors, "_WAITS_S", (0.01, 0.01))
-
-
-def printed(console: SafeConsole) -> str:
-    assert isinstance(console.file, StringIO)
-    return console.file.getvalue()
-
-
-def watch(plan: JobPlan, console: SafeConsole, **times: float) -> int:
-    """Submit a job past the console, and follow it with little patience."""
-    made = plan.api.run_job(image="x", command=plan.command, flavor="a10g-small")
-    limits = {"every_s": 0.05, "patience_s": 1, "last_lines_s": 1} | times
-    return follow(plan, made.id, console=console, **limits)
-
-
-# What is sent
+MakePlan = Callable[..., JobPlan]
 
 
 def test_a_job_is_sent_as_it_was_shown_and_its_log_comes_back(
-    hub: Hub, make_plan: Callable[..., JobPlan], console: SafeConsole
+    hub: Hub, make_plan: MakePlan, job_console: SafeConsole
 ) -> None:
     hub.run_job = say("scored 3 episodes", "pushed")
     plan = make_plan(
         "--normalize=task", "--episodes=0:3", "--job.timeout=4h", "--job.tags", "a", "b"
     )
-    assert run_job(plan, console=console) == 0
+    assert run_job(plan, console=job_console) == 0
     (job,) = hub.jobs.values()
     there = job.spec["command"]
     assert job.spec == {
@@ -91,7 +49,7 @@ def test_a_job_is_sent_as_it_was_shown_and_its_log_comes_back(
         "dockerImage": plan.config.image,
     }
     assert list(job.spec["labels"])[:3] == ["lerobot", "a", "b"]
-    shown = printed(console)
+    shown = printed(job_console)
     assert "a10g-small: 1 x A10G, 24 GB, $1.00 per hour" in shown
     assert shlex.join(there) in shown
     assert shown.index("scored 3 episodes") < shown.index("pushed")
@@ -101,7 +59,7 @@ def test_a_job_is_sent_as_it_was_shown_and_its_log_comes_back(
     assert TOKEN not in "".join(request.path for request in hub.requests)
 
 
-def test_the_other_side_is_asked_for_the_same(make_plan: Callable[..., JobPlan]) -> None:
+def test_the_other_side_is_asked_for_the_same(make_plan: MakePlan) -> None:
     options = ["--normalize=task", "--vlm=auto", "--workers=auto", "--no-other-cameras"]
     options += ["--horizon=1e-3", "--instruction=put `it` into --the 'box' $HOME"]
     plan = make_plan(*options, extras=frozenset({"scale", "quant"}))
@@ -132,34 +90,31 @@ def test_a_dry_run_sends_nothing(hub: Hub, client: Client) -> None:
 
 
 def test_a_job_can_be_left_to_itself(
-    hub: Hub, make_plan: Callable[..., JobPlan], console: SafeConsole
+    hub: Hub, make_plan: MakePlan, job_console: SafeConsole
 ) -> None:
     hub.run_job = lambda job: None
-    assert run_job(make_plan("--job.detach=true"), console=console) == 0
+    assert run_job(make_plan("--job.detach=true"), console=job_console) == 0
     (job,) = hub.jobs.values()
-    assert f"hf jobs logs -f {job.id}" in printed(console)
+    assert f"hf jobs logs -f {job.id}" in printed(job_console)
     assert hub.asked("GET", "/logs") == []
-
-
-# What it says
 
 
 @pytest.mark.parametrize("stage", ["ERROR", "CANCELED", "DELETED"])
 def test_a_job_that_fails_ends_with_its_last_lines_and_another_exit_code(
-    hub: Hub, make_plan: Callable[..., JobPlan], console: SafeConsole, stage: str
+    hub: Hub, make_plan: MakePlan, job_console: SafeConsole, stage: str
 ) -> None:
     lines = [f"line {i}" for i in range(500)]
     hub.run_job = say(*lines, "CUDA out of memory", stage=stage, message="Job failed")
-    assert watch(make_plan(), console) == 1
-    assert [line for line in printed(console).splitlines() if "line " in line] == lines
-    end = printed(console).splitlines()[-3:]
+    assert watch(make_plan(), job_console) == 1
+    assert [line for line in printed(job_console).splitlines() if "line " in line] == lines
+    end = printed(job_console).splitlines()[-3:]
     assert end[0] == "CUDA out of memory"
     assert "Job failed" in end[1]
     assert end[1].endswith(f"ended with {stage}: Job failed")
 
 
 def test_a_log_that_breaks_is_read_on_without_a_line_twice(
-    hub: Hub, make_plan: Callable[..., JobPlan], console: SafeConsole
+    hub: Hub, make_plan: MakePlan, job_console: SafeConsole
 ) -> None:
     hub.fail("GET", "/logs", after=250, skip=1)
     hub.fail("GET", "/logs", after=900)
@@ -173,22 +128,22 @@ def test_a_log_that_breaks_is_read_on_without_a_line_twice(
         job.end("the end")
 
     hub.run_job = run
-    assert watch(make_plan(), console, last_lines_s=10) == 0
-    lines = [line for line in printed(console).splitlines() if not line.startswith("job ")]
+    assert watch(make_plan(), job_console, last_lines_s=10) == 0
+    lines = [line for line in printed(job_console).splitlines() if not line.startswith("job ")]
     assert lines == [*(f"line {i}" for i in range(40)), "the end"]
 
 
 @pytest.mark.slow
 def test_a_log_that_never_closes_or_makes_no_sense_does_not_hold_anybody(
-    hub: Hub, make_plan: Callable[..., JobPlan], console: SafeConsole
+    hub: Hub, make_plan: MakePlan, job_console: SafeConsole
 ) -> None:
     def run(job: Job) -> None:
         job.hangs = True
         job.end("said")
 
     hub.run_job = run
-    assert watch(make_plan(), console) == 0
-    assert "said" in printed(console)
+    assert watch(make_plan(), job_console) == 0
+    assert "said" in printed(job_console)
     strange = [
         b'data: {"data": 3}\n\n',
         b"data: {broken\n\n",
@@ -199,11 +154,11 @@ def test_a_log_that_never_closes_or_makes_no_sense_does_not_hold_anybody(
         hub.reset_faults()
         hub.fail("GET", "/logs", status=200, body=body, times=100)
         hub.run_job = say("unread", stage="ERROR")
-        assert watch(make_plan(), console) == 1
+        assert watch(make_plan(), job_console) == 1
 
 
 def test_what_a_job_says_is_shown_as_text_and_without_secrets(
-    hub: Hub, make_plan: Callable[..., JobPlan], console: SafeConsole
+    hub: Hub, make_plan: MakePlan, job_console: SafeConsole
 ) -> None:
     hub.run_job = say(
         f"HF_TOKEN={TOKEN} key s3cret",
@@ -211,8 +166,8 @@ def test_what_a_job_says_is_shown_as_text_and_without_secrets(
         stage="ERROR",
         message=TOKEN,
     )
-    assert watch(make_plan(secrets={"KEY": "s3cret"}), console) == 1
-    shown = printed(console)
+    assert watch(make_plan(secrets={"KEY": "s3cret"}), job_console) == 1
+    shown = printed(job_console)
     assert TOKEN not in shown
     assert "HF_TOKEN=*** key ***" in shown
     assert "]0;owned `max_stall` [red]" in shown
@@ -220,15 +175,15 @@ def test_what_a_job_says_is_shown_as_text_and_without_secrets(
 
 
 def test_a_hub_that_is_away_for_a_while_is_asked_again_and_then_given_up(
-    hub: Hub, make_plan: Callable[..., JobPlan], console: SafeConsole
+    hub: Hub, make_plan: MakePlan, job_console: SafeConsole
 ) -> None:
     hub.fail("GET", "/api/jobs/alice/[^/]+$", status=500, times=8)
     hub.fail("GET", "/api/jobs/alice/[^/]+$", times=3)
     hub.fail("GET", "/api/jobs/alice/[^/]+$", status=200, body=b'{"id": "x"}', times=2)
-    assert watch(make_plan(), console, patience_s=20) == 0
+    assert watch(make_plan(), job_console, patience_s=20) == 0
     hub.fail("GET", "/api/jobs/alice/[^/]+$", status=500, times=10**6)
     with pytest.raises(UserError, match=r"did not say how it is .* hf jobs logs -f 687fb"):
-        watch(make_plan(), console, patience_s=0.2)
+        watch(make_plan(), job_console, patience_s=0.2)
     hub.reset_faults()
 
 
@@ -256,102 +211,6 @@ def test_ctrl_c_detaches_and_the_job_goes_on(hub: Hub, tmp_path: Path) -> None:
     assert f"hf jobs cancel {job.id}" in rest
     assert "Traceback" not in errors
     assert job.stage == "RUNNING"
-
-
-# What is refused
-
-
-@pytest.mark.parametrize(
-    ("fault", "said"),
-    [
-        ({"status": 402}, "refused by the Hub: told to fail (402). Jobs are paid for in advance"),
-        ({"status": 403}, "Take a token that may start jobs"),
-        ({"status": 400}, "refused by the Hub: told to fail (400)"),
-        ({"status": 500}, "It may run, and cost: look with hf jobs ps"),
-        ({"status": None, "after": 10}, "It may run, and cost: look with hf jobs ps"),
-        ({"status": 200, "body": b"<html>"}, "look with hf jobs ps"),
-        ({"status": 200, "body": b"[]"}, "look with hf jobs ps"),
-        ({"status": 200, "body": b'{"id": "x"}'}, "look with hf jobs ps"),
-    ],
-)
-def test_a_job_is_never_sent_twice(
-    hub: Hub,
-    make_plan: Callable[..., JobPlan],
-    console: SafeConsole,
-    fault: dict[str, Any],
-    said: str,
-) -> None:
-    plan = make_plan()
-    hub.fail("POST", "/api/jobs/alice", **fault, times=10)
-    with pytest.raises(UserError) as refused:
-        run_job(plan, console=console)
-    assert said in str(refused.value)
-    sent = [request for request in hub.requests if request.method == "POST"]
-    assert len(sent) == 1
-    assert TOKEN not in str(refused.value)
-
-
-def test_a_busy_hub_is_asked_again(
-    hub: Hub, make_plan: Callable[..., JobPlan], console: SafeConsole
-) -> None:
-    plan = make_plan("--job.detach")
-    hub.fail("POST", "/api/jobs/alice", status=429)
-    assert run_job(plan, console=console) == 0
-    assert len(hub.jobs) == 1
-
-
-@pytest.mark.parametrize("name", ["../../x", "a; rm -rf ~", "\x1b[2J", "", 7, None, "x" * 1000])
-def test_a_job_with_a_strange_name_is_not_followed(
-    hub: Hub, make_plan: Callable[..., JobPlan], console: SafeConsole, name: object
-) -> None:
-    plan = make_plan()
-    body = {
-        "id": name,
-        "owner": {"id": "1", "name": "alice", "type": "user"},
-        "status": {"stage": "RUNNING"},
-    }
-    hub.fail("POST", "/api/jobs/alice", status=200, body=json.dumps(body).encode())
-    with pytest.raises(UserError, match="look with hf jobs ps"):
-        run_job(plan, console=console)
-
-
-def test_an_unknown_machine_is_refused_with_those_there_are(
-    hub: Hub, make_plan: Callable[..., JobPlan]
-) -> None:
-    with pytest.raises(UserError, match="did you mean a10g-small") as refused:
-        make_plan("--job.target=a10g-smal")
-    assert "cpu-basic: 2 vCPU, $0.01 per hour" in str(refused.value)
-    for fault in ({"status": 500}, {"status": 200, "body": b"[{}]"}, {"status": None}):
-        hub.reset_faults()
-        hub.fail("GET", "/api/jobs/hardware", times=10, **fault)
-        with pytest.raises(UserError, match="h200x8"):  # huggingface_hub's own list
-            make_plan("--job.target=a10g-smal")
-        assert make_plan().flavor == "a10g-small"
-    assert hub.asked("POST", "/api/jobs") == []
-
-
-@pytest.mark.slow
-def test_who_may_not_push_is_told_before_anything_is_sent(hub: Hub, client: Client) -> None:
-    hub.add("alice/cubes", tag="v3.0")
-    hub.add("alice/secret", tag="v3.0", private=True)
-
-    def refused(*options: str, token: str | None = TOKEN) -> str:
-        done = client("command", arguments=["label", *options], token=token)
-        assert done["code"] == 2, done
-        return done["errors"]
-
-    cubes = ("--repo-id=alice/cubes", *REMOTE)
-    assert "hf auth login" in refused(*cubes, token=None)
-    assert "refused yours" in refused(*cubes, token="hf_wrong")
-    assert "your token may only read" in refused(*cubes, token="hf_reader")
-    assert "cannot be seen with your token" in refused(
-        "--repo-id=alice/secret", *REMOTE, token="hf_other"
-    )
-    assert "no such revision 'lables'" in refused(*cubes, "--revision=lables")
-    assert "add --push-to-hub" in refused(*cubes[:-1])
-    assert "must name a dataset on the Hub" in refused("--repo-id=alice/nowhere", *REMOTE)
-    assert "exists and is public" in refused(*cubes, "--private")
-    assert not hub.jobs
 
 
 @pytest.mark.slow

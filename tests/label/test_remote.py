@@ -13,7 +13,7 @@ from lerobot_topreward.config import as_arguments
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.label.config import LabelConfig
 from lerobot_topreward.scoring.launch.config import JobConfig
-from lerobot_topreward.scoring.launch.jobs import _installed, refuse_local
+from lerobot_topreward.scoring.launch.job_plan import _installed, refuse_local
 
 JOB = ["--repo-id=a/b", "--job.target=a10g-small"]
 
