@@ -1,6 +1,7 @@
 """The command line: thin, one function per command."""
 
 import os
+import re
 import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -46,6 +47,7 @@ COMMANDS = {
             "--vlm FOLDER": "a Qwen3-VL checkpoint, or its name on the Hub",
             "--server URL": "ask a server that runs it; started with what serve-args prints",
             "--workers auto": "one process per GPU of this machine; --launch slurm or ray for a cluster",
+            "--job.target FLAVOR": "rent a GPU for it on Hugging Face Jobs, as a10g-small",
             "--normalize task": "episodes of one task compare: for curating and filtering",
             "--output FOLDER": "where the labeled copy goes; OWNER/NAME_topreward if not given",
             "--push-to-hub": "upload it",
@@ -256,7 +258,7 @@ def _split(config_class: type, arguments: Sequence[str]) -> dict[str, str | list
             raise UserError(f"{argument!r} belongs to no option; options look like --name VALUE")
         option, equals, value = argument.partition("=")
         name = option.lstrip("-").replace("-", "_")
-        positive = name.removeprefix("no_")
+        positive = re.sub(r"(^|\.)no_", r"\1", name)
         is_flag = types.get(positive) is bool
         refuse_unknown(positive if is_flag else name, types, where="--")
         if not argument.startswith("--"):
@@ -264,9 +266,12 @@ def _split(config_class: type, arguments: Sequence[str]) -> dict[str, str | list
         if (positive if is_flag else name) in options:
             raise UserError(f"{option} is given twice; leave one of them out")
         if is_flag:
-            if equals:
+            given = str(name == positive).lower()
+            if equals and "." in option and name == positive:  # one of LeRobot's, spelled its way
+                given = value
+            elif equals:
                 raise UserError(f"{option} takes no value; got {value!r}")
-            options[positive] = str(name == positive).lower()
+            options[positive] = given
             continue
         value = value if equals else waiting.popleft() if waiting else None
         if value is None or (not equals and value.startswith("--")):

@@ -4,14 +4,14 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import MISSING, asdict, fields, is_dataclass
+from dataclasses import MISSING, Field, asdict, fields, is_dataclass
 from datetime import date
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 from reprlib import repr as shorten
 from types import NoneType
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import ConfigDict, TypeAdapter
@@ -181,8 +181,16 @@ def option_types(config_class: Any) -> dict[str, Any]:
     """The types of a configuration's options by name, those of nested configurations among them."""
     types: dict[str, Any] = {}
     for item in fields(config_class):
-        types |= option_types(item.type) if is_dataclass(item.type) else {item.name: item.type}
+        types |= option_types(item.type) if is_dataclass(item.type) else dict([_option(item)])
     return types
+
+
+def _option(item: Field[Any]) -> tuple[str, Any]:
+    """An option's name and type: that of its field, or what tyro's `arg` calls it."""
+    if get_origin(item.type) is Annotated:
+        kind, named = get_args(item.type)
+        return named.name, kind
+    return item.name, item.type
 
 
 def check_options(
@@ -276,11 +284,40 @@ def with_options[C](config_class: type[C], options: Mapping[str, Any]) -> C:
     values = {
         item.name: with_options(item.type, options)
         if isinstance(item.type, type) and is_dataclass(item.type)
-        else options[item.name]
+        else options[_option(item)[0]]
         for item in fields(config_class)  # pyright: ignore[reportArgumentType]
-        if is_dataclass(item.type) or item.name in options
+        if is_dataclass(item.type) or _option(item)[0] in options
     }
     return config_class(**values)
+
+
+def flat_options(config: Any) -> dict[str, Any]:
+    """The values of a configuration's options by name, those of nested configurations among them."""
+    values: dict[str, Any] = {}
+    for item in fields(config):
+        value = getattr(config, item.name)
+        values |= flat_options(value) if is_dataclass(value) else {_option(item)[0]: value}
+    return values
+
+
+def as_arguments(config: Any) -> list[str]:
+    """Spell a configuration as on the command line: the options that are not as by default.
+
+    They are those of presets, too, and of Python: `cli.parse` makes the same configuration of them.
+    """
+    defaults = flat_options(type(config)())
+    arguments: list[str] = []
+    for name, value in flat_options(config).items():
+        flag = f"--{name.replace('_', '-')}"
+        if value == defaults[name]:
+            continue
+        if isinstance(value, bool):
+            arguments.append(flag if value else f"--no-{flag[2:]}")
+        elif isinstance(value, tuple):
+            arguments += [f"{flag}={value[0]}", *map(str, value[1:])]
+        else:
+            arguments.append(f"{flag}={value}")
+    return arguments
 
 
 def as_json(config: Any) -> dict[str, Any]:

@@ -91,8 +91,10 @@ class _Client(httpx.Client):
 
 def _may_repeat(request: httpx.Request, status: int | None) -> bool:
     """Whether a request that was answered so, or was cut off (None), can do no harm again."""
-    if "/commit/" in request.url.path and "create_pr" in request.url.params:
-        return status in (429, 503)  # after any other it may have opened a pull request
+    opens_pr = "/commit/" in request.url.path and "create_pr" in request.url.params
+    starts_job = request.method == "POST" and "/api/jobs/" in request.url.path
+    if opens_pr or starts_job:
+        return status in (429, 503)  # after any other it may have been done, and paid for, already
     return status is None or status in _BUSY
 
 

@@ -5,10 +5,13 @@ import json
 import runpy
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from huggingface_hub import JobHardware
+from packaging.requirements import Requirement
 
 import lerobot_topreward
 
@@ -83,3 +86,22 @@ def test_the_notebook_runs_from_top_to_bottom(
     values: dict[str, object] = {}
     exec(compile(ast.parse(code), "score_a_clip.ipynb", "exec"), values)
     assert "log P(True)" in capsys.readouterr().out
+
+
+def test_the_script_for_jobs_names_what_it_needs() -> None:
+    """As PEP 723 and `hf jobs uv run` read it."""
+    from huggingface_hub.cli._uv_script_header import parse_uv_script_header
+
+    text = (EXAMPLES / "label_on_jobs.py").read_text(encoding="utf-8")
+    launch = parse_uv_script_header(text)
+    assert launch is not None
+    assert launch.secrets == ["HF_TOKEN"]
+    assert launch.flavor in {flavor.value for flavor in JobHardware}
+    lines = text.partition('# ///\n"""')[0].splitlines()[1:]
+    header = tomllib.loads("\n".join(line[2:] for line in lines))
+    project = tomllib.loads((EXAMPLES.parent / "pyproject.toml").read_text())["project"]
+    assert header["requires-python"] == project["requires-python"]
+    (package,) = map(Requirement, header["dependencies"])
+    assert package.name == project["name"]
+    assert package.extras <= project["optional-dependencies"].keys()
+    assert package.specifier.contains(project["version"])

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from lerobot_topreward.console import INTERRUPTED
 from lerobot_topreward.data.video_prints import video_prints
+from lerobot_topreward.errors import UserError
 from lerobot_topreward.judging.kept_inspection import inspect_source
 from lerobot_topreward.label.config import LabelConfig
 from lerobot_topreward.label.finish import LabelResult, finish, print_labels
@@ -22,6 +23,7 @@ from lerobot_topreward.label.plan import (
     make_plan,
     plan_store,
 )
+from lerobot_topreward.label.remote import label_on_jobs
 from lerobot_topreward.label.score import begin_run, score_rest
 from lerobot_topreward.label.spread import count_workers, score_own_share, spread
 from lerobot_topreward.publish.lineage import lineage_of
@@ -36,6 +38,8 @@ def label(config: LabelConfig, *, console: Console) -> int:
     Raises:
         UserError: see `label_dataset`.
     """
+    if config.job.is_remote:
+        return label_on_jobs(config, console=console)
     result = label_dataset(config, console=console)
     if config.dry_run:
         for line in failure_lines(result.failed):
@@ -79,6 +83,8 @@ def label_dataset(config: LabelConfig, *, console: Console | None = None) -> Lab
     """
     began = time.monotonic()
     console = console or Console(quiet=True)
+    if config.job.is_remote:
+        raise UserError(f"`job.target={config.job.target}` is for the command line; leave it out")
     workers = count_workers(config)
     config = choose_vlm(config, console=console)
     job = open_job(config)

@@ -7,7 +7,7 @@ from typing import Literal
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.publish.options import PushConfig
 from lerobot_topreward.rewards import PAPER, Debias, Formula, Scale
-from lerobot_topreward.scoring.launch.config import SpreadConfig
+from lerobot_topreward.scoring.launch.config import JobConfig, SpreadConfig
 from lerobot_topreward.scoring.other_instructions import MOST_CONTRAST
 from lerobot_topreward.storage.key import ScoringConfig
 from lerobot_topreward.vlm.identity import VlmConfig
@@ -58,6 +58,7 @@ class LabelConfig:
 
     spread: SpreadConfig = field(default_factory=SpreadConfig)
     push: PushConfig = field(default_factory=PushConfig)
+    job: JobConfig = field(default_factory=JobConfig)
 
     def __post_init__(self) -> None:
         """Check what can be known to be wrong before anything is opened."""

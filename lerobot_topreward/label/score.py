@@ -105,6 +105,7 @@ def _read_before(store: Store) -> dict[str, Any] | None:
 def _describe_run(config: LabelConfig, source: Source) -> dict[str, Any]:
     fingerprints = source.fingerprints
     options = as_json(config)
+    del options["job"]  # on which machine decides nothing
     scoring, push_options, spread = (options.pop(name) for name in ("scoring", "push", "spread"))
     return {
         **describe_lineage(source.repo_id, fingerprints.dataset, fingerprints.recordings),

@@ -28,7 +28,13 @@ from lerobot_topreward.label.finish import LabelResult, finish_shares
 from lerobot_topreward.label.job import claim_output
 from lerobot_topreward.label.plan import Plan, Work, describe_work, list_work, plan_store
 from lerobot_topreward.label.score import begin_run, score_share
-from lerobot_topreward.scoring.launch.config import RayConfig, Share, SlurmConfig, SpreadConfig
+from lerobot_topreward.scoring.launch.config import (
+    JobConfig,
+    RayConfig,
+    Share,
+    SlurmConfig,
+    SpreadConfig,
+)
 from lerobot_topreward.scoring.launch.deal import deal_out
 from lerobot_topreward.scoring.launch.shares import read_records
 from lerobot_topreward.vlm.identity import BUILTIN, find_folder
@@ -220,6 +226,7 @@ def _spell_out(plan: Plan, *, ranks: int) -> LabelConfig:
         server=server,
         reward_model=reward_model,
         spread=SpreadConfig(),
+        job=JobConfig(),
     )
 
 

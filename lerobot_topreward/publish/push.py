@@ -82,10 +82,11 @@ class _Target:
     has_branch: bool  # or it has to be created
 
 
-def check_push(to: Destination, *, ours: Lineage, api: HfApi | None = None) -> None:
+def check_push(to: Destination, *, ours: Lineage | None, api: HfApi | None = None) -> None:
     """Find out, before hours of work, what a push would be refused for; changes nothing.
 
-    `ours` is what would be pushed, as far as it is known.
+    `ours` is what would be pushed, as far as it is known; None leaves out whether it would replace
+    another dataset.
 
     Raises:
         UserError: As `push`.
@@ -93,7 +94,7 @@ def check_push(to: Destination, *, ours: Lineage, api: HfApi | None = None) -> N
     api = api or HfApi()
     with translate_errors(repo_id=to.repo_id, option=to.option):
         target = _find_target(api, to)
-        if target.has_branch:
+        if target.has_branch and ours is not None:
             _check_replaceable(api, to, target, _find_head(api, to, target), ours=ours)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 from hub_fixtures import client, client_process, hub, hub_server
+from job_plans import job_console, make_plan, online_and_impatient
 from pushes import labelled, labelled_by_us, others, push, source
 
 __all__ = [
@@ -12,8 +13,11 @@ __all__ = [
     "client_process",
     "hub",
     "hub_server",
+    "job_console",
     "labelled",
     "labelled_by_us",
+    "make_plan",
+    "online_and_impatient",
     "others",
     "push",
     "source",

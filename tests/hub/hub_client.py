@@ -79,6 +79,11 @@ def run_refs(*, repo_id: str) -> list[str]:
     return [ref.name for ref in [*refs.branches, *refs.tags]]
 
 
+def run_home() -> str:
+    """Where LeRobot records datasets in this process."""
+    return os.environ["HF_LEROBOT_HOME"]
+
+
 def run_waited() -> list[float]:
     return WAITED_S
 

@@ -15,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from hub_jobs import Jobs
 from hub_pages import Answer, Pages
 from hub_state import Fault, Hub, RefusalError, Repo, Request
 
@@ -40,6 +41,11 @@ ROUTES: list[tuple[str, re.Pattern[str], str]] = [
         ("POST", rf"{API}/tag/(?P<rev>[^/]+)", "create_tag"),
         ("DELETE", rf"{API}/tag/(?P<rev>[^/]+)", "delete_tag"),
         ("POST", rf"/(?:(?P<kind>datasets)/)?{NAME}\.git/info/lfs/objects/batch", "lfs_batch"),
+        ("GET", "/api/jobs/hardware", "job_hardware"),
+        ("POST", "/api/jobs/(?P<owner>[^/]+)", "submit_job"),
+        ("GET", "/api/jobs/(?P<owner>[^/]+)/(?P<job>[^/]+)", "inspect_job"),
+        ("GET", "/api/jobs/(?P<owner>[^/]+)/(?P<job>[^/]+)/logs", "job_logs"),
+        ("POST", "/api/jobs/(?P<owner>[^/]+)/(?P<job>[^/]+)/cancel", "cancel_job"),
         ("PUT", rf"/lfs/(?P<kind>datasets|models)/{NAME}/(?P<path>\w+)", "lfs_put"),
         ("GET", rf"/(?:(?P<kind>datasets)/)?{NAME}/resolve/(?P<rev>[^/]+)/(?P<path>.+)", "resolve"),
     )
@@ -56,7 +62,7 @@ WRITES = {
 }
 
 
-class Handler(Pages, BaseHTTPRequestHandler):
+class Handler(Pages, Jobs, BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
@@ -96,6 +102,8 @@ class Handler(Pages, BaseHTTPRequestHandler):
             self.hub.meanwhile.pop(path, lambda: None)()
             status, headers, body = self.answer(method, url.path, fault)
             self.hub.requests.append(Request(method, path, status))
+        if status == 200 and fault is None and re.fullmatch("/api/jobs/.+/logs", path):
+            return self.stream_logs(self.hub.jobs[path.split("/")[-2]])
         self.send_response(status)
         for name, value in ({"Content-Length": str(len(body))} | dict(headers)).items():
             self.send_header(name, value)
@@ -140,7 +148,9 @@ class Handler(Pages, BaseHTTPRequestHandler):
 
     def arguments(self, groups: dict[str, str | None], action: str) -> dict[str, Any]:
         arguments: dict[str, Any] = {
-            key: unquote(groups[key] or "") for key in ("rev", "path") if key in groups
+            key: unquote(groups[key] or "")
+            for key in ("rev", "path", "owner", "job")
+            if key in groups
         }
         if action == "lfs_put":  # a signed address, which asks for no token
             arguments["repo"] = self.hub.repos[groups["kind"] or "", groups["name"] or ""]

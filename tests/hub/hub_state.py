@@ -128,11 +128,15 @@ class Hub:
         self.requests: list[Request] = []
         self.faults: list[Fault] = []
         self.meanwhile: dict[str, Callable[[], object]] = {}  # done once, before a path is answered
+        self.jobs: dict[str, Any] = {}
+        self.run_job: Callable[[Any], None] = lambda job: job.end()
         self.lock = threading.Lock()
         self.url = ""
 
     def reset(self) -> None:
         self.repos.clear()
+        self.jobs.clear()
+        self.run_job = lambda job: job.end()
         self.reset_faults()
 
     def reset_faults(self) -> None:

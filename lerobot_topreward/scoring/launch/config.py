@@ -3,12 +3,17 @@
 import re
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+from tyro.conf import arg
 
 from lerobot_topreward.config import load_options
 from lerobot_topreward.errors import UserError
 
 _MOST_TASKS = 1000  # elements of one Slurm array, by default
+_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)[smhd]?")  # as huggingface_hub takes it, not 0
 _TIME = re.compile(r"\d+|\d+:\d\d(:\d\d)?|\d+-\d\d?(:\d\d){0,2}")  # as sbatch takes them
 
 
@@ -129,3 +134,77 @@ class SpreadConfig:
             return None
         kind = SlurmConfig if self.launch == "slurm" else RayConfig
         return load_options(kind, self.launch_config, option="launch_config")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobConfig:
+    """Whether the command runs here or on Hugging Face Jobs; its options are those of lerobot-train."""
+
+    # Where it runs: local, or a machine of HF Jobs, as a10g-small; `hf jobs hardware` lists them.
+    target: Annotated[str | None, arg(name="job.target")] = None
+    # Docker image in which it is installed; it must have uv.
+    image: Annotated[str, arg(name="job.image")] = "ghcr.io/astral-sh/uv:python3.12-bookworm"
+    # Longest time it may take, as 90m, 4h or 2d. What it scored until then is lost with the machine.
+    timeout: Annotated[str | None, arg(name="job.timeout")] = "2d"
+    detach: Annotated[bool, arg(name="job.detach")] = (
+        False  # submit it, and do not wait for its end
+    )
+    tags: Annotated[tuple[str, ...], arg(name="job.tags")] = ()  # of the job, beside lerobot
+    # What pip installs there, as lerobot-topreward==0.1.0; what is installed here if not given.
+    package: Annotated[str | None, arg(name="job.package")] = None
+    dry_run: Annotated[bool, arg(name="job.dry_run")] = False  # print what would be sent, and stop
+
+    def __post_init__(self) -> None:
+        """Check what can be known to be wrong before the Hub is asked."""
+        if not self.is_remote:
+            for item in fields(self):
+                if item.name != "target" and getattr(self, item.name) != item.default:
+                    raise UserError(f"`job.{item.name}` needs `job.target=FLAVOR`, as a10g-small")
+        if self.timeout is not None:
+            found = _DURATION.fullmatch(self.timeout)
+            if not found or float(found[1]) == 0:
+                raise UserError(f"`job.timeout` must be like 90m, 4h or 2d; got {self.timeout!r}")
+        for tag in self.tags:
+            if not re.fullmatch(r"[\w.-]{1,100}", tag):
+                raise UserError(
+                    f"`job.tags` takes names of letters, digits, '-', '_' and '.', one after the "
+                    f"other; got {tag!r}"
+                )
+        if not re.fullmatch(r"[\w./:@-]+", self.image):
+            raise UserError(f"`job.image` must be a Docker image, as NAME:TAG; got {self.image!r}")
+        self.read_package()
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the command runs on HF Jobs."""
+        return self.target not in (None, "local")
+
+    def read_package(self) -> Requirement | None:
+        """Read the option `job.package`.
+
+        Raises:
+            UserError: it is no requirement, another package's, holds a secret or lies on this machine.
+        """
+        if self.package is None:
+            return None
+        name = "lerobot-topreward"
+        forms = f"{name}==0.1.0 or '{name} @ git+https://HOST/REPOSITORY@COMMIT'"
+        try:
+            found = Requirement(self.package)
+        except InvalidRequirement:
+            # Not shown: there may be a token in what is no requirement.
+            raise UserError(f"`job.package` must be like {forms}; it is no requirement") from None
+        if canonicalize_name(found.name) != name:
+            raise UserError(f"`job.package` must install {name}, as {forms}; got {found.name}")
+        if found.url is not None:
+            scheme, _, rest = found.url.partition("://")
+            if "@" in rest.partition("/")[0] or "?" in rest:
+                raise UserError(
+                    "`job.package` must not carry a name, password or key in its URL, which "
+                    "everybody who sees the job would read; use a public URL"
+                )
+            if scheme not in ("https", "git+https"):
+                raise UserError(
+                    f"`job.package` must be a version, or a URL of https or git+https; got {scheme}"
+                )
+        return found
