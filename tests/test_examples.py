@@ -16,7 +16,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 def test_public_names_can_be_imported_and_are_few() -> None:
-    assert len(lerobot_topreward.__all__) <= 20
+    assert len(lerobot_topreward.__all__) <= 21
     for name in lerobot_topreward.__all__:
         assert getattr(lerobot_topreward, name).__doc__, name
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
