@@ -124,7 +124,7 @@ class OnlineRewardStep(ProcessorStep):
         Raises:
             ValueError: the observation has no such image.
         """
-        new = transition.copy()
+        new: Any = transition.copy()
         # The schedule of `sample_frames`, frame by frame.
         if self._frame == round(self._sampled * max(self.fps / self.sample_fps, 1.0)):
             observation = new.get(TransitionKey.OBSERVATION) or {}

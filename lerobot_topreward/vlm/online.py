@@ -55,8 +55,7 @@ class KeptCache(DynamicCache):
     ) -> tuple[Tensor, Tensor]:
         """Return the kept tokens followed by the new ones."""
         if layer_idx not in self._written:  # each on the device of its layer
-            batch, heads, _, width = key_states.shape
-            shape = (batch, heads, self._room, width)
+            shape = (*key_states.shape[:2], self._room, key_states.shape[3])
             self._written[layer_idx] = key_states.new_empty(shape), value_states.new_empty(shape)
         keys, values = self._written[layer_idx]
         end = self.kept + key_states.shape[2]

@@ -233,8 +233,9 @@ def test_it_is_made_from_yaml_and_saved_with_a_pipeline(tmp_path: Path, tiny_vlm
     )
     assert again.steps[0].get_config() == step.get_config()
     image = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    found: Any = None
     for _ in range(2):  # what precedes the first score, and what follows it
-        found: Any = again(create_transition(observation={KEY: image}))
+        found = again(create_transition(observation={KEY: image}))
         again.steps[0].background.wait(30)
     direct = OnlineScorer(step.scorer._scorer, "pick it up", max_images=20)
     expected = direct.add(to_rgb(image), 0.0).log_prob_true
