@@ -10,16 +10,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from huggingface_hub import JobHardware
 from packaging.requirements import Requirement
 
 import lerobot_topreward
+from lerobot_topreward.errors import UserError
+from lerobot_topreward.simulation.headless import require_simulation
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 def test_public_names_can_be_imported_and_are_few() -> None:
-    assert len(lerobot_topreward.__all__) <= 20
+    assert len(lerobot_topreward.__all__) <= 21
     for name in lerobot_topreward.__all__:
         assert getattr(lerobot_topreward, name).__doc__, name
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
@@ -105,3 +108,20 @@ def test_the_script_for_jobs_names_what_it_needs() -> None:
     assert package.name == project["name"]
     assert package.extras <= project["optional-dependencies"].keys()
     assert package.specifier.contains(project["version"])
+
+
+@pytest.mark.slow
+def test_online_rewards_rise_on_success_alone(run_example: Callable[..., str]) -> None:
+    try:
+        require_simulation()
+    except UserError as error:
+        pytest.skip(str(error))
+    threads = torch.get_num_threads()
+    lines = run_example("online_rewards.py", "--unpaced", "--episodes", "2").splitlines()
+    torch.set_num_threads(threads)
+    found = {line.split()[2]: line for line in lines}
+    rewards = {truth: float(line.split()[6]) for truth, line in found.items()}
+    assert rewards["success"] > rewards["failure"]
+    for truth, line in found.items():
+        assert f"said {truth}" in line
+        assert "0 images skipped" in line

@@ -123,7 +123,7 @@ ORDER = (
     "data",
     "storage",
     "scoring judging",
-    "publish reward_model",
+    "publish reward_model online",
     "label check compare evaluate curate report serve_args",
     "policies",
     "train",

@@ -37,7 +37,20 @@ class LinearPatches(torch.nn.Module):
 def resolution(
     processor: Qwen3VLVideoProcessor, clip: Clip, *, max_pixels: int | None
 ) -> tuple[int, int]:
-    """The height and width at which every prefix of this clip is shown.
+    """The height and width at which every prefix of this clip is shown; see `fit_images`."""
+    height, width = clip.size
+    return fit_images(processor, len(clip.shown), height=height, width=width, max_pixels=max_pixels)
+
+
+def fit_images(
+    processor: Qwen3VLVideoProcessor,
+    images: int,
+    *,
+    height: int,
+    width: int,
+    max_pixels: int | None,
+) -> tuple[int, int]:
+    """The height and width at which every prefix of a video of so many images is shown.
 
     Qwen's own rule (``smart_resize``) depends on the number of images, so prefixes left to
     themselves change resolution as they grow; we take it once, from the longest. The checkpoint's
@@ -46,17 +59,6 @@ def resolution(
     Raises:
         EpisodeError: the images are too small or too narrow for the architecture.
     """
-    return _fitting_size(processor, clip.size, len(clip.shown), max_pixels=max_pixels)
-
-
-def _fitting_size(
-    processor: Qwen3VLVideoProcessor,
-    recorded: tuple[int, int],
-    images: int,
-    *,
-    max_pixels: int | None,
-) -> tuple[int, int]:
-    height, width = recorded
     budget = int(processor.size["longest_edge"])
     if max_pixels is not None:
         # The rule counts an odd number of images as one more.
@@ -108,9 +110,9 @@ def fit_frame(
     Raises:
         EpisodeError: see `resolution`.
     """
-    recorded = (frame.shape[0], frame.shape[1])
-    size = _fitting_size(processor, recorded, images, max_pixels=max_pixels)
-    if size[0] * size[1] >= recorded[0] * recorded[1]:
+    height, width = frame.shape[:2]
+    size = fit_images(processor, images, height=height, width=width, max_pixels=max_pixels)
+    if size[0] * size[1] >= height * width:
         return frame
     resized = resize(processor, frame[None], size=size, device=device)
     return rearrange(resized[0], "c h w -> h w c").cpu().numpy()
