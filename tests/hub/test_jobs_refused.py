@@ -74,7 +74,8 @@ def test_an_unknown_machine_is_refused_with_those_there_are(hub: Hub, make_plan:
     with pytest.raises(UserError, match="did you mean a10g-small") as refused:
         make_plan("--job.target=a10g-smal")
     assert "cpu-basic: 2 vCPU, $0.01 per hour" in str(refused.value)
-    for fault in ({"status": 500}, {"status": 200, "body": b"[{}]"}, {"status": None}):
+    faults: list[dict[str, Any]] = [{"status": 500}, {"status": 200, "body": b"[{}]"}, {}]
+    for fault in faults:
         hub.reset_faults()
         hub.fail("GET", "/api/jobs/hardware", times=10, **fault)
         with pytest.raises(UserError, match="h200x8"):  # huggingface_hub's own list
@@ -105,3 +106,12 @@ def test_who_may_not_push_is_told_before_anything_is_sent(hub: Hub, client: Clie
     assert "must name a dataset on the Hub" in refused("--repo-id=alice/nowhere", *REMOTE)
     assert "exists and is public" in refused(*cubes, "--private")
     assert not hub.jobs
+
+
+@pytest.mark.parametrize("body", [b"{}", b"[]", b'{"name": 7}', b"<html>"])
+def test_a_hub_that_does_not_say_who_is_logged_in_is_refused(
+    hub: Hub, make_plan: MakePlan, body: bytes
+) -> None:
+    hub.fail("GET", "/api/whoami-v2", status=200, body=body, times=10)
+    with pytest.raises(UserError, match="whose your token is"):
+        make_plan()

@@ -135,7 +135,7 @@ def plan_job(
     package = job.read_package() or _installed(job)
     package.extras |= extras
     with translate_errors(repo_id=str(job.target), option="job.target"):
-        namespace = api.whoami(cache=True)["name"]
+        namespace = _find_user(api)
     arguments = as_arguments(replace(config, job=JobConfig(target="local")))
     return JobPlan(
         api=api,
@@ -148,6 +148,16 @@ def plan_job(
         ],
         secrets={"HF_TOKEN": token, **(secrets or {})},
     )
+
+
+def _find_user(api: HfApi) -> str:
+    try:
+        name = api.whoami()["name"]
+    except (ValueError, LookupError, TypeError):
+        name = None
+    if not isinstance(name, str):
+        raise UserError("the Hub does not say whose your token is; check HF_ENDPOINT")
+    return name
 
 
 def _installed(job: JobConfig) -> Requirement:
