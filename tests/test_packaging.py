@@ -177,6 +177,7 @@ NAMES_FLAGS = {
     "lerobot_topreward/console.py",
     "lerobot_topreward/data/info.py",  # LeRobot's converter, here and below
     "lerobot_topreward/hub_errors.py",
+    "lerobot_topreward/scoring/launch/job_plan.py",  # uv's own
     "lerobot_topreward/serve_args/command.py",  # vLLM's own
     "lerobot_topreward/scoring/launch/job_plan.py",  # uv's own
     "policies/choice.py",  # lerobot-train's own flags, here and below
