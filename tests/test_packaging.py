@@ -179,7 +179,6 @@ NAMES_FLAGS = {
     "lerobot_topreward/hub_errors.py",
     "lerobot_topreward/scoring/launch/job_plan.py",  # uv's own
     "lerobot_topreward/serve_args/command.py",  # vLLM's own
-    "lerobot_topreward/scoring/launch/job_plan.py",  # uv's own
     "policies/choice.py",  # lerobot-train's own flags, here and below
     "train/arguments.py",
     "train/checkpoint.py",
