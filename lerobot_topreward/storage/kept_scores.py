@@ -66,7 +66,7 @@ def keep_scores(held: Store, shards: Iterable[Shard]) -> None:
 
 
 def recall_scores(held: Store) -> None:
-    """Tell a store what an earlier run read; nothing where that cannot be read or is another's."""
+    """Tell a store what an earlier run read; a damaged file is removed. This process holds the folder."""
     path = held.folder / _NAME
     text = _read_about(path)
     if text is None:
@@ -77,7 +77,7 @@ def recall_scores(held: Store) -> None:
             table = pq.read_table(path, page_checksum_verification=True)
             held.known.update(_read(table, about["shards"]))
     except (pa.ArrowException, OSError, LookupError, TypeError, ValueError, RecursionError):
-        return
+        remove(path)  # so that it is written again
 
 
 def _read_about(path: Path) -> str | None:
