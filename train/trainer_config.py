@@ -126,6 +126,11 @@ def resolve_policy(
         )
     if config.dataset.streaming and config.num_workers < 1:
         raise UserError("--dataset.streaming=true needs --num_workers=1 or more; got 0")
+    if config.dataset.streaming and getattr(config.dataset, "exclude_episodes", None):
+        raise UserError(
+            "--dataset.exclude_episodes has no effect on LeRobot's streaming, which would show those "
+            "frames; leave --dataset.streaming out"
+        )
     validated = deepcopy(config)
     if dry_run:
         validated.output_dir = None

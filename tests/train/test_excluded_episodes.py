@@ -84,3 +84,11 @@ def test_a_lerobot_that_cannot_says_which_can(runs: Runs, capfd: pytest.CaptureF
     printed = " ".join(capfd.readouterr().err.split())
     assert "exclude" in printed
     assert "of LeRobot 0.6.2 and later" in printed
+
+
+@can_exclude
+def test_streaming_which_would_show_them_is_refused(
+    runs: Runs, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert dry_run(runs, EXCLUDED, "--dataset.streaming=true", "--num_workers=1") == 2
+    assert "--dataset.exclude_episodes has no effect" in capfd.readouterr().err
