@@ -118,6 +118,7 @@ def main() -> None:
         print(f"{missed} of {len(every)} ticks of {1000 // HZ} ms missed")
     for step in steps.values():
         step.close()
+    env.close()
 
 
 if __name__ == "__main__":
