@@ -117,7 +117,9 @@ def contents(case: Path) -> dict[str, Any]:
         if path.name == "run.json":
             found[name] = {k: v for k, v in json.loads(path.read_text()).items() if k != "seconds"}
         else:
-            content = MADE.sub(b"", path.read_bytes()) if path.suffix == ".html" else path.read_bytes()
+            content = (
+                MADE.sub(b"", path.read_bytes()) if path.suffix == ".html" else path.read_bytes()
+            )
             found[name] = hashlib.sha256(content).hexdigest()
     return found
 

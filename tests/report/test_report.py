@@ -141,8 +141,11 @@ def test_rules_and_a_persons_word_are_kept_apart(report: Report, tmp_path: Path)
     _, _, text = report("--videos", "none", "--min-voc", "0.9", "--max-stall", "0.1")
     found = embedded(text)
     assert found["rules"] == {"min_voc": 0.9, "max_stall": 0.1, "drop_broken": 1}
-    broken = "nothing broken in the recording"
-    assert found["rule_texts"] == ["VOC at least 0.9", "no stall longer than 0.1 s", broken]
+    assert found["rule_texts"] == {
+        "min_voc": "VOC at least 0.9",
+        "max_stall": "no stall longer than 0.1 s",
+        "drop_broken": "nothing broken in the recording",
+    }
     without = embedded(report("--videos", "none", "--no-drop-broken", "--min-voc", "0.9")[2])
     assert without["rules"] == {"min_voc": 0.9}
     word = {"format": 1, "dataset": "x", "fingerprint": found["fingerprint"]}
@@ -151,8 +154,8 @@ def test_rules_and_a_persons_word_are_kept_apart(report: Report, tmp_path: Path)
     again = embedded(report("--videos", "none", "--decisions", str(decided))[2])
     assert again["decisions"] == {"1": "keep", "2": "drop"}
     assert (
-        again["episodes"][0]["keep"]
-        is embedded(report("--videos", "none")[2])["episodes"][0]["keep"]
+        again["episodes"][0]["drops"]
+        == embedded(report("--videos", "none")[2])["episodes"][0]["drops"]
     )
     decided.write_text(json.dumps({**word, "fingerprint": "another", "decisions": {}}))
     code, printed, _ = report("--decisions", str(decided))
@@ -183,12 +186,12 @@ def test_what_the_recording_says_decides_as_in_curate(report: Report, defective:
     assert [(finding["defect"], finding["frames"]) for finding in broken] == [
         ("not finite", [2, 3])
     ]
-    assert last["reasons"] == [f"not finite: {broken[0]['text']}"]
+    assert last["drops"] == {"drop_broken": f"not finite: {broken[0]['text']}"}
     assert found["recording"]["reason"] is None
     assert found["recording"]["counts"]["broken"] == 2
     assert "not compared" in {finding["defect"] for finding in found["recording"]["findings"]}
     kept = embedded(report(*options, "--no-drop-broken", root=defective)[2])
-    assert kept["episodes"][2]["keep"]
+    assert kept["episodes"][2]["drops"] == {}
     assert kept["episodes"][2]["findings"] == last["findings"]
 
 
