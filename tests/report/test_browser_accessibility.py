@@ -3,7 +3,6 @@
 import shutil
 import subprocess
 import tarfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np

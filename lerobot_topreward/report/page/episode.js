@@ -57,7 +57,7 @@ function decideButtons(episode) {
   const button = (word, key) =>
     h("button", { type: "button", class: `decide ${word}`, id: `mark-${word}`, "aria-pressed": String(marks.get(episode.index) === word),
       "aria-keyshortcuts": key, onclick: () => decide(episode.index, word) }, icon(ICONS[word]), word === "keep" ? "Keep" : "Drop", h("kbd", {}, key));
-  const back = h("button", { type: "button", id: "undo", "aria-keyshortcuts": "u", "aria-label": "Undo the last mark", onclick: undo, disabled: !undoable.length },
+  const back = h("button", { type: "button", id: "undo", "aria-keyshortcuts": "u", title: "Undo the last mark", onclick: undo, disabled: !undoable.length },
     icon(ICONS.undo), h("span", { class: "wide" }, "Undo"), h("kbd", {}, "u"));
   return [button("keep", "k"), button("drop", "d"), back];
 }
@@ -245,9 +245,9 @@ function closeEpisode() {
 function setFrame(frame) {
   current.frame = Math.max(0, Math.min(longest() - 1, frame));
   followCursor();
-  for (const { time, seen } of benches()) {
-    time.show(current.frame);
-    seen?.show(current.frame);
+  for (const { episode, time, seen } of benches()) {
+    time.show(current.frame); // the shorter one stays at its end
+    seen?.show(Math.min(current.frame, episode.frames - 1));
   }
   const seconds = (count) => number(count / data.fps, 1);
   $("clock").textContent = `${seconds(current.frame)} / ${seconds(longest())} s  frame ${current.frame}`;
