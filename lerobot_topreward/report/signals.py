@@ -70,7 +70,7 @@ def read_signals(
         names=[signals.names[column] for column in chosen],
         low=low,
         high=high,
-        values={episode: _to_bytes(rows, low, high) for episode, rows in taken.items()},
+        values={episode: to_bytes(rows, low, high) for episode, rows in taken.items()},
     )
 
 
@@ -89,11 +89,12 @@ def _take_points(
     return taken
 
 
-def _to_bytes(
+def to_bytes(
     rows: Float[np.ndarray, "signals points"],
     low: Float[np.ndarray, " signals"],
     high: Float[np.ndarray, " signals"],
 ) -> UInt8[np.ndarray, "signals points"]:
+    """Put values as 0..254 from low to high, and as `UNKNOWN` where they are not finite."""
     finite = np.isfinite(rows)
     # Halves, since the difference of two finite numbers need not be finite.
     span = np.where(high > low, high / 2 - low / 2, 1.0)[:, np.newaxis]

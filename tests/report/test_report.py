@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -314,3 +315,36 @@ def test_a_recording_holds_every_frame_of_every_episode(
         assert rows[f"{entity}/progress"] == rows[f"{entity}/advantage"] == frames
         assert rows[f"{entity}/camera"] == (frames if video else 4 - episode)
     assert rows["/videos/0"] == video
+
+
+def test_all_cameras_are_shown_where_that_is_asked_for(report: Report) -> None:
+    code, _, text = report("--all-cameras")
+    assert code == 0
+    found = embedded(text)
+    for episode in (1, 3):
+        [other] = found["media"][str(episode)]["others"]
+        assert other["camera"] == "observation.images.wrist"
+        assert f'id="{other["strip"]["block"]}"' in text
+    assert embedded(report()[2])["media"]["1"]["others"] == []
+
+
+def test_the_command_of_the_page_names_the_dataset_as_a_shell_reads_it(
+    report: Report, labelled: Path, tmp_path: Path
+) -> None:
+    root = shutil.copytree(labelled, tmp_path / "my 'cups' & $HOME")
+    code, printed, text = report("--videos", "none", root=root)
+    assert code == 0, printed
+    found = embedded(text)
+    words = shlex.split(found["command"])
+    assert words == ["lerobot-topreward", "curate", "--root", str(root), "--unlabelled", "keep"]
+    with pytest.raises(SystemExit) as stopped:
+        main([*words[1:], "--min-final-progress", "0.8"])
+    assert stopped.value.code == 0
+
+
+def test_commands_and_readings_are_in_the_page(report: Report) -> None:
+    _, _, text = report("--videos", "none")
+    signals = embedded(text)["signals"]
+    assert len(signals["names"]) == len(signals["low"]) == len(signals["high"])
+    assert all(f'id="signals-{episode}"' in text for episode in (1, 2, 3))
+    assert embedded(report("--videos", "none", "--max-mb", "0.001")[2])["signals"] is None
