@@ -16,7 +16,7 @@ const unused = declared.filter((name) => code.split(new RegExp(`(?<![\\w$])${nam
 if (unused.length) throw new Error(`${PAGE}: nothing uses ${unused.join(", ")}`);
 
 const browser = [
-  "Blob", "Image", "ResizeObserver", "URL", "document", "localStorage", "location",
+  "Blob", "Image", "ResizeObserver", "URL", "URLSearchParams", "document", "localStorage", "location",
   "requestAnimationFrame", "setTimeout", "window",
 ];
 

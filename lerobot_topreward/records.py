@@ -5,6 +5,7 @@ dataset -> Segment -> Clip -> LogProbs -> PrefixScores -> FrameRewards -> column
 dataset -> EpisodeRecording -> Finding                                     -> Verdict
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
@@ -139,6 +140,28 @@ FEATURES: dict[str, dict[str, Any]] = {  # as LeRobot describes them in meta/inf
     }
     for name, field in COLUMNS.items()
 }
+
+
+@dataclass(frozen=True, slots=True)
+class NextRewards:
+    """Progress under the names that LeRobot's viewers and offline RL know; see `make_next_rewards`."""
+
+    reward: Float32[np.ndarray, " frames"]  # progress gained by the next frame, -1..1
+    success: Bool[np.ndarray, " frames"]  # on the last frame of an episode that got there
+
+
+# Columns that a dataset may have of its own, so those that we wrote say so. What it says is the same
+# in every dataset: LeRobot merges only those whose features are equal.
+_MADE_BY = {"made_by": "lerobot-topreward"}
+NEXT_FEATURES: dict[str, dict[str, Any]] = {
+    "next.reward": {"dtype": "float32", "shape": [1], "names": None, "info": _MADE_BY},
+    "next.success": {"dtype": "bool", "shape": [1], "names": None, "info": _MADE_BY},
+}
+
+
+def is_own_feature(feature: Any) -> bool:
+    """Tell whether a feature of ``meta/info.json``, which may be a stranger's, is one of these."""
+    return isinstance(feature, Mapping) and feature.get("info") == _MADE_BY
 
 
 @dataclass(frozen=True, slots=True)

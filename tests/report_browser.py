@@ -32,8 +32,7 @@ def episode(index: int, **changes: Any) -> EpisodeContent:
         "index": index,
         "task": "stack the cups",
         "frames": 50,
-        "keep": True,
-        "reasons": (),
+        "drops": {},
         "success": None,
         "metrics": metrics,
         "parts": [Segment(index, 0, 50, "stack the cups")],
@@ -58,8 +57,8 @@ FOUND = (  # in the recording of an episode
 
 FIVE = (
     episode(0, success=True),
-    episode(1, task="pour", keep=False, reasons=("VOC 0.10 < 0.50",), success=False),
-    episode(2, keep=False, reasons=("stall 4.00 > 3.00 s",)),
+    episode(1, task="pour", drops={"min_voc": "VOC 0.10 < 0.50"}, success=False),
+    episode(2, drops={"max_stall": "stall 4.00 > 3.00 s"}),
     episode(
         3,
         parts=[Segment(3, 0, 20, "reach"), Segment(3, 20, 30, "lift the cup")],

@@ -12,7 +12,7 @@ from lerobot_topreward.data.dataset import Source, episode_rows, open_source
 from lerobot_topreward.data.success import Success, read_success
 from lerobot_topreward.errors import NotLabeledError, UserError
 from lerobot_topreward.files.jsonable import plain
-from lerobot_topreward.judging.decisions import Decisions, check_decisions, read_decisions
+from lerobot_topreward.judging.decisions import Decisions, Note, check_decisions, read_decisions
 from lerobot_topreward.judging.episode_metrics import episode_metrics
 from lerobot_topreward.judging.inspection import Inspection
 from lerobot_topreward.judging.judgment import Judgment, judge_labels
@@ -57,6 +57,7 @@ class Plan:
     drops: Mapping[str, Drops]  # by rule, before manual decisions
     verdicts: Sequence[Verdict]  # of every episode, by index
     decisions: Mapping[int, bool]
+    notes: Mapping[int, Note]  # of a person, about any episodes
     unlabelled: Sequence[int]
     chosen: ChosenThreshold | None
     repeated: bool  # the dataset was made by these very rules: every episode stays
@@ -135,12 +136,13 @@ def make_plan(config: CurateConfig, custom: Sequence[CustomRule] = ()) -> Plan:
     chosen = None
     drops: Mapping[str, Drops] = {}
     decisions: Mapping[int, bool] = {}
+    notes: Mapping[int, Note] = {}
     if repeated:
         verdicts = [Verdict(episode, ()) for episode in episodes]
     else:
         if file is not None:
             check_decisions(file, source)
-            decisions = file.by_episode
+            decisions, notes = file.by_episode, file.notes
         if config.auto:
             chosen = _choose_threshold(source, metrics, success)
             rules = replace(config.rules, min_success=min(chosen.threshold.value, 0.0))
@@ -182,6 +184,7 @@ def make_plan(config: CurateConfig, custom: Sequence[CustomRule] = ()) -> Plan:
         drops=drops,
         verdicts=verdicts,
         decisions=decisions,
+        notes=notes,
         unlabelled=unlabelled,
         chosen=chosen,
         repeated=repeated,

@@ -101,6 +101,8 @@ def _print_dropped(plan: Plan, console: Console) -> None:
     table.add_column("why")
     for verdict in worst[:WORST]:
         episode, why = verdict.episode_index, "; ".join(verdict.reasons)
+        if episode in plan.notes:
+            why = f"{why} ({plan.notes[episode].words})"
         judged = metrics.get(episode)
         ends = (np.nan, np.nan) if judged is None else (judged.success_score, judged.final_progress)
         table.add_row(str(episode), number(plan.seconds(episode), 1), *map(number, ends), why)

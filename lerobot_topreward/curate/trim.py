@@ -31,8 +31,8 @@ from lerobot.datasets.utils import DATA_DIR, EPISODES_DIR, INFO_PATH, STATS_PATH
 from lerobot_topreward.data.dataset import Source, read_columns
 from lerobot_topreward.data.recording import NUMBERS, flatten_column
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.storage.columns import PARQUET_OPTIONS, Stats
 from lerobot_topreward.storage.reader import LabelledDataset
+from lerobot_topreward.storage.rewriting import PARQUET_OPTIONS, Stats
 
 _SHARE = 0.02  # of a signal's range: what is less is no movement
 _STEPS = 5  # ordinary changes from one frame to the next: what is less may be noise

@@ -5,7 +5,8 @@ carried over, and then moved there. In ``curation.json``::
 
     {"format": 1, "version": ..., "source": {dataset, revision, fingerprint}, "labels": provenance,
      "rules": {...}, "threshold": nats or null, "trim": {...} or null, "kept": {old: new index},
-     "dropped": {episode: [reasons]}, "trimmed": {old index: [start, stop]}, "fingerprint": ...}
+     "dropped": {episode: [reasons]}, "notes": {episode: {"text", "tags"}},
+     "trimmed": {old index: [start, stop]}, "fingerprint": ...}
 """
 
 import json
@@ -310,6 +311,7 @@ def curation_record(plan: Plan) -> dict[str, Any]:
             "trim": plan.trim,
             "kept": {old: new for new, old in enumerate(plan.kept)},
             "dropped": {verdict.episode_index: verdict.reasons for verdict in plan.dropped},
+            "notes": dict(sorted(plan.notes.items())),
             "trimmed": {old: (span.start, span.stop) for old, span in sorted(plan.spans.items())},
         }
     )

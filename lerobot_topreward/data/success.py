@@ -12,6 +12,7 @@ from lerobot.utils.constants import REWARD
 from lerobot_topreward.data.dataset import Source, episode_rows, read_columns
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.files.jsonable import read_index
+from lerobot_topreward.records import is_own_feature
 
 _WORDS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
 
@@ -29,7 +30,8 @@ def read_success(source: Source, success_file: Path | None) -> Success | None:
 
     In this order: the file (a CSV with a header and the columns ``episode_index`` and ``success``), a
     column ``success`` of ``meta/episodes``, ``next.success`` (true on any frame of the episode),
-    ``next.reward`` where it is 0 or 1 on every frame (1 on any frame).
+    ``next.reward`` where it is 0 or 1 on every frame (1 on any frame). The latter two not where
+    `label` wrote them: they would agree with the labels that they are made of.
 
     Raises:
         UserError: the file cannot be used, or holds neither true nor false.
@@ -42,6 +44,8 @@ def read_success(source: Source, success_file: Path | None) -> Success | None:
         pairs = zip(rows["episode_index"], rows["success"], strict=True)
         return Success(origin, _read_booleans(pairs, origin=origin))
     for column in ("next.success", REWARD):
+        if is_own_feature(source.meta.features.get(column, {})):
+            continue
         if column not in source.meta.features:
             continue
         table = read_columns(source, ["episode_index", column])

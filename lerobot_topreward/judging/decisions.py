@@ -2,11 +2,14 @@
 
 ::
 
-    {"format": 1, "dataset": name, "fingerprint": the dataset's, "decisions": {"3": "keep"}}
+    {"format": 1, "dataset": name, "fingerprint": the dataset's, "decisions": {"3": "keep"},
+     "notes": {"3": {"text": "slips once", "tags": ["grasp"]}}}
+
+``notes`` may be missing, and may be of episodes about which nothing was decided.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lerobot_topreward.data.dataset import Source
@@ -14,7 +17,23 @@ from lerobot_topreward.errors import UserError
 from lerobot_topreward.files.jsonable import read_index, read_json_object
 
 DECISIONS_FORMAT = 1
+MOST_TEXT = 500  # characters of a note
+MOST_TAGS = 20
+MOST_TAG = 40  # characters
 _ADVICE = "save it again from the report"
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What a person wrote about an episode: one line of printable text, and words to group by."""
+
+    text: str  # may be empty
+    tags: Sequence[str] = ()
+
+    @property
+    def words(self) -> str:
+        """The note as a part of a sentence, its tags with a #."""
+        return " ".join([*([self.text] if self.text else []), *(f"#{tag}" for tag in self.tags)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +44,7 @@ class Decisions:
     dataset: str  # its name
     fingerprint: str  # the dataset's
     by_episode: Mapping[int, bool]  # True to keep it
+    notes: Mapping[int, Note] = field(default_factory=dict)
 
 
 def read_decisions(path: Path) -> Decisions:
@@ -51,7 +71,42 @@ def read_decisions(path: Path) -> Decisions:
         if word not in ("keep", "drop"):
             raise UserError(f"{option}: episode {name} must be keep or drop; got {word!r}")
         by_episode[episode] = word == "keep"
-    return Decisions(path, str(content.get("dataset")), fingerprint, by_episode)
+    notes = _read_notes(content.get("notes", {}), option)
+    return Decisions(path, str(content.get("dataset")), fingerprint, by_episode, notes)
+
+
+def _read_notes(found: object, option: str) -> dict[int, Note]:
+    """Read the notes of a file that may be a stranger's.
+
+    Raises:
+        UserError: they are not such notes.
+    """
+    if not isinstance(found, dict):
+        raise UserError(f"{option}: notes must be an object by episode: {_ADVICE}")
+    notes: dict[int, Note] = {}
+    for name, note in found.items():
+        episode = read_index(name)
+        if episode is None:
+            raise UserError(f"{option}: a note must be of an episode; got {name!r}: {_ADVICE}")
+        text, tags = (
+            (note.get("text", ""), note.get("tags", [])) if isinstance(note, dict) else (0, 0)
+        )
+        if not _is_line(text, MOST_TEXT) or not isinstance(tags, list) or len(tags) > MOST_TAGS:
+            raise UserError(
+                f"{option}: the note of episode {name} must have a text of one printable line, at "
+                f"most {MOST_TEXT} characters, and at most {MOST_TAGS} tags: {_ADVICE}"
+            )
+        if not all(_is_line(tag, MOST_TAG) and tag for tag in tags):
+            raise UserError(
+                f"{option}: a tag of episode {name} must be 1..{MOST_TAG} printable characters: "
+                f"{_ADVICE}"
+            )
+        notes[episode] = Note(text, tuple(tags))
+    return notes
+
+
+def _is_line(text: object, most: int) -> bool:
+    return isinstance(text, str) and len(text) <= most and text.isprintable()
 
 
 def check_decisions(decisions: Decisions, source: Source) -> None:
@@ -68,7 +123,8 @@ def check_decisions(decisions: Decisions, source: Source) -> None:
             f"({decisions.fingerprint[:12]}). Make a report of this one and decide again"
         )
     total = source.meta.total_episodes
-    unknown = sorted(episode for episode in decisions.by_episode if episode >= total)
+    named = {*decisions.by_episode, *decisions.notes}
+    unknown = sorted(episode for episode in named if episode >= total)
     if unknown:
         raise UserError(
             f"{option} names episode {', '.join(map(str, unknown))}; the dataset has 0..{total - 1}"

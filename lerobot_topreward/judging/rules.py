@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -71,19 +71,24 @@ class Rule:
         return self.words.format(f"{limit:.3g}")
 
 
-def _drop_if(metric: str, sign: str, name: str, *, unit: str = "") -> FindDrops:
+@dataclass(frozen=True, slots=True)
+class Comparison:
     """Drop episodes of which a metric is below or above the limit; nan passes."""
-    breaks = {"<": operator.lt, ">": operator.gt}[sign]
 
-    def find(metrics: Sequence[EpisodeMetrics], limit: float) -> Drops:
-        values = {episode.episode_index: getattr(episode, metric) for episode in metrics}
+    metric: str  # the field of EpisodeMetrics
+    sign: Literal["<", ">"]  # of what is dropped
+    name: str  # of the metric, in reasons
+    unit: str = ""
+
+    def __call__(self, metrics: Sequence[EpisodeMetrics], limit: float) -> Drops:
+        """Find what the limit drops, with the reason."""
+        breaks = {"<": operator.lt, ">": operator.gt}[self.sign]
+        values = {episode.episode_index: getattr(episode, self.metric) for episode in metrics}
         return {
-            episode: f"{name} {_compare(value, sign, limit)}{unit}"
+            episode: f"{self.name} {_compare(value, self.sign, limit)}{self.unit}"
             for episode, value in values.items()
             if breaks(value, limit)
         }
-
-    return find
 
 
 def _compare(value: float, sign: str, limit: float) -> str:
@@ -205,30 +210,30 @@ class RulesConfig:
 
     # 0..1; 0.8 is the rule when none is named
     min_final_progress: float | None = rule(
-        _drop_if("final_progress", "<", "final progress"),
+        Comparison("final_progress", "<", "final progress"),
         "final progress at least {}",
         low=0,
         high=1,
     )
     # success score: mean log P(True) at the end, nats, <= 0
     min_success: float | None = rule(
-        _drop_if("success_score", "<", "success score", unit=" nats"),
+        Comparison("success_score", "<", "success score", " nats"),
         "success score at least {} nats",
         high=0,
     )
     # rank correlation of reward and time, -1..1; undefined passes
-    min_voc: float | None = rule(_drop_if("voc", "<", "VOC"), "VOC at least {}", low=-1, high=1)
+    min_voc: float | None = rule(Comparison("voc", "<", "VOC"), "VOC at least {}", low=-1, high=1)
     # share of each task's episodes, by success score, 0..1
     keep_top: float | None = rule(
         _keep_top, "the best {} of each task by success score", low=0, high=1, allows_zero=False
     )
     # longest time without progress, seconds
     max_stall: float | None = rule(
-        _drop_if("longest_stall", ">", "stall", unit=" s"), "no stall longer than {} s", low=0
+        Comparison("longest_stall", ">", "stall", " s"), "no stall longer than {} s", low=0
     )
     # largest loss of progress, 0..1
     max_regress: float | None = rule(
-        _drop_if("regress", ">", "regress"), "no fall of progress of more than {}", low=0, high=1
+        Comparison("regress", ">", "regress"), "no fall of progress of more than {}", low=0, high=1
     )
     # robust z of length or success score in the task, as 3.5; not for tasks of under 5 episodes
     outliers: float | None = rule(

@@ -13,6 +13,7 @@ from lerobot_topreward.judging.kept_inspection import inspect_source
 from lerobot_topreward.label.config import LabelConfig
 from lerobot_topreward.label.finish import LabelResult, finish, print_labels
 from lerobot_topreward.label.job import claim_output, failure_lines, open_job
+from lerobot_topreward.label.next_reward import check_next_reward
 from lerobot_topreward.label.plan import (
     Plan,
     choose_vlm,
@@ -88,6 +89,8 @@ def label_dataset(config: LabelConfig, *, console: Console | None = None) -> Lab
     workers = count_workers(config)
     config = choose_vlm(config, console=console)
     job = open_job(config)
+    if config.next_reward:
+        check_next_reward(job.source.meta.features)
     success = find_success(config, job.source, console=console)
     if config.push.push_to_hub:
         check_push(job.destination, ours=lineage_of(job.source))

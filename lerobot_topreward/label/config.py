@@ -51,6 +51,7 @@ class LabelConfig:
     link_videos: bool = False  # share videos with the source: tools that edit them change both
     overwrite: bool = False  # discard changes made in the labeled copy since it was written
     write: Literal["sidecar", "columns", "both"] = "both"  # what is made from the raw scores
+    next_reward: bool = False  # also write next.reward and next.success, made of progress
     other_cameras: bool = True  # fetch from the Hub the videos that were not scored, too
     skip_check: bool = False  # do not say first what is broken in the recording
     force: bool = False  # score anew what is already scored
@@ -93,6 +94,12 @@ class LabelConfig:
         if self.in_place and (self.root is None or self.output is not None):
             raise UserError(
                 "`in_place` writes into the local `root`, without `output`; give `root`"
+            )
+        if self.next_reward and (self.normalize != "task" or self.write == "sidecar"):
+            raise UserError(
+                "`next_reward` writes columns of progress that compares episodes: scaled within each, "
+                f"every failure ends in success. It needs `normalize=task`, got {self.normalize}, and "
+                f"`write=both` or columns, got {self.write}"
             )
         if self.push.push_to_hub and self.write != "both":
             raise UserError(

@@ -17,6 +17,7 @@ from lerobot_topreward.files.atomic import replace_file, require_space
 from lerobot_topreward.judging.judgment import Judgment, judge_labels, print_judgment
 from lerobot_topreward.label.formula import choose_formula, leave_out_undebiased
 from lerobot_topreward.label.job import claim_output
+from lerobot_topreward.label.next_reward import make_next_rewards
 from lerobot_topreward.label.plan import Plan, list_work, plan_store
 from lerobot_topreward.label.score import Run, begin_run
 from lerobot_topreward.publish.card import CardFacts
@@ -320,6 +321,7 @@ def _write_rewards(
         sidecar=config.write == "both",
         link_videos=config.link_videos,
         overwrite=config.overwrite,
+        next_rewards=make_next_rewards(rewards, scores) if config.next_reward else None,
         console=console,
     )
     return provenance, rewards

@@ -1,8 +1,10 @@
 """The report command: a labeled dataset becomes one HTML page, and perhaps a Rerun recording."""
 
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from math import nan
 
 import numpy as np
@@ -11,20 +13,20 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lerobot_topreward import __version__
 from lerobot_topreward.console import print_next, spell_options, write_command
-from lerobot_topreward.data.dataset import fetch_videos
+from lerobot_topreward.data.dataset import Source, fetch_videos
 from lerobot_topreward.data.selection import resolve_camera
 from lerobot_topreward.data.success import Success, read_success
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.files.atomic import open_draft
 from lerobot_topreward.files.jsonable import read_index
 from lerobot_topreward.judging.controls import compare_controls
-from lerobot_topreward.judging.decisions import check_decisions, read_decisions
+from lerobot_topreward.judging.decisions import Note, check_decisions, read_decisions
 from lerobot_topreward.judging.episode_metrics import episode_metrics
 from lerobot_topreward.judging.inspection import Inspection
 from lerobot_topreward.judging.judgment import judge_labels, judgment_to_json
 from lerobot_topreward.judging.kept_inspection import try_inspecting
 from lerobot_topreward.judging.metrics import roc_auc
-from lerobot_topreward.judging.rules import RULES, judge
+from lerobot_topreward.judging.rules import RULES, find_drops
 from lerobot_topreward.report.config import ReportConfig
 from lerobot_topreward.report.content import (
     EpisodeContent,
@@ -37,6 +39,7 @@ from lerobot_topreward.report.media import EpisodeMedia, Footage, read_strips
 from lerobot_topreward.report.others import read_others
 from lerobot_topreward.report.page import Page, render
 from lerobot_topreward.report.recording import check_rerun, write_recording
+from lerobot_topreward.report.signals import read_signals
 from lerobot_topreward.rewards import Formula
 from lerobot_topreward.scoring.control_scores import read_controls
 from lerobot_topreward.storage.reader import LabelledDataset, open_labelled
@@ -44,6 +47,7 @@ from lerobot_topreward.storage.store import read_run
 
 _BASE64 = 3 / 4  # bytes of pictures in a byte of text
 _EPISODE_BYTES = 800  # of text around the pictures of an episode
+_SIGNALS_SHARE = 0.2  # of the page, for commands and readings
 
 
 def report(config: ReportConfig, *, console: Console) -> int:
@@ -73,19 +77,38 @@ def report(config: ReportConfig, *, console: Console) -> int:
                 fetch_videos(footage.source, footage.camera, list(footage.episodes))
             except UserError as error:
                 raise UserError(f"{error}. To do without pictures: `videos=none`") from error
+        signals = read_signals(
+            dataset.source.root,
+            repo_id=dataset.source.repo_id,
+            episodes=[*parts],
+            budget=int(_SIGNALS_SHARE * config.max_mb * 1e6),
+        )
         media: Mapping[int, EpisodeMedia] = {}
+        others: dict[str, Mapping[int, EpisodeMedia]] = {}
         if config.videos == "strip":
-            budget = config.max_mb * 1e6 - len(render(page, {})) - _EPISODE_BYTES * len(parts)
-            with _count_frames(footage, console) as done:
-                media = read_strips(
-                    footage,
-                    sample_fps=dataset.key.sample_fps,
-                    budget=max(0, int(budget * _BASE64)),
-                    done=done,
-                    first=[episode.index for episode in sorted(page.episodes, key=_concern)],
-                )
+            text = len(render(page, {}, signals=signals)) + _EPISODE_BYTES * len(parts)
+            budget = max(0, int((config.max_mb * 1e6 - text) * _BASE64))
+            extra = _other_cameras(dataset.source, page.camera) if config.all_cameras else []
+            order = [episode.index for episode in sorted(page.episodes, key=_concern)]
+            # Half of the room for the camera that matters most, the rest for the others alike.
+            rooms = [budget // 2, *[budget // (2 * len(extra))] * len(extra)] if extra else [budget]
+            for camera, room in zip([page.camera, *extra], rooms, strict=True):
+                seen = replace(footage, camera=camera)
+                if extra:
+                    fetch_videos(seen.source, camera, list(seen.episodes))
+                with _count_frames(seen, console) as done:
+                    strips = read_strips(
+                        seen,
+                        sample_fps=dataset.key.sample_fps,
+                        budget=room,
+                        done=done,
+                        first=order,
+                    )
+                others[camera] = strips
+            media = others.pop(page.camera)
         with page_draft.writing() as path:
-            size = path.write_bytes(render(page, media).encode("utf-8", "replace"))
+            text = render(page, media, others=others, signals=signals)
+            size = path.write_bytes(text.encode("utf-8", "replace"))
         if rerun_draft is not None:
             with rerun_draft.writing() as path:
                 write_recording(
@@ -117,9 +140,15 @@ def report(config: ReportConfig, *, console: Console) -> int:
     return 0
 
 
+def _other_cameras(source: Source, camera: str) -> list[str]:
+    """Name the color cameras but the one whose pictures come first."""
+    meta = source.meta
+    return [key for key in meta.camera_keys if key != camera and key not in meta.depth_keys]
+
+
 def _concern(episode: EpisodeContent) -> tuple[bool, float]:
     """Order episodes: those that a rule drops, then those with the lowest success scores."""
-    return episode.keep, episode.metrics["success_score"]
+    return not episode.drops, episode.metrics["success_score"]
 
 
 def _make_page(
@@ -136,7 +165,7 @@ def _make_page(
         scores=dataset.scores,
         rewards=rewards,
         metrics=metrics,
-        verdicts=judge(metrics, config.rules, inspection=inspection),
+        drops=find_drops(metrics, config.rules.with_default(inspection), inspection),
         success={} if known is None else known.by_episode,
         controls=read_controls(dataset),
         horizon=dataset.horizon,
@@ -144,10 +173,11 @@ def _make_page(
         others=others,
     )
     decisions: Mapping[int, bool] = {}
+    notes: Mapping[int, Note] = {}
     if config.rules.decisions is not None:
         earlier = read_decisions(config.rules.decisions)
         check_decisions(earlier, dataset.source)
-        decisions = earlier.by_episode
+        decisions, notes = earlier.by_episode, earlier.notes
     run = dataset.store.folder / "run.json"
     failed = read_run(run).get("failed") if run.is_file() else None
     reasons = {
@@ -181,7 +211,8 @@ def _make_page(
         made_of=formula.words,
         columns=" and ".join(columns) or None,
         rules=rules,
-        rule_texts=[RULES[name].describe(limit) for name, limit in rules.items()],
+        rule_texts={name: RULES[name].describe(limit) for name, limit in rules.items()},
+        command=_spell_curate(config, dataset),
         metrics=page_metrics(findings),
         success_origin=None if known is None else spell_options(known.origin),
         success_auc=roc_auc(
@@ -203,9 +234,21 @@ def _make_page(
             )
         },
         decisions={episode: "keep" if keep else "drop" for episode, keep in decisions.items()},
+        notes=notes,
         judges=judges,
     )
     return page, findings
+
+
+def _spell_curate(config: ReportConfig, dataset: LabelledDataset) -> str:
+    """Spell the command that curates this dataset, without the rules: the page adds those."""
+    words = ["lerobot-topreward curate"]
+    for name in ("repo_id", "root", "revision", "labels", "success_file"):
+        if (value := getattr(config, name)) is not None:
+            words.append(f"{spell_options(f'`{name}`')} {shlex.quote(str(value))}")
+    if len(dataset.episodes) < dataset.source.meta.total_episodes:
+        words.append(f"{spell_options('`unlabelled`')} keep")
+    return " ".join(words)
 
 
 @contextmanager

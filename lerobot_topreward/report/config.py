@@ -24,6 +24,7 @@ class ReportConfig:
 
     videos: Literal["strip", "none"] = "strip"  # frames of each episode, or no pictures
     camera: str | None = None  # feature key or its last part; the one that was scored if not given
+    all_cameras: bool = False  # show what the others saw, too, in smaller pictures
     max_mb: float = 30.0  # size of the page, which pictures are made coarser to keep, MB
     title: str | None = None  # of the page; the dataset's name if not given
 

@@ -13,13 +13,13 @@ from lerobot_topreward.judging.episode_metrics import METRICS, Metric
 from lerobot_topreward.judging.findings import LEVELS, count_levels
 from lerobot_topreward.judging.inspection import Inspection
 from lerobot_topreward.judging.metrics import mean_defined, voc
+from lerobot_topreward.judging.rules import Drops
 from lerobot_topreward.records import (
     EpisodeMetrics,
     Finding,
     FrameRewards,
     PrefixScores,
     Segment,
-    Verdict,
 )
 from lerobot_topreward.report.others import OtherCurve
 
@@ -47,10 +47,9 @@ class EpisodeContent:
     index: int
     task: str
     frames: int
-    keep: bool  # by the rules alone
-    reasons: Sequence[str]  # why not
+    drops: Mapping[str, str]  # rule that drops it -> why; marks override them
     success: bool | None  # what truly happened, where known
-    metrics: Mapping[str, float]  # by the keys of the page's metrics; nan where undefined
+    metrics: Mapping[str, float]  # by the keys of the page's metrics, exact: limits are moved over
     parts: Sequence[Segment]
     curve: Curve
     prefixes: Int64[np.ndarray, " prefixes"]  # last frame of each scored prefix
@@ -87,7 +86,7 @@ class Findings:
     scores: Sequence[PrefixScores]  # control "none", an episode's segments in the order of time
     rewards: FrameRewards  # of the same episodes, normalized per task
     metrics: Sequence[EpisodeMetrics]  # of the same episodes
-    verdicts: Sequence[Verdict]  # of the same episodes, by the rules alone
+    drops: Mapping[str, Drops]  # by rule, before manual decisions
     success: Mapping[int, bool]
     controls: Mapping[str, Sequence[PrefixScores]]  # scores of each control that there is
     horizon: int  # of the advantage, frames
@@ -105,7 +104,6 @@ def page_metrics(findings: Findings) -> list[Metric]:
 
 def episode_contents(findings: Findings) -> list[EpisodeContent]:
     """Describe every labeled episode, in the order of their indices."""
-    verdicts = {verdict.episode_index: verdict for verdict in findings.verdicts}
     parts = _by_episode(findings.scores)
     static_parts = _by_episode(findings.controls.get("static", ()))
     recorded: dict[int | None, list[Finding]] = {}
@@ -116,10 +114,7 @@ def episode_contents(findings: Findings) -> list[EpisodeContent]:
     for metrics in findings.metrics:
         episode = metrics.episode_index
         scores, static = parts[episode], static_parts.get(episode)
-        values = {
-            metric.key: round(float(getattr(metrics, metric.key)), _DECIMALS)
-            for metric in (*METRICS, LENGTH)
-        }
+        values = {metric.key: float(getattr(metrics, metric.key)) for metric in (*METRICS, LENGTH)}
         if static:
             static_vocs = [voc(part.log_prob_true) for part in static]
             values[STATIC_VOC.key] = round(mean_defined(static_vocs), _DECIMALS)
@@ -128,8 +123,11 @@ def episode_contents(findings: Findings) -> list[EpisodeContent]:
                 index=episode,
                 task=metrics.task,
                 frames=metrics.frames,
-                keep=verdicts[episode].keep,
-                reasons=verdicts[episode].reasons,
+                drops={
+                    name: found[episode]
+                    for name, found in findings.drops.items()
+                    if episode in found
+                },
                 success=findings.success.get(episode),
                 metrics=values,
                 parts=[part.segment for part in scores],

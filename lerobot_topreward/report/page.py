@@ -6,30 +6,37 @@ import html
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
 
 from lerobot_topreward.console import spell_options
 from lerobot_topreward.files.jsonable import plain
+from lerobot_topreward.judging.decisions import Note
 from lerobot_topreward.judging.episode_metrics import Metric
+from lerobot_topreward.judging.rules import RULES, Comparison
 from lerobot_topreward.report.content import EpisodeContent, RecordingContent
 from lerobot_topreward.report.media import EpisodeMedia
+from lerobot_topreward.report.signals import SignalsContent
 
 # One after another inside one function; what is used while loading comes first.
 SCRIPTS = (
     "dom.js",
     "format.js",
+    "marks.js",
     "state.js",
     "plot.js",
+    "limits.js",
     "charts.js",
     "recording.js",
     "overview.js",
     "pictures.js",
     "judges.js",
+    "signals.js",
     "timeline.js",
     "episode.js",
     "keys.js",
+    "address.js",
     "main.js",
 )
 
@@ -51,7 +58,8 @@ class Page:
     made_of: str  # what progress is made of, in words
     columns: str | None  # how the dataset's own progress is made, where it is made otherwise
     rules: Mapping[str, float]  # limits in force by their names
-    rule_texts: Sequence[str]  # what they say
+    rule_texts: Mapping[str, str]  # what they say
+    command: str  # that curates the dataset, without rules
     metrics: Sequence[Metric]  # in the order in which the page shows them
     success_origin: str | None
     success_auc: float  # 0..1; nan where undefined
@@ -61,11 +69,25 @@ class Page:
     unlabelled: Mapping[int, str | None]  # episode without rewards -> why, where known
     recording: RecordingContent
     decisions: Mapping[int, str]  # "keep" or "drop", a person's from an earlier report
+    notes: Mapping[int, Note] = field(default_factory=dict)  # of that person
     judges: Sequence[str] = ()  # names of the labels' own and then of others with curves
 
 
-def render(page: Page, media: Mapping[int, EpisodeMedia]) -> str:
-    """Write the page as one HTML document, with the pictures of those episodes that have any."""
+def render(
+    page: Page,
+    media: Mapping[int, EpisodeMedia],
+    *,
+    others: Mapping[str, Mapping[int, EpisodeMedia]] | None = None,
+    signals: SignalsContent | None = None,
+) -> str:
+    """Write the page as one HTML document.
+
+    Args:
+        page: what it says.
+        media: pictures of those episodes that have any.
+        others: those of further cameras, by feature key.
+        signals: commands and readings.
+    """
     script = '"use strict";\n(() => {\n' + "\n".join(map(_read, SCRIPTS)) + "\n})();\n"
     style = _read("style.css")
     # Exactly this script and this style, pictures in the file itself, and no more.
@@ -73,20 +95,26 @@ def render(page: Page, media: Mapping[int, EpisodeMedia]) -> str:
         f"default-src 'none'; script-src {_digest(script)}; style-src {_digest(style)}; "
         "img-src data:; base-uri 'none'; form-action 'none'"
     )
-    data = {**plain(page), "media": {}}
-    blocks = []  # apart from the data, so that only pictures that are looked at are decoded
+    data = {**plain(page), "comparisons": _describe_comparisons(), "media": {}, "signals": None}
+    blocks: list[str] = []  # apart from the data, so that only what is looked at is decoded
     for episode, pictures in sorted(media.items()):
-        thumbnail, strip = pictures.thumbnail, pictures.strip
-        shown = {
-            "reason": pictures.reason and spell_options(pictures.reason),
+        thumbnail = pictures.thumbnail
+        data["media"][episode] = {
+            **_describe_strip(pictures, f"media-{episode}", blocks),
             "thumbnail": thumbnail and _base64(thumbnail),
+            "others": [
+                {
+                    "camera": camera,
+                    **_describe_strip(found[episode], f"media-{episode}-{i}", blocks),
+                }
+                for i, (camera, found) in enumerate((others or {}).items())
+                if episode in found
+            ],
         }
-        if strip is not None:
-            shown["strip"] = {name: plain(getattr(strip, name)) for name in _STRIP_FIELDS}
-            blocks.append(
-                f'<script type="text/plain" id="media-{episode}">{_base64(strip.data)}</script>'
-            )
-        data["media"][episode] = shown
+    if signals is not None:
+        data["signals"] = {name: plain(getattr(signals, name)) for name in ("names", "low", "high")}
+        for episode, values in sorted(signals.values.items()):
+            blocks.append(_block(f"signals-{episode}", values.tobytes()))
     text = json.dumps(data, allow_nan=False, separators=(",", ":"))
     for character in "<>&":  # so that no text in it can end the element that holds it
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -100,6 +128,33 @@ def render(page: Page, media: Mapping[int, EpisodeMedia]) -> str:
     }
     # In one go, so that nothing in what is filled in can look like another place to fill.
     return re.sub(r"\{\{(\w+)\}\}", lambda match: fillings[match[1]], _read("page.html"))
+
+
+def _describe_comparisons() -> dict[str, Any]:
+    """Describe the rules whose limits can be moved in the page: those that compare one metric."""
+    return {
+        name: {
+            **plain(rule.find),
+            "words": rule.words,
+            **plain({"low": rule.low, "high": rule.high}),
+        }
+        for name, rule in RULES.items()
+        if isinstance(rule.find, Comparison)
+    }
+
+
+def _describe_strip(pictures: EpisodeMedia, block: str, blocks: list[str]) -> dict[str, Any]:
+    """Describe the pictures of one camera, which get a block of their own."""
+    shown: dict[str, Any] = {"reason": pictures.reason and spell_options(pictures.reason)}
+    if (strip := pictures.strip) is not None:
+        shown["strip"] = {name: plain(getattr(strip, name)) for name in _STRIP_FIELDS}
+        shown["strip"]["block"] = block
+        blocks.append(_block(block, strip.data))
+    return shown
+
+
+def _block(name: str, content: bytes) -> str:
+    return f'<script type="text/plain" id="{name}">{_base64(content)}</script>'
 
 
 _STRIP_FIELDS = ("frames", "columns", "width", "height")

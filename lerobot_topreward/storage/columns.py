@@ -9,9 +9,10 @@
 ``topreward.scored``          bool     the last frame of a scored prefix: its scores are raw
 ============================  =======  ===========================================================
 
-All have shape (1,). Where ``labelled`` is False the others are 0, so that every frame is finite.
-How they were made is in ``meta/info.json``, under ``info`` of ``topreward.log_prob``: LeRobot's own
-tools keep it there, and they drop the sidecar.
+If asked for, ``next.reward`` and ``next.success`` (see `NextRewards`) are written beside them; ours
+are removed where they are not. All have shape (1,). Where ``labelled`` is False the others are 0, so
+that every frame is finite. How they were made is in ``meta/info.json``, under ``info`` of
+``topreward.log_prob``: LeRobot's own tools keep it there, and they drop the sidecar.
 Their statistics are in ``meta/episodes`` and ``meta/stats.json``, without which LeRobot's own tools
 would drop them. Only ``data/``, ``meta/episodes``, ``meta/stats.json`` and ``meta/info.json``
 are written anew, beside the sidecar; no video is ever encoded again.
@@ -20,17 +21,13 @@ are written anew, beside the sidecar; no video is ever encoded again.
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-from lerobot.datasets.compute_stats import aggregate_stats, compute_episode_stats
-from lerobot.datasets.io_utils import load_json, write_json
-from lerobot.datasets.utils import DATA_DIR, EPISODES_DIR, INFO_PATH, STATS_PATH, serialize_dict
+from lerobot.datasets.utils import DATA_DIR, EPISODES_DIR, INFO_PATH, STATS_PATH
 from rich.console import Console
 
 from lerobot_topreward.files.atomic import DISK, FileOps, require_space, write_file
@@ -47,13 +44,14 @@ from lerobot_topreward.files.transaction import (
     finish_interrupted,
     staging_folder,
 )
-from lerobot_topreward.records import COLUMNS, FEATURES, FrameRewards
+from lerobot_topreward.records import FrameRewards, NextRewards
 from lerobot_topreward.storage.output import (
     check_output,
     describe_lineage,
     hash_file,
     visible_files,
 )
+from lerobot_topreward.storage.rewriting import Columns, stage_rewritten
 from lerobot_topreward.storage.sidecar import (
     COLUMNS_BYTES,
     ROW_BYTES,
@@ -63,14 +61,7 @@ from lerobot_topreward.storage.sidecar import (
 )
 from lerobot_topreward.storage.store import read_run
 
-DESCRIBED = "topreward.log_prob"  # the feature whose info says how all of them were made
-# Nothing that differs between datasets: LeRobot merges only those whose features are equal.
-_DESCRIPTION = ("scoring", "normalize", "scale", "debias", "contrast", "horizon_frames")
-
-PARQUET_OPTIONS: dict[str, Any] = {"compression": "snappy", "use_dictionary": True}  # LeRobot's
 _ANNOUNCED_BYTES = 5_000_000  # of videos to be copied
-
-Stats = dict[str, dict[str, np.ndarray]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +86,7 @@ def write_columns(
     sidecar: bool = True,
     link_videos: bool = False,
     overwrite: bool = False,
+    next_rewards: NextRewards | None = None,
     console: Console | None = None,
     ops: FileOps = DISK,
 ) -> None:
@@ -118,6 +110,7 @@ def write_columns(
         link_videos: share the videos' bytes with the source, which tools that edit videos in place
             then change as well.
         overwrite: see `check_output`.
+        next_rewards: of the same frames; the dataset has none of its own.
         console: is told of a large copy.
         ops: file operations.
 
@@ -138,7 +131,8 @@ def write_columns(
         overwrite=overwrite,
     )
     plan = _plan_files(source_root, output, link_videos=link_videos, overwrite=overwrite)
-    made_of = _describe_inputs(source_root, plan, rewards, {**provenance, "of": fingerprint})
+    columns = Columns.of(rewards, next_rewards)
+    made_of = _describe_inputs(source_root, plan, columns, {**provenance, "of": fingerprint})
     renew = overwrite or output == source_root or plan.copied or plan.stale
     if not renew and _is_made_of(made_of, output, sidecar=sidecar):
         return
@@ -149,7 +143,9 @@ def write_columns(
         needed += (COLUMNS_BYTES + ROW_BYTES) * len(rewards.index)  # in the data and the sidecar
         needed += _count_copied_bytes(plan, source_root, output, staging, console, ops)
         with require_space(output, needed=needed, ops=ops):
-            _stage_rewritten(source_root, staging, plan, rewards, provenance)
+            stage_rewritten(
+                source_root, staging, columns, provenance, data=plan.data, episodes=plan.episodes
+            )
             if sidecar:
                 write_sidecar(
                     staging / SIDECAR_NAME, rewards, fingerprint=fingerprint, provenance=provenance
@@ -209,12 +205,12 @@ def _plan_files(source_root: Path, output: Path, *, link_videos: bool, overwrite
 
 
 def _describe_inputs(
-    source_root: Path, plan: _Plan, rewards: FrameRewards, provenance: Mapping[str, Any]
+    source_root: Path, plan: _Plan, columns: Columns, provenance: Mapping[str, Any]
 ) -> str:
     """Hash what an output is made of: the rewards, and the files of the source that are rewritten."""
     digest = hashlib.sha256(json.dumps(provenance, sort_keys=True, default=str).encode())
-    for name in ("index", *COLUMNS.values()):
-        digest.update(np.ascontiguousarray(getattr(rewards, name)))
+    for values in (columns.rewards.index, *columns.values.values()):
+        digest.update(np.ascontiguousarray(values))
     for path in (*plan.data, *plan.episodes, Path(STATS_PATH), Path(INFO_PATH)):
         if (source_root / path).is_file():
             digest.update(f"{path}:{hash_file(source_root, path)};".encode())
@@ -265,82 +261,3 @@ def _count_copied_bytes(
         shared = "; `link_videos` would share them" if same_device else ""
         console.print(f"copying {amount} of videos to {output}{shared}")
     return sum(sizes.values())
-
-
-def _stage_rewritten(
-    source_root: Path,
-    staging: Path,
-    plan: _Plan,
-    rewards: FrameRewards,
-    provenance: Mapping[str, Any],
-) -> None:
-    frames = sum(pq.read_metadata(source_root / path).num_rows for path in plan.data)
-    if frames != len(rewards.index):
-        raise ValueError(f"{len(rewards.index)} rewards for a dataset of {frames} frames")
-    for path in plan.data:
-        _rewrite(source_root / path, staging / path, lambda table: _add_rewards(table, rewards))
-
-    order = np.argsort(rewards.episode_index, kind="stable")
-    episodes, starts = np.unique(rewards.episode_index[order], return_index=True)
-    stats: dict[int, Stats] = {}
-    for episode, rows in zip(episodes, np.split(order, starts[1:]), strict=True):
-        values = {name: getattr(rewards, source)[rows] for name, source in COLUMNS.items()}
-        stats[int(episode)] = compute_episode_stats(values, FEATURES)
-    for path in plan.episodes:
-        _rewrite(source_root / path, staging / path, lambda table: _add_stats(table, stats))
-
-    all_stats = load_json(source_root / STATS_PATH) if (source_root / STATS_PATH).exists() else {}
-    ours: dict[str, Any] = aggregate_stats(list(stats.values()))
-    # It goes through a set: in our order, equal labels make equal files.
-    all_stats.update(serialize_dict({name: ours[name] for name in FEATURES}))
-    write_json(all_stats, staging / STATS_PATH)
-    info = load_json(source_root / INFO_PATH)
-    described = {name: provenance[name] for name in _DESCRIPTION if name in provenance}
-    info["features"] |= FEATURES
-    if described:
-        info["features"][DESCRIBED] = {**FEATURES[DESCRIBED], "info": described}
-    write_json(info, staging / INFO_PATH)
-
-
-def _rewrite(source: Path, target: Path, change: Callable[[pa.Table], pa.Table]) -> None:
-    """Write a changed copy of a parquet file, row group by row group."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with pq.ParquetFile(source) as file:
-        schema = change(file.schema_arrow.empty_table()).schema
-        with pq.ParquetWriter(target, schema, **PARQUET_OPTIONS) as writer:
-            for group in range(file.num_row_groups):
-                writer.write_table(change(file.read_row_group(group)))
-
-
-def _add_rewards(table: pa.Table, rewards: FrameRewards) -> pa.Table:
-    index = table["index"].to_numpy()
-    rows = np.minimum(np.searchsorted(rewards.index, index), len(rewards.index) - 1)
-    for name in ("index", "episode_index", "frame_index"):
-        if not np.array_equal(table[name].to_numpy(), getattr(rewards, name)[rows]):
-            raise ValueError(f"the rewards are not those of the dataset's frames: {name} differs")
-    table = table.drop_columns([name for name in FEATURES if name in table.column_names])
-    for name, attribute in COLUMNS.items():
-        table = table.append_column(name, pa.array(getattr(rewards, attribute)[rows]))
-    metadata = dict(table.schema.metadata or {})
-    if b"huggingface" in metadata:
-        # What `datasets` takes the types from; a column it does not list is one too many.
-        described = json.loads(metadata[b"huggingface"])
-        described["info"]["features"].update(
-            {name: {"dtype": f["dtype"], "_type": "Value"} for name, f in FEATURES.items()}
-        )
-        metadata[b"huggingface"] = json.dumps(described).encode()
-    return table.replace_schema_metadata(metadata)
-
-
-def _add_stats(table: pa.Table, stats: Mapping[int, Stats]) -> pa.Table:
-    ours = tuple(f"stats/{name}/" for name in FEATURES)
-    table = table.drop_columns([name for name in table.column_names if name.startswith(ours)])
-    episodes = table["episode_index"].to_pylist()
-    example = next(iter(stats.values()))
-    for name in FEATURES:
-        for key in example[name]:
-            kind = pa.list_(pa.int64() if key == "count" else pa.float64())
-            # An episode without frames is listed and has no statistics.
-            values = [stats[e][name][key].tolist() if e in stats else None for e in episodes]
-            table = table.append_column(f"stats/{name}/{key}", pa.array(values, kind))
-    return table

@@ -21,7 +21,7 @@ from lerobot_topreward.data.frames import FrameTable
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.hub_errors import translate_errors
 from lerobot_topreward.records import COLUMNS, FEATURES, FrameRewards
-from lerobot_topreward.storage.columns import DESCRIBED
+from lerobot_topreward.storage.rewriting import DESCRIBED
 from lerobot_topreward.storage.sidecar import LABEL_AGAIN, SIDECAR_NAME, dataset_of
 
 _FIELDS = frozenset(COLUMNS.values())

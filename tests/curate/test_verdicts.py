@@ -162,3 +162,16 @@ def test_rules_of_your_own_are_applied_recorded_and_repeatable(dataset: Path, tm
     again = curate_dataset(CurateConfig(root=tmp_path / "good"), custom=[no_pouring])
     assert again.repeated
     assert again.kept == [0, 1]
+
+
+def test_notes_stand_beside_the_verdict_and_in_the_record(run: Run, dataset: Path, tmp_path: Path):
+    notes = {"1": {"text": "[bold]slips[/] <b>once</b>", "tags": ["grasp"]}, "3": {"text": "slow"}}
+    path = decisions(tmp_path / "decisions.json", dataset, {"1": "drop"}, notes=notes)
+    said = run("--root", dataset, "--decisions", path, "--output", tmp_path / "good")
+    assert "decided by a person ([bold]slips[/] <b>once</b> #grasp)" in " ".join(said.split())
+    record = json.loads((tmp_path / "good/curation.json").read_text())
+    assert record["notes"] == {
+        "1": {"text": "[bold]slips[/] <b>once</b>", "tags": ["grasp"]},
+        "3": {"text": "slow", "tags": []},
+    }
+    assert record["dropped"]["1"] == ["decided by a person"]

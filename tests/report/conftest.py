@@ -12,6 +12,7 @@ from report_pages import make_page
 from lerobot_topreward.report.content import EpisodeContent
 from lerobot_topreward.report.media import EpisodeMedia
 from lerobot_topreward.report.page import render
+from lerobot_topreward.report.signals import SignalsContent
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 DRIVER = shutil.which("chromedriver")
@@ -68,12 +69,14 @@ def show(browser: Any, tmp_path: Path) -> Iterator[Open]:
         *,
         at: str = "",
         name: str = "page.html",
+        others: dict[str, dict[int, EpisodeMedia]] | None = None,
+        signals: SignalsContent | None = None,
         **changes: Any,
     ) -> Any:
         # A fingerprint of its own, so that marks are those of this test alone.
         page = make_page(episodes, **({"fingerprint": tmp_path.name} | changes))
         path = tmp_path / name
-        path.write_bytes(render(page, media or {}).encode())
+        path.write_bytes(render(page, media or {}, others=others, signals=signals).encode())
         browser.get("about:blank")
         browser.get(path.as_uri() + at)
         return browser

@@ -25,6 +25,7 @@ from lerobot_topreward.records import Segment
 from lerobot_topreward.report.content import Curve
 from lerobot_topreward.report.media import EpisodeMedia
 from lerobot_topreward.report.others import OtherCurve
+from lerobot_topreward.report.signals import SignalsContent
 
 pytestmark = pytest.mark.slow
 
@@ -151,7 +152,7 @@ def test_every_control_has_a_name(show: Open) -> None:
     until(browser, "document.querySelector('.picture').dataset.frame", "0")
     unnamed = browser.execute_script(
         """return [...document.querySelectorAll('button, select, input, a, [role=slider], canvas')]
-        .filter(one => !one.closest('[aria-hidden=true]') && one.getAttribute('aria-hidden') !== 'true'
+        .filter(one => !one.closest('[aria-hidden=true], [hidden]') && !one.labels?.length
             && !(one.getAttribute('aria-label') || one.textContent).trim())
         .map(one => one.outerHTML)"""
     )
@@ -175,5 +176,92 @@ def test_other_judges_have_thin_lines_and_a_legend(show: Open) -> None:
     )
     assert legend <= page
     browser.execute_script("location.hash = '#episode=1'")
-    until(browser, "document.querySelector('h1').textContent", "Episode 1")
+    until(browser, "document.querySelector('#episode h1').textContent", "Episode 1")
     assert browser.execute_script("return document.querySelectorAll('.judges, .other').length") == 0
+
+
+def test_two_episodes_stand_side_by_side_at_the_same_time(show: Open) -> None:
+    short = replace(FIVE[1], frames=20, parts=[Segment(1, 0, 20, "pour")])
+    browser = show([FIVE[0], short, *FIVE[2:]], {0: strip(), 1: strip()}, at="#episode=1")
+    press(browser, "c")  # keeps it on view beside the next one of the list
+    until(browser, "document.querySelectorAll('.half').length", 2)
+    until(browser, "location.hash", "#episode=0&beside=1")
+    names = "[...document.querySelectorAll('.half')].map(half => half.getAttribute('aria-label'))"
+    assert browser.execute_script(f"return {names}") == ["Episode 0", "Episode 1"]
+    press(browser, "\ue014", "\ue014", "\ue014", "\ue014", "\ue014")
+    at = "[...document.querySelectorAll('.timeline')].map(one => one.getAttribute('aria-valuenow'))"
+    until(browser, at, ["25", "19"])
+    pictures = "[...document.querySelectorAll('.picture')].map(one => one.dataset.frame)"
+    until(browser, pictures, ["25", "15"])
+    press(browser, "d")  # the first one is decided about
+    assert text(browser, "#tally") == "1 marked: 0 keep, 1 drop"
+    press(browser, "p")
+    until(browser, "document.querySelectorAll('.half').length", 0)  # beside itself there is nothing
+    press(browser, "p")
+    until(browser, "location.hash", "#episode=2&beside=1")
+    until(browser, "document.querySelectorAll('.half').length", 2)
+    press(browser, "c")
+    until(browser, "document.querySelectorAll('.half').length", 0)
+    assert browser.execute_script("return location.hash") == "#episode=2"
+
+
+def test_time_is_zoomed_around_the_cursor_and_follows_it(show: Open) -> None:
+    browser = show(FIVE, {0: strip()}, at="#episode=0")
+    press(browser, "\ue014", "\ue014", "\ue014", "\ue014", "+", "+")  # at frame 20
+    ticks = (
+        "[...document.querySelectorAll('.curves > g:last-of-type .tick')].map(t => t.textContent)"
+    )
+    until(browser, f"{ticks}.every(t => parseFloat(t) >= 1 && parseFloat(t) <= 3)", True)
+    place = "document.querySelector('.cursor').getBoundingClientRect().left"
+    before = browser.execute_script(f"return {place}")
+    press(browser, ".")
+    frame = browser.execute_script(f"return {place}") - before
+    press(browser, "\ue010")  # end: the part on view moves along
+    box = "document.querySelector('.timeline').getBoundingClientRect()"
+    assert browser.execute_script(f"return {place} < {box}.right && {place} > {box}.left")
+    press(browser, "0")
+    press(browser, "\ue011", ".")
+    start = browser.execute_script(f"return {place}")
+    press(browser, ".")
+    assert frame == pytest.approx(4 * (browser.execute_script(f"return {place}") - start), rel=0.1)
+
+
+def test_commands_and_readings_are_drawn_where_they_were_recorded(show: Open) -> None:
+    values = np.stack([np.linspace(0, 254, 11), np.full(11, 127)]).astype(np.uint8)
+    values[0, 4] = 255  # not known
+    names = ["action.<b>lift</b>", "observation.state.<b>lift</b>"]
+    signals = SignalsContent(names, np.array([-1.0, 0.0]), np.array([1.0, 2.0]), {0: values})
+    browser = show(FIVE, {0: strip()}, at="#episode=0", signals=signals)
+    choices = "[...document.querySelector('#signal').options].map(one => one.value)"
+    assert browser.execute_script(f"return {choices}") == [
+        "",
+        "all commands",
+        "all readings",
+        "<b>lift</b>",
+    ]
+    browser.execute_script(
+        "const box = document.getElementById('signal'); box.value = '<b>lift</b>';"
+        "box.dispatchEvent(new Event('change'))"
+    )
+    until(browser, "document.querySelectorAll('path.signal').length", 2)
+    readout = "document.querySelector('[data-pane=signals]').textContent"
+    press(browser, "\ue010")
+    until(browser, readout, "command 1.00, reading 1.00")
+    drawn = browser.execute_script("return document.querySelector('path.signal').getAttribute('d')")
+    assert drawn.count("M") == 2  # there is a gap
+    browser.execute_script("location.hash = '#episode=1'")  # of which nothing is known
+    until(browser, "document.querySelector('#episode h1').textContent", "Episode 1")
+    assert browser.execute_script("return document.querySelectorAll('.pane.signals').length") == 1
+
+
+def test_all_cameras_follow_the_cursor(show: Open) -> None:
+    wrist = {"observation.images.wrist": {0: strip(), 1: EpisodeMedia(reason="no such file")}}
+    browser = show(FIVE, {0: strip(), 1: strip()}, at="#episode=0", others=wrist)
+    pictures = "[...document.querySelectorAll('.picture')].map(one => one.dataset.frame)"
+    until(browser, pictures, ["0", "0"])
+    press(browser, "\ue014", "\ue014")
+    until(browser, pictures, ["10", "10"])
+    assert text(browser, ".other-camera figcaption") == "wrist"
+    press(browser, "p")
+    until(browser, "document.querySelector('#episode h1').textContent", "Episode 1")
+    assert "no such file" in text(browser, ".other-camera")

@@ -19,7 +19,7 @@ from lerobot_topreward.errors import UserError
 from lerobot_topreward.judging.coverage import Coverage
 from lerobot_topreward.judging.episode_metrics import episode_metrics
 from lerobot_topreward.judging.inspection import Inspection
-from lerobot_topreward.records import Finding, PrefixScores, Segment, Verdict
+from lerobot_topreward.records import Finding, PrefixScores, Segment
 from lerobot_topreward.report.content import (
     Findings,
     curve,
@@ -65,12 +65,11 @@ def findings(
     episodes = np.repeat(sorted(length), [n for _, n in sorted(length.items())])
     rewards = label_rewards(parts, episodes, horizon=horizon, normalize="task")
     metrics = episode_metrics(parts, rewards, fps=10)
-    verdicts = [Verdict(found.episode_index, ()) for found in metrics]
     return Findings(
         scores=parts,
         rewards=rewards,
         metrics=metrics,
-        verdicts=[replace(verdicts[0], reasons=("too bad",)), *verdicts[1:]],
+        drops={"min_voc": {metrics[0].episode_index: "too bad"}},
         success={0: False},
         controls={"static": static} if static else {},
         horizon=horizon,
@@ -101,14 +100,14 @@ def test_an_episode_is_described_with_its_verdict_and_the_truth() -> None:
     parts = [scores([-9, -3]), scores([-5, -1], start=7), scores([-9, -2], episode=4)]
     still = [replace(part, control="static") for part in parts[:2]]
     first, second = episode_contents(findings(parts, static=still))
-    assert (first.index, first.frames, first.keep, first.success) == (0, 14, False, False)
-    assert first.reasons == ("too bad",)
+    assert (first.index, first.frames, first.success) == (0, 14, False)
+    assert first.drops == {"min_voc": "too bad"}
     assert [(part.start, part.length) for part in first.parts] == [(0, 7), (7, 7)]
     assert first.prefixes.tolist() == [2, 5, 9, 12]
     assert first.static is not None
     assert first.static.tolist() == [-9, -3, -5, -1]
     assert first.metrics["static_voc"] == 1
-    assert (second.index, second.keep, second.success, second.static) == (4, True, None, None)
+    assert (second.index, second.drops, second.success, second.static) == (4, {}, None, None)
     assert "static_voc" not in second.metrics
 
 
@@ -220,9 +219,10 @@ def test_pictures_lie_in_blocks_of_their_own() -> None:
     assert f'<script type="text/plain" id="media-0">{base64.b64encode(b"sheet").decode()}<' in text
     assert "media-1" not in text
     assert embedded(text)["media"]["0"] == {
-        "strip": {"frames": [0, 5], "columns": 2, "width": 32, "height": 24},
+        "strip": {"frames": [0, 5], "columns": 2, "width": 32, "height": 24, "block": "media-0"},
         "thumbnail": base64.b64encode(b"small").decode(),
         "reason": None,
+        "others": [],
     }
     assert embedded(text)["media"]["1"]["reason"] == "<gone>"
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -141,8 +142,11 @@ def test_rules_and_a_persons_word_are_kept_apart(report: Report, tmp_path: Path)
     _, _, text = report("--videos", "none", "--min-voc", "0.9", "--max-stall", "0.1")
     found = embedded(text)
     assert found["rules"] == {"min_voc": 0.9, "max_stall": 0.1, "drop_broken": 1}
-    broken = "nothing broken in the recording"
-    assert found["rule_texts"] == ["VOC at least 0.9", "no stall longer than 0.1 s", broken]
+    assert found["rule_texts"] == {
+        "min_voc": "VOC at least 0.9",
+        "max_stall": "no stall longer than 0.1 s",
+        "drop_broken": "nothing broken in the recording",
+    }
     without = embedded(report("--videos", "none", "--no-drop-broken", "--min-voc", "0.9")[2])
     assert without["rules"] == {"min_voc": 0.9}
     word = {"format": 1, "dataset": "x", "fingerprint": found["fingerprint"]}
@@ -151,8 +155,8 @@ def test_rules_and_a_persons_word_are_kept_apart(report: Report, tmp_path: Path)
     again = embedded(report("--videos", "none", "--decisions", str(decided))[2])
     assert again["decisions"] == {"1": "keep", "2": "drop"}
     assert (
-        again["episodes"][0]["keep"]
-        is embedded(report("--videos", "none")[2])["episodes"][0]["keep"]
+        again["episodes"][0]["drops"]
+        == embedded(report("--videos", "none")[2])["episodes"][0]["drops"]
     )
     decided.write_text(json.dumps({**word, "fingerprint": "another", "decisions": {}}))
     code, printed, _ = report("--decisions", str(decided))
@@ -183,12 +187,12 @@ def test_what_the_recording_says_decides_as_in_curate(report: Report, defective:
     assert [(finding["defect"], finding["frames"]) for finding in broken] == [
         ("not finite", [2, 3])
     ]
-    assert last["reasons"] == [f"not finite: {broken[0]['text']}"]
+    assert last["drops"] == {"drop_broken": f"not finite: {broken[0]['text']}"}
     assert found["recording"]["reason"] is None
     assert found["recording"]["counts"]["broken"] == 2
     assert "not compared" in {finding["defect"] for finding in found["recording"]["findings"]}
     kept = embedded(report(*options, "--no-drop-broken", root=defective)[2])
-    assert kept["episodes"][2]["keep"]
+    assert kept["episodes"][2]["drops"] == {}
     assert kept["episodes"][2]["findings"] == last["findings"]
 
 
@@ -311,3 +315,36 @@ def test_a_recording_holds_every_frame_of_every_episode(
         assert rows[f"{entity}/progress"] == rows[f"{entity}/advantage"] == frames
         assert rows[f"{entity}/camera"] == (frames if video else 4 - episode)
     assert rows["/videos/0"] == video
+
+
+def test_all_cameras_are_shown_where_that_is_asked_for(report: Report) -> None:
+    code, _, text = report("--all-cameras")
+    assert code == 0
+    found = embedded(text)
+    for episode in (1, 3):
+        [other] = found["media"][str(episode)]["others"]
+        assert other["camera"] == "observation.images.wrist"
+        assert f'id="{other["strip"]["block"]}"' in text
+    assert embedded(report()[2])["media"]["1"]["others"] == []
+
+
+def test_the_command_of_the_page_names_the_dataset_as_a_shell_reads_it(
+    report: Report, labelled: Path, tmp_path: Path
+) -> None:
+    root = shutil.copytree(labelled, tmp_path / "my arm" / "cups")
+    code, printed, text = report("--videos", "none", root=root)
+    assert code == 0, printed
+    found = embedded(text)
+    words = shlex.split(found["command"])
+    assert words == ["lerobot-topreward", "curate", "--root", str(root), "--unlabelled", "keep"]
+    with pytest.raises(SystemExit) as stopped:
+        main([*words[1:], "--min-final-progress", "0.8"])
+    assert stopped.value.code == 0
+
+
+def test_commands_and_readings_are_in_the_page(report: Report) -> None:
+    _, _, text = report("--videos", "none")
+    signals = embedded(text)["signals"]
+    assert len(signals["names"]) == len(signals["low"]) == len(signals["high"])
+    assert all(f'id="signals-{episode}"' in text for episode in (1, 2, 3))
+    assert embedded(report("--videos", "none", "--max-mb", "0.001")[2])["signals"] is None

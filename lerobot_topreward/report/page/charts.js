@@ -14,60 +14,93 @@ function hatch(id) {
   return svg("defs", {}, svg("pattern", { id, ...size }, ground, lines));
 }
 
-function histogram(width, { values, metric, limit }) {
-  const { label, digits } = metric;
-  const groups = knowsSuccess
-    ? OUTCOMES.filter(({ name }) => values.some(([episode]) => outcome(episode.success) === name))
-    : [{ name: "episodes", kind: "good" }];
-  const rowOf = (episode) => (knowsSuccess ? outcome(episode.success) : "episodes");
-  const [left, right, axis, head] = [86, 18, 38, 6];
-  const rowHeight = Math.round((196 - axis - head) / groups.length);
-  const height = head + rowHeight * groups.length + axis;
-  const all = values.map(([, value]) => value);
-  const marked = limit === undefined ? all : [...all, limit];
-  let [low, high] = [Math.min(...marked), Math.max(...marked)];
+const MOST_ROWS = 12; // of a histogram: the largest tasks
+const limited = Object.keys(data.rules).find((rule) => rule in data.comparisons); // the first
+const chart = { metric: limited ? data.comparisons[limited].metric : "success_score", by: knowsSuccess ? "outcome" : "all" };
+
+// Rows of the histogram: name, symbol, members, and what the list is filtered by with a bar of it.
+function histogramRows() {
+  if (chart.by === "all") return [{ name: "episodes", kind: "good", members: episodes, filter: {} }];
+  if (chart.by === "outcome") {
+    return OUTCOMES.map(({ name, kind }) => ({ name, kind, members: episodes.filter((episode) => outcome(episode.success) === name), filter: { outcome: name } }))
+      .filter(({ members }) => members.length);
+  }
+  const rows = tasks.map((task) => ({ name: task, kind: "good", members: episodes.filter((episode) => episode.task === task), filter: { task } }));
+  return rows.sort((a, b) => b.members.length - a.members.length).slice(0, MOST_ROWS);
+}
+
+// Edges of bars, and the bar of a value; a limit lies in the range, too.
+function binValues(values, limit, count) {
+  let [low, high] = values.length ? extent(limit === null ? values : [...values, limit]) : [0, 1];
   if (low === high) [low, high] = [low - 0.5, high + 0.5];
-  const steps = ticks(low, high, Math.max(8, Math.min(32, width / 18)));
+  const steps = ticks(low, high, Math.max(8, Math.min(32, count)));
   const step = steps.length > 1 ? steps[1] - steps[0] : high - low;
   const first = Math.floor(low / step + 1e-6) * step;
   const bins = Math.max(1, Math.ceil((high - first) / step - 1e-6));
-  const x = scale([first, first + bins * step], [left, width - right]);
-  const bin = (value) => Math.min(bins - 1, Math.floor((value - first) / step + 1e-9));
-  const counts = groups.map(({ name }) => {
+  const edges = [...new Array(bins + 1).keys()].map((i) => Number((first + i * step).toPrecision(12)));
+  edges[0] = Math.min(edges[0], low);
+  edges[bins] = Math.max(edges[bins], high);
+  const bin = (value) => {
+    let i = Math.max(0, Math.min(bins - 1, Math.floor((value - first) / step)));
+    while (i > 0 && value < edges[i]) i--;
+    while (i < bins - 1 && value >= edges[i + 1]) i++;
+    return i;
+  };
+  return { edges, bin };
+}
+
+function histogram(width, { metric, limit, groups }) {
+  const { label, digits, key } = metric;
+  const rule = ruleOf[key];
+  const valueOf = (episode) => episode.metrics[key] ?? null;
+  const [left, right, axis, head] = [width < 330 ? 76 : 100, 18, 38, 6];
+  const rowHeight = Math.max(44, Math.round((196 - axis - head) / groups.length));
+  const height = head + rowHeight * groups.length + axis;
+  const { edges, bin } = binValues(episodes.map(valueOf).filter((value) => value !== null), limit, width / 18);
+  const bins = edges.length - 1;
+  const x = scale([edges[0], edges[bins]], [left, width - right]);
+  const counts = groups.map(({ members }) => {
     const row = new Array(bins).fill(0);
-    for (const [episode, value] of values) if (rowOf(episode) === name) row[bin(value)]++;
+    for (const member of members) if (valueOf(member) !== null) row[bin(valueOf(member))]++;
     return row;
   });
   const most = Math.max(1, ...counts.flat());
-  const root = svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img" });
+  const root = svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "group" });
   root.setAttribute("aria-label", `Histogram of ${label}`);
   root.append(hatch("hatch-bars"));
-  groups.forEach(({ name, kind }, row) => {
+  groups.forEach(({ name, kind, members, filter }, row) => {
     const base = head + rowHeight * (row + 1);
     const y = scale([0, most], [base, base - rowHeight + 12]);
-    const total = counts[row].reduce((a, b) => a + b, 0);
+    const gone = limit === null || !rule ? 0 : members.filter((member) => breaks(rule, limit, member)).length;
     root.append(svg("path", { class: "axis", d: `M${left} ${base + 0.5}H${width - right}` }));
-    root.append(text(left - 10, base - rowHeight / 2 + 2, name, { class: "row-name", "text-anchor": "end" }));
-    root.append(text(left - 10, base - rowHeight / 2 + 17, String(total), { class: "faint", "text-anchor": "end" }));
+    root.append(hover(text(left - 10, base - rowHeight / 2 + 2, shorten(name, (left - 12) / 6.4), { class: "row-name", "text-anchor": "end" }), name));
+    root.append(text(left - 10, base - rowHeight / 2 + 17, gone ? `${members.length}, drops ${gone}` : String(members.length), { class: "faint", "text-anchor": "end" }));
     counts[row].forEach((count, i) => {
       if (!count) return;
-      const from = x(first + i * step);
-      const size = { x: from + 0.5, y: y(count), width: Math.max(1, x(first + (i + 1) * step) - from - 1.5), height: base - y(count) };
-      const span = `${number(first + i * step, digits)} to ${number(first + (i + 1) * step, digits)}`;
-      root.append(hover(svg("rect", { class: `bar-${kind}`, ...size }), `${span}: ${count} ${name}`));
+      const [from, to] = [edges[i], edges[i + 1]];
+      const size = { x: x(from) + 0.5, y: y(count), width: Math.max(1, x(to) - x(from) - 1.5), height: base - y(count) };
+      const title = `${number(from, digits)} to ${number(to, digits)}: ${count} ${name}; click to list them`;
+      const choose = (event) => {
+        event.preventDefault();
+        filterBy({ ...UNFILTERED, ...filter, range: { metric: key, from, to, last: i === bins - 1 } });
+        $("count").scrollIntoView({ block: "center" });
+      };
+      const hit = svg("rect", { class: "hit", x: size.x, y: base - rowHeight + 4, width: size.width, height: rowHeight - 4 });
+      root.append(hover(svg("a", { class: "bar-link", href: "#overview", "aria-label": title, onclick: choose }, hit, svg("rect", { class: `bar-${kind}`, ...size })), title));
     });
   });
   const bottom = head + rowHeight * groups.length;
-  const marksX = ticks(first, first + bins * step, width / 90);
+  const marksX = ticks(edges[0], edges[bins], width / 90);
   for (const value of marksX) {
     root.append(svg("path", { class: "axis", d: `M${x(value).toFixed(1)} ${bottom}v4` }));
     root.append(text(x(value), bottom + 16, number(value, tickDigits(marksX)), { class: "tick", "text-anchor": "middle" }));
   }
-  root.append(text((left + width - right) / 2, height - 4, metric.unit ? `${metric.explanation}, ${metric.unit}` : metric.explanation, { class: "axis-name", "text-anchor": "middle" }));
-  if (limit !== undefined) {
+  const meaning = metric.unit ? `${metric.explanation}, ${metric.unit}` : metric.explanation;
+  root.append(hover(text(width / 2, height - 4, shorten(meaning, width / 6), { class: "axis-name", "text-anchor": "middle" }), meaning));
+  if (limit !== null) {
     root.append(svg("path", { class: "limit", d: `M${x(limit)} ${head}V${bottom}` }));
     const side = x(limit) > width - 50 ? [-4, "end"] : [4, "start"];
-    root.append(text(x(limit) + side[0], head + 9, "rule", { class: "limit-name", "text-anchor": side[1] }));
+    root.append(text(x(limit) + side[0], head + 9, "limit", { class: "limit-name", "text-anchor": side[1] }));
   }
   return root;
 }
@@ -90,7 +123,7 @@ function staticScatter(width) {
   const from = Math.max(-1, Math.floor(low * 2) / 2);
   const x = scale([from, 1], [left, width - right - 6]);
   const y = scale([from, 1], [height - axis, head + 6]);
-  const root = svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img" });
+  const root = svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "group" });
   root.setAttribute("aria-label", "VOC of the static control against VOC of the real videos, a point per episode");
   for (const value of ticks(from, 1, 4)) {
     root.append(svg("path", { class: "grid", d: `M${left} ${y(value).toFixed(1)}H${width - right}` }));
@@ -119,29 +152,59 @@ function figure(title, note, draw, ...after) {
   const place = h("div", { class: "plot" });
   const node = h("figure", { class: "chart" }, h("figcaption", {}, h("h2", {}, title), note), place, ...after);
   let drawn = 0;
-  const redraw = () => {
+  const redraw = () => drawn && place.replaceChildren(draw(drawn));
+  new ResizeObserver(() => {
     const width = Math.floor(place.clientWidth);
-    if (width > 0 && width !== drawn) place.replaceChildren(draw((drawn = width)));
+    if (width > 0 && width !== drawn) {
+      drawn = width;
+      redraw();
+    }
+  }).observe(place);
+  return { node, redraw };
+}
+
+// Any number of the episodes, by outcome or by task, with a limit on it that can be moved.
+function distribution() {
+  const controls = h("div", { class: "limits-place" });
+  const draw = (width) => {
+    const metric = metricOf[chart.metric];
+    const rule = ruleOf[metric.key];
+    return histogram(width, { metric, limit: rule ? limitOf(rule) : null, groups: histogramRows() });
   };
-  new ResizeObserver(redraw).observe(place);
+  let shownControls = null;
+  const choose = () => {
+    shownControls = limitControls(metricOf[chart.metric]);
+    controls.replaceChildren(shownControls);
+  };
+  const pick = (name, label, options) => {
+    const box = h("select", { id: `chart-${name}`, "aria-label": label }, ...options.map(([value, words]) => h("option", { value, selected: value === chart[name] }, words)));
+    box.addEventListener("change", () => {
+      chart[name] = box.value;
+      choose();
+      redraw();
+    });
+    return box;
+  };
+  const groups = [["all", "together"], knowsSuccess ? ["outcome", "by outcome"] : null, tasks.length > 1 ? ["task", "by task"] : null].filter(Boolean);
+  const choices = h("span", { class: "choices" },
+    pick("metric", "Number that is shown", metrics.map(({ key, label }) => [key, label])),
+    groups.length > 1 ? pick("by", "How episodes are grouped", groups) : null);
+  const known = data.success_origin ? h("p", { class: "faint" }, `success known from ${data.success_origin}`) : "";
+  const { node, redraw } = figure("Distribution and limit", choices, draw, known, controls);
+  choose();
+  listeners.push((what) => {
+    if (what === "marks" || what === "limits") shownControls.show?.();
+    if (what === "limits") redraw();
+  });
   return node;
 }
 
 function charts() {
   if (!episodes.length) return [];
-  const scores = episodes.map((episode) => [episode, episode.metrics.success_score]);
-  const known = data.success_origin ? h("p", { class: "faint" }, `success known from ${data.success_origin}`) : "";
-  const first = figure(metricOf.success_score.label, known, (width) =>
-    histogram(width, { values: scores, metric: metricOf.success_score, limit: data.rules.min_success }),
-  );
   if (episodes.some((episode) => (episode.metrics.static_voc ?? null) !== null)) {
-    return [first, figure("What time alone explains", knowsSuccess ? legend() : "", staticScatter)];
+    return [distribution(), figure("What time alone explains", knowsSuccess ? legend() : "", staticScatter).node];
   }
-  const vocs = episodes.filter((episode) => episode.metrics.voc !== null).map((episode) => [episode, episode.metrics.voc]);
   const hint = h("p", { class: "hint" }, "No static control: a curve can rise with time alone. To see how much, label again with ",
     h("code", {}, "--control static"), ".");
-  if (!vocs.length) return [first, h("figure", { class: "chart" }, h("figcaption", {}, h("h2", {}, "VOC"), ""), h("p", { class: "hint" }, "Undefined: every curve is constant or has one point."))];
-  const second = figure("VOC", "", (width) =>
-    histogram(width, { values: vocs, metric: metricOf.voc, limit: data.rules.min_voc }), hint);
-  return [first, second];
+  return [distribution(), h("figure", { class: "chart" }, h("figcaption", {}, h("h2", {}, "What time alone explains"), ""), hint)];
 }

@@ -22,6 +22,10 @@ function plural(count, noun) {
   return `${count} ${noun}${count === 1 ? "" : "s"}`;
 }
 
+function shorten(text, most) {
+  return text.length > most ? `${text.slice(0, Math.max(0, Math.floor(most) - 1))}…` : text;
+}
+
 function outcome(success) {
   return success === null ? "unknown" : success ? "succeeded" : "failed";
 }

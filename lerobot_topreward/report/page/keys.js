@@ -11,6 +11,10 @@ const KEYS = [
   [",  .", "one frame back and on"],
   ["Home End", "first and last frame"],
   ["Space", "play and pause"],
+  ["+ − 0", "zoom in on the cursor, out, and back to the whole episode"],
+  ["c", "compare: keep this episode on view beside others"],
+  ["e", "write a note"],
+  ["a", "go on to the next episode after a mark, or stay"],
   ["/", "search"],
   ["s", "save the decisions as a file"],
   ["?", "this panel"],
@@ -67,10 +71,17 @@ const ACTIONS = {
   Home: () => current && (stop(), setFrame(0)),
   End: () => current && (stop(), setFrame(current.episode.frames - 1)),
   " ": () => current && togglePlay(),
-  k: () => focusedEpisode() && mark(focusedEpisode().index, "keep"),
-  d: () => focusedEpisode() && mark(focusedEpisode().index, "drop"),
+  k: () => focusedEpisode() && decide(focusedEpisode().index, "keep"),
+  d: () => focusedEpisode() && decide(focusedEpisode().index, "drop"),
   u: () => undo(),
-  s: () => marks.size && download(),
+  s: () => !$("download").disabled && download(),
+  "+": () => zoomBy(0.5),
+  "=": () => zoomBy(0.5), // + without shift
+  "-": () => zoomBy(2),
+  0: () => zoomBy(Infinity),
+  c: () => toggleBeside(),
+  e: () => $("note").focus(),
+  a: () => $("advance").click(),
   o: () => (location.hash = "#overview"),
   Escape: () => (location.hash = "#overview"),
   "/": () => {
@@ -79,18 +90,18 @@ const ACTIONS = {
   },
   "?": () => $("help").showModal(),
 };
-const ONLY_EPISODE = ["ArrowRight", "ArrowLeft", ".", ",", "Home", "End", " "];
+const ONLY_EPISODE = ["ArrowRight", "ArrowLeft", ".", ",", "Home", "End", " ", "+", "=", "-", "0", "c", "e", "a"];
 
 function pressKey(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || $("help").open) return;
   const { target, key } = event;
-  if (target.matches("input, select, textarea")) {
+  if (target.matches("select, input:not([type=checkbox])")) {
     if (key === "Escape") target.blur();
     return;
   }
-  if (key === " " && target.closest("button, a, summary")) return; // its own
-  const action = ACTIONS[key.length === 1 ? key.toLowerCase() : key];
-  if (!action || (!current && ONLY_EPISODE.includes(key))) return;
+  if (key === " " && target.closest("button, a, summary, input")) return; // its own
+  const name = key.length === 1 ? key.toLowerCase() : key;
+  if (!Object.hasOwn(ACTIONS, name) || (!current && ONLY_EPISODE.includes(name))) return;
   event.preventDefault();
-  action();
+  ACTIONS[name]();
 }

@@ -1,4 +1,4 @@
-// What is on view follows the address: #overview or #episode=12.
+// What is on view follows the address.
 
 let returnTo = null; // episode that had been on view, to find it again in the list
 
@@ -7,18 +7,18 @@ function go(index) {
 }
 
 function route() {
-  const match = /^#episode=(\d+)$/.exec(location.hash);
-  const episode = match ? byIndex.get(Number(match[1])) : null;
+  const found = new URLSearchParams(location.hash.slice(1));
+  const named = (key) => (/^\d+$/.test(found.get(key) ?? "") ? byIndex.get(Number(found.get(key))) : null);
+  const episode = named("episode");
+  readAddress(found);
+  if (named("beside")) pinned = named("beside");
+  arrange(); // marks may have moved episodes into or out of the filter
   $("overview").hidden = Boolean(episode);
   $("episode").hidden = !episode;
   document.title = episode ? `Episode ${episode.index}, ${data.title}` : data.title;
   if (episode) {
     returnTo = episode.index;
-    if (!shown.includes(episode)) {
-      Object.assign(list, { task: "", verdict: "", outcome: "", text: "" });
-      resetFilters();
-      arrange();
-    }
+    if (!shown.includes(episode)) filterBy(UNFILTERED);
     const inside = $("episode").contains(document.activeElement) ? document.activeElement.className : "";
     openEpisode(episode);
     if (inside === "step") $("episode").querySelector(".step:not([disabled])")?.focus();
@@ -28,7 +28,7 @@ function route() {
     return;
   }
   closeEpisode();
-  arrange(); // marks may have moved episodes into or out of the filter
+  showAddress();
   const row = returnTo === null ? null : findRow(byIndex.get(returnTo));
   if (row) {
     row.querySelector("a").focus({ preventScroll: true });
@@ -36,17 +36,12 @@ function route() {
   }
 }
 
-function resetFilters() {
-  for (const name of ["task", "verdict", "outcome"]) if ($(`filter-${name}`)) $(`filter-${name}`).value = "";
-  $("search").value = "";
-}
-
 function drawTally() {
   const count = (word) => [...marks.values()].filter((other) => other === word).length;
   $("tally").replaceChildren(
     marks.size ? h("span", {}, h("b", {}, String(marks.size)), h("span", { class: "wide" }, ` marked: ${count("keep")} keep, ${count("drop")} drop`), h("span", { class: "narrow" }, " marked")) : h("span", { class: "faint wide" }, "nothing marked yet"),
   );
-  $("download").disabled = !marks.size;
+  $("download").disabled = !marks.size && !notes.size;
   $("storage-note").hidden = stored;
 }
 
@@ -54,7 +49,10 @@ loadMarks();
 $("storage-note").textContent = "This browser keeps no marks for this page: save your decisions before you close it.";
 $("download").addEventListener("click", download);
 $("help-open").addEventListener("click", () => $("help").showModal());
-listeners.push((what) => what === "marks" && drawTally());
+listeners.push((what) => {
+  if (what === "marks" || what === "notes") drawTally();
+  if (what === "list" && !$("overview").hidden) showAddress();
+});
 drawHelp();
 drawOverview();
 drawTally();
@@ -63,6 +61,6 @@ window.addEventListener("hashchange", route);
 window.addEventListener("resize", fitTimeline);
 window.addEventListener("beforeprint", () => drawMore(shown.length));
 window.addEventListener("beforeunload", (event) => {
-  if (!stored && !saved && marks.size) event.preventDefault();
+  if (!stored && !saved && !$("download").disabled) event.preventDefault();
 });
 route();

@@ -9,7 +9,7 @@ function verdictBadge(episode) {
   const own = marks.has(episode.index);
   return h(
     "span",
-    { class: `badge ${word}${own ? " own" : ""}`, title: own ? "your mark" : episode.reasons.join("; ") || "breaks no rule" },
+    { class: `badge ${word}${own ? " own" : ""}`, title: own ? "your mark" : reasonsOf(episode).join("; ") || "breaks no rule" },
     icon(ICONS[word]),
     h("span", {}, word),
     own ? h("span", { class: "own-note" }, "marked") : null,
@@ -69,7 +69,7 @@ function drawSplit() {
     return node;
   };
   place.replaceChildren(
-    h("dt", {}, marks.size ? "rules and marks" : "rules"),
+    h("dt", {}, [moved.size ? "moved limits" : "rules", marks.size ? "marks" : ""].filter(Boolean).join(" and ")),
     h("dd", {}, h("span", { class: "keep-text" }, `keep ${kept}`), h("span", { class: "drop-text" }, `drop ${dropped}`)),
     h("dd", { class: "stack", "aria-hidden": "true" }, part("keep", kept), part("drop", dropped)),
   );
@@ -78,7 +78,7 @@ function drawSplit() {
 function about() {
   const differs = data.columns ? ` The dataset's own progress is ${data.columns}, so its values differ.` : "";
   return h("div", { class: "about" },
-    h("p", {}, h("b", {}, "Rules: "), `${data.rule_texts.join("; ")}.`),
+    h("p", { id: "rules" }),
     h("p", {}, h("b", {}, "Progress "), `is ${data.made_of}, scaled over all episodes of a task so that episodes compare.${differs}`),
     h("p", {}, h("b", {}, "Scored "), `by ${data.vlm} on ${data.scored_camera}.`),
     aboutRecording(),
@@ -113,10 +113,21 @@ function cell(column, episode) {
     "c-recording": () => recordingBadge(episode),
     "c-task": () => [
       tasks.length > 1 ? h("span", { class: "task", title: episode.task }, episode.task) : null,
-      episode.reasons.length ? h("span", { class: "reason", title: episode.reasons.join("; ") }, episode.reasons.join("; ")) : null,
+      reasonLine(episode),
+      noteLine(episode),
     ],
   }[column.class]();
   return h("td", { class: column.class, "data-name": column.short }, ...[content].flat());
+}
+
+function reasonLine(episode) {
+  const reasons = reasonsOf(episode).join("; ");
+  return reasons ? h("span", { class: "reason", title: reasons }, reasons) : null;
+}
+
+function noteLine(episode) {
+  const note = noteText(episode.index);
+  return note ? h("span", { class: "reason own-words", title: note }, note) : null;
 }
 
 function table() {
@@ -166,30 +177,43 @@ function select(name, options, value, apply) {
   return node;
 }
 
-function shortTask(task) {
-  return task.length > 60 ? `${task.slice(0, 58)}…` : task;
-}
-
 function filters() {
-  const set = (key) => (value) => {
-    list[key] = value;
-    arrange();
-  };
+  const set = (key) => (value) => filterBy({ [key]: value });
   const search = h("input", { type: "search", id: "search", placeholder: "Search", "aria-label": "Search tasks, reasons and episode numbers", autocomplete: "off" });
   search.addEventListener("input", () => set("text")(search.value));
   const sorts = [...metrics.map(({ key, label }) => [key, `Worst first: ${label}`]), ["episode", "In order of episodes"]];
   if (inspected) sorts.unshift(["recording", "Worst first: Recording"]);
-  const order = select("order", sorts, list.sort, (key) => {
-    [list.sort, list.worstFirst] = [key, true];
-    arrange();
-  });
+  const order = select("order", sorts, list.sort, (key) => filterBy({ sort: key, worstFirst: true }));
   order.setAttribute("aria-label", "Order");
   return h("div", { class: "filters" }, h("h2", {}, "Episodes"), h("span", { id: "count", class: "faint", role: "status" }),
     h("span", { class: "spacer" }), order,
-    tasks.length > 1 ? select("task", [["", "All tasks"], ...tasks.map((task) => [task, shortTask(task)])], "", set("task")) : null,
-    select("verdict", [["", "Any verdict"], ["keep", "Kept"], ["drop", "Dropped"], ["marked", "Marked"], ["unmarked", "Not marked"], ["overruled", "Marked against the rules"]], "", set("verdict")),
+    tasks.length > 1 ? select("task", [["", "All tasks"], ...tasks.map((task) => [task, shorten(task, 60)])], "", set("task")) : null,
+    select("verdict", [["", "Any verdict"], ["keep", "Kept"], ["drop", "Dropped"], ["marked", "Marked"], ["unmarked", "Not marked"], ["noted", "With a note"], ["overruled", "Marked against the rules"]], "", set("verdict")),
     knowsSuccess ? select("outcome", [["", "Any outcome"], ...OUTCOMES.map(({ name }) => [name, name[0].toUpperCase() + name.slice(1)])], "", set("outcome")) : null,
-    search);
+    search,
+    h("button", { type: "button", id: "range-off", hidden: true, onclick: () => filterBy({ range: null }) }, h("span", {}), icon(ICONS.drop)));
+}
+
+// What is done with all that are listed.
+function bulk() {
+  const button = (id, words, act) => h("button", { type: "button", id, onclick: act }, words);
+  return h("div", { class: "bulk" }, h("span", { id: "bulk-count" }),
+    button("bulk-keep", "Mark keep", () => markListed("keep")), button("bulk-drop", "Mark drop", () => markListed("drop")),
+    button("bulk-none", "Remove marks", () => markListed(null)), button("bulk-undo", "Undo", undo), button("table", "Save as CSV", downloadTable));
+}
+
+// The controls say what the list is filtered by, wherever that comes from.
+function showFilters() {
+  for (const name of ["task", "verdict", "outcome"]) if ($(`filter-${name}`)) $(`filter-${name}`).value = list[name];
+  if ($("search").value !== list.text) $("search").value = list.text;
+  $("range-off").hidden = list.range === null;
+  if (list.range) {
+    const { label, digits } = metricOf[list.range.metric];
+    $("range-off").firstChild.textContent = `${label} ${number(list.range.from, digits)} to ${number(list.range.to, digits)}`;
+    $("range-off").setAttribute("aria-label", `Remove the filter: ${$("range-off").firstChild.textContent}`);
+  }
+  $("bulk-count").textContent = shown.length === episodes.length ? `All ${shown.length} episodes:` : `These ${plural(shown.length, "episode")}:`;
+  for (const name of ["bulk-keep", "bulk-drop", "bulk-none", "table"]) $(name).disabled = !shown.length;
 }
 
 function drawList() {
@@ -206,6 +230,7 @@ function drawList() {
   if ([...order.options].some(({ value }) => value === list.sort)) order.value = list.sort;
   $("count").textContent = shown.length === episodes.length ? `${shown.length}` : `${shown.length} of ${episodes.length}`;
   $("nothing").hidden = shown.length > 0;
+  showFilters();
 }
 
 function unlabelled() {
@@ -216,19 +241,34 @@ function unlabelled() {
 
 function drawOverview() {
   $("overview").replaceChildren(
-    judgment(), headline(), about(), h("div", { class: "charts" }, ...charts(), startChart()), filters(), table(),
+    h("h1", { class: "unseen" }, data.title),
+    judgment(), headline(), about(), commandLine(), h("div", { class: "charts" }, ...charts(), startChart() ?? ""), filters(), bulk(), table(),
     h("p", { id: "nothing", class: "hint", hidden: true }, "No episode matches. Clear the search or choose another filter."),
     unlabelled() ?? "",
     h("p", { class: "foot faint" }, `lerobot-topreward ${data.version}, ${data.made}. Dataset ${data.dataset}, fingerprint ${data.fingerprint.slice(0, 12)}.`),
   );
   drawSplit();
+  drawCommand();
 }
 
-listeners.push((what, index) => {
+let relisting = false; // a slider moves more often than thousands of episodes can be listed
+function relist() {
+  if (relisting) return;
+  relisting = true;
+  requestAnimationFrame(() => {
+    relisting = false;
+    rows.clear();
+    arrange();
+  });
+}
+
+listeners.push((what, indices) => {
   if (what === "list") drawList();
-  if (what === "marks") {
+  if (what === "limits") relist();
+  if (what === "limits" || what === "marks" || what === "notes") {
     drawSplit();
-    const place = rows.get(index)?.querySelector(".c-verdict");
-    place?.replaceChildren(verdictBadge(byIndex.get(index)));
+    drawCommand();
   }
+  if (what === "marks") for (const index of indices) rows.get(index)?.querySelector(".c-verdict")?.replaceChildren(verdictBadge(byIndex.get(index)));
+  if (what === "notes") for (const index of indices) rows.delete(index);
 });

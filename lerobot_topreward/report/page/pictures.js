@@ -1,27 +1,28 @@
 // What the camera saw: a strip of frames, moved by a frame number.
 
-const loaded = new Map(); // episode -> its sheet, the last few
-const LOADED = 6;
+const loaded = new Map(); // block -> its sheet, the last few
+const LOADED = 12;
 const FILMSTRIP = 54; // px
 
-function mediaText(index) {
-  const read = () => $(`media-${index}`)?.textContent ?? "";
-  if ($(`media-${index}`) || document.readyState !== "loading") return Promise.resolve(read());
+// The text of a block of its own in the page, which may still be loading.
+function blockText(block) {
+  const read = () => $(block)?.textContent ?? "";
+  if ($(block) || document.readyState !== "loading") return Promise.resolve(read());
   return new Promise((done) => document.addEventListener("DOMContentLoaded", () => done(read())));
 }
 
-async function sheet(episode) {
-  if (!loaded.has(episode.index)) {
-    const load = mediaText(episode.index).then(async (content) => {
+async function sheet({ block }) {
+  if (!loaded.has(block)) {
+    const load = blockText(block).then(async (content) => {
       const image = new Image();
       image.src = `data:image/webp;base64,${content}`;
       await image.decode();
       return image;
     });
-    loaded.set(episode.index, load);
+    loaded.set(block, load);
     if (loaded.size > LOADED) loaded.delete(loaded.keys().next().value);
   }
-  return loaded.get(episode.index);
+  return loaded.get(block);
 }
 
 function drawPicture(context, image, strip, position, place) {
@@ -37,8 +38,7 @@ function pictureAt(frames, frame) {
   return found;
 }
 
-function stripViewer(episode, failed) {
-  const { strip } = episode.media;
+function stripViewer(strip, camera, failed) {
   const node = h("canvas", { class: "picture", width: strip.width, height: strip.height, role: "img" });
   const context = node.getContext("2d");
   let [image, wanted, position] = [null, 0, -1];
@@ -48,9 +48,9 @@ function stripViewer(episode, failed) {
     position = next;
     drawPicture(context, image, strip, position, [0, 0, strip.width, strip.height]);
     node.dataset.frame = strip.frames[position];
-    node.setAttribute("aria-label", `Camera at ${number(strip.frames[position] / data.fps, 1)} s`);
+    node.setAttribute("aria-label", `${camera} at ${number(strip.frames[position] / data.fps, 1)} s`);
   };
-  sheet(episode).then((found) => {
+  sheet(strip).then((found) => {
     image = found;
     draw();
   }, failed);
@@ -61,22 +61,30 @@ function stripViewer(episode, failed) {
   return { node, show };
 }
 
-function viewer(episode) {
+function cameraView({ strip, reason }, camera) {
   const place = h("div", { class: "screen" });
-  const { strip, reason } = episode.media;
-  if (strip) {
-    const failed = () => place.replaceChildren(h("p", { class: "no-picture" }, "This browser cannot show these pictures."));
-    const { node, show } = stripViewer(episode, failed);
-    place.append(node);
-    return { node: place, show };
+  if (!strip) {
+    place.append(h("p", { class: "no-picture" }, h("b", {}, "No pictures"), reason));
+    return { node: place, show: () => {} };
   }
-  if (!reason) return null;
-  place.append(h("p", { class: "no-picture" }, h("b", {}, "No pictures"), reason));
-  return { node: place, show: () => {} };
+  const failed = () => place.replaceChildren(h("p", { class: "no-picture" }, "This browser cannot show these pictures."));
+  const { node, show } = stripViewer(strip, camera, failed);
+  place.append(node);
+  return { node: place, show };
+}
+
+// What all cameras saw, the one whose pictures the list shows first; null without any.
+function viewer({ media }) {
+  if (!media.strip && !media.reason) return null;
+  const main = cameraView(media, "Camera");
+  const others = (media.others ?? []).map((other) => ({ name: other.camera.replace(/^.*\./, ""), ...cameraView(other, other.camera) }));
+  const small = others.map(({ name, node: place }) => h("figure", { class: "other-camera" }, place, h("figcaption", { class: "faint" }, name)));
+  const node = h("div", {}, main.node, small.length ? h("div", { class: "other-cameras" }, ...small) : "");
+  return { node, show: (frame) => [main, ...others].forEach(({ show }) => show(frame)) };
 }
 
 // Pictures along the axis of time, each in the middle of the span that it stands for.
-function filmstrip(episode, left, width) {
+function filmstrip(episode, left, width, [from, to]) {
   const { strip } = episode.media;
   if (!strip) return null;
   const height = FILMSTRIP;
@@ -87,12 +95,12 @@ function filmstrip(episode, left, width) {
   node.style.width = `${width}px`;
   node.style.height = `${height}px`;
   node.style.marginLeft = `${left}px`;
-  sheet(episode).then((image) => {
+  sheet(strip).then((image) => {
     const context = node.getContext("2d");
     context.scale(ratio, ratio);
     const slot = width / count;
     for (let i = 0; i < count; i++) {
-      const position = pictureAt(strip.frames, ((i + 0.5) / count) * (episode.frames - 1));
+      const position = pictureAt(strip.frames, from + ((i + 0.5) / count) * (to - from));
       // Fill the slot, cutting the sides off where it is narrower than the picture.
       context.save();
       context.beginPath();

@@ -86,7 +86,7 @@ function startScatter(width, { names, episodes: indices, starts, task }) {
   const range = (at) => extent([0, 1, ...places.map(([, place]) => place[at] ?? 0)]);
   const x = scale(range(0), [left, width - right - 6]);
   const y = scale(range(1), [height - axis, head + 6]);
-  const root = svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img" });
+  const root = svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "group" });
   root.setAttribute("aria-label", `Start poses of ${task}, a point per episode`);
   for (const value of [0, 0.5, 1]) {
     if (names.length > 1) {
@@ -112,13 +112,12 @@ function startChart() {
   if (!starts.length) return null;
   let chosen = starts[0];
   const sentence = h("p", { class: "hint" }, chosen.sentence);
-  const node = figure("Where episodes start", "", (width) => startScatter(width, chosen), sentence);
+  const { node, redraw } = figure("Where episodes start", "", (width) => startScatter(width, chosen), sentence);
   if (starts.length > 1) {
-    const choice = select("starts", starts.map(({ task }, i) => [String(i), shortTask(task)]), "0", (value) => {
+    const choice = select("starts", starts.map(({ task }, i) => [String(i), shorten(task, 60)]), "0", (value) => {
       chosen = starts[Number(value)];
       sentence.textContent = chosen.sentence;
-      const drawn = node.querySelector(".plot svg");
-      drawn.replaceWith(startScatter(Number(drawn.getAttribute("width")), chosen));
+      redraw();
     });
     choice.setAttribute("aria-label", "Task whose start poses are shown");
     node.querySelector("figcaption").append(choice);

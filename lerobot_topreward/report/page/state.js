@@ -1,4 +1,4 @@
-// The episodes, the marks that a person makes, and which episodes are isListed in which order.
+// The episodes, what rules and marks say of them, and which of them are listed in which order.
 
 const episodes = data.episodes.map((episode) => ({
   ...episode,
@@ -10,90 +10,46 @@ const knowsSuccess = episodes.some((episode) => episode.success !== null);
 const hasThumbnails = episodes.some((episode) => episode.media.thumbnail);
 
 const listeners = [];
-function notify(what, index = null) {
-  for (const listener of listeners) listener(what, index);
+function notify(what, indices = []) {
+  for (const listener of listeners) listener(what, indices);
 }
 
-// Marks: manual decisions, which override the rules.
+// Limits that were moved in the page: they replace those of the rules.
 
-const WORDS = ["keep", "drop"];
-const marks = new Map();
-const undoable = []; // episode and the mark that it had, last episode last
-let stored = true; // whether marks survive a reload
-let saved = true; // whether the marks are in a file
+const moved = new Map(); // rule -> limit; null: the rule is not used
 
-const storageKey = `lerobot-topreward-report/${data.fingerprint}/${checksum(JSON.stringify(data.decisions))}`;
-
-function checksum(text) {
-  let sum = 5381;
-  for (let i = 0; i < text.length; i++) sum = ((sum * 33) ^ text.charCodeAt(i)) >>> 0;
-  return sum.toString(36);
+function limitOf(rule) {
+  return (moved.has(rule) ? moved.get(rule) : data.rules[rule]) ?? null;
 }
 
-function loadMarks() {
-  let kept = null;
-  try {
-    kept = JSON.parse(localStorage.getItem(storageKey));
-    localStorage.setItem(storageKey, JSON.stringify(kept ?? data.decisions));
-  } catch {
-    stored = false; // some browsers keep nothing for files
-  }
-  for (const [name, word] of Object.entries(kept ?? data.decisions)) {
-    if (byIndex.has(Number(name)) && WORDS.includes(word)) marks.set(Number(name), word);
-  }
+// As `Comparison` in judging/rules.py: what equals the limit is kept, and so is what is undefined.
+function breaks(rule, limit, episode) {
+  const { metric, sign } = data.comparisons[rule];
+  const value = episode.metrics[metric] ?? null;
+  return value !== null && limit !== null && (sign === "<" ? value < limit : value > limit);
 }
 
-function mark(index, word) {
-  undoable.push([index, marks.get(index) ?? null]);
-  setMark(index, marks.get(index) === word ? null : word);
-  say(`Episode ${index}: ${marks.get(index) ? `marked ${word}` : "no mark"}`);
+function reasonsOf(episode) {
+  const fixed = Object.keys(episode.drops).filter((rule) => !moved.has(rule)).map((rule) => episode.drops[rule]);
+  const own = [...moved].filter(([rule, limit]) => breaks(rule, limit, episode)).map(([rule, limit]) => {
+    const { metric, name, sign, unit } = data.comparisons[rule];
+    return `${name} ${number(episode.metrics[metric], 3)} ${sign} ${number(limit, 3)}${unit}`;
+  });
+  return [...fixed, ...own];
 }
 
-function undo() {
-  const last = undoable.pop();
-  if (!last) {
-    say("Nothing to undo");
-    return;
-  }
-  setMark(...last);
-  say(`Undone: episode ${last[0]} ${last[1] ? `marked ${last[1]}` : "has no mark"}`);
-}
-
-function setMark(index, word) {
-  if (word) marks.set(index, word);
-  else marks.delete(index);
-  saved = false;
-  try {
-    localStorage.setItem(storageKey, JSON.stringify(Object.fromEntries(marks)));
-  } catch {
-    stored = false;
-  }
-  notify("marks", index);
+function ruling(episode) {
+  return reasonsOf(episode).length ? "drop" : "keep";
 }
 
 function verdict(episode) {
-  return marks.get(episode.index) ?? (episode.keep ? "keep" : "drop");
+  return marks.get(episode.index) ?? ruling(episode);
 }
 
-function decisions() {
-  const sorted = [...marks].sort((a, b) => a[0] - b[0]).map(([name, word]) => [String(name), word]);
-  return {
-    format: 1,
-    dataset: data.dataset,
-    fingerprint: data.fingerprint,
-    decisions: Object.fromEntries(sorted),
-  };
-}
-
-function download() {
-  const blob = new Blob([JSON.stringify(decisions(), null, 2) + "\n"], { type: "application/json" });
-  const link = h("a", { href: URL.createObjectURL(blob), download: "decisions.json" });
-  document.body.append(link);
-  link.click();
-  link.remove();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
-  saved = true;
-  say(`${plural(marks.size, "decision")} saved as decisions.json`);
+function moveLimit(rule, limit) {
+  if (limit === (data.rules[rule] ?? null)) moved.delete(rule);
+  else moved.set(rule, limit);
+  notify("limits");
 }
 
 // The list.
@@ -110,7 +66,8 @@ for (const metric of metrics) {
   SORTS[metric.key] = { value: (episode) => episode.metrics[metric.key] ?? never, worst: metric.worst };
 }
 
-const list = { sort: "success_score", worstFirst: true, task: "", verdict: "", outcome: "", text: "" };
+const UNFILTERED = { task: "", verdict: "", outcome: "", text: "", range: null };
+const list = { sort: "success_score", worstFirst: true, ...UNFILTERED };
 let shown = [];
 
 const VERDICT_FILTERS = {
@@ -119,19 +76,25 @@ const VERDICT_FILTERS = {
   drop: (episode) => verdict(episode) === "drop",
   marked: (episode) => marks.has(episode.index),
   unmarked: (episode) => !marks.has(episode.index),
-  overruled: (episode) => marks.has(episode.index) && (marks.get(episode.index) === "keep") !== episode.keep,
+  noted: (episode) => notes.has(episode.index),
+  overruled: (episode) => marks.has(episode.index) && marks.get(episode.index) !== ruling(episode),
 };
+
+// `range` is half open but for a last one, which holds its end.
+function isInRange(value, { from, to, last }) {
+  return value !== null && value >= from && (value < to || (last && value === to));
+}
 
 function isListed(episode) {
   const text = list.text.trim().toLowerCase();
   const found = () =>
     String(episode.index) === text.replace(/^#/, "") ||
-    episode.task.toLowerCase().includes(text) ||
-    episode.reasons.some((reason) => reason.toLowerCase().includes(text)) ||
-    episode.findings.some((finding) => `${finding.level} ${describeFinding(finding)}`.toLowerCase().includes(text));
+    [episode.task, ...reasonsOf(episode), noteText(episode.index), ...episode.findings.map((finding) => `${finding.level} ${describeFinding(finding)}`)]
+      .some((each) => each.toLowerCase().includes(text));
   return (
     (list.task === "" || episode.task === list.task) &&
     (list.outcome === "" || outcome(episode.success) === list.outcome) &&
+    (list.range === null || isInRange(episode.metrics[list.range.metric] ?? null, list.range)) &&
     VERDICT_FILTERS[list.verdict](episode) &&
     (text === "" || found())
   );
@@ -148,6 +111,11 @@ function compare(a, b) {
 function arrange() {
   shown = episodes.filter(isListed).sort((a, b) => compare(a, b) || a.index - b.index);
   notify("list");
+}
+
+function filterBy(changes) {
+  Object.assign(list, changes);
+  arrange();
 }
 
 function sortBy(key) {

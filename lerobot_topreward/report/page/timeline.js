@@ -23,9 +23,10 @@ const PANES = [
   { key: "advantage", name: `Advantage: progress gained in ${number(data.horizon, 1)} s`, share: 0.25, digits: 2 },
 ];
 
-function pane(episode, { key, name, digits }, x, top, height, width) {
+function pane(episode, x, top, height, width, inside, { key, name, digits }) {
   const y = scale(ranges[key], [top + height, top]);
   const group = svg("g", { class: `pane ${key}` });
+  const curves = svg("g", { "clip-path": inside });
   const right = width - EDGE;
   const values = key === "progress" ? [0, 0.5, 1] : ticks(...ranges[key], Math.max(2, height / 34));
   for (const value of values) {
@@ -36,16 +37,17 @@ function pane(episode, { key, name, digits }, x, top, height, width) {
   const readout = text(right, top - 7, "", { class: "readout", "text-anchor": "end", "data-pane": key });
   group.append(readout);
   const lines = runs(episode, key).map((run) => run.map(([frame, value]) => [x(frame), y(value)]));
-  if (key === "advantage") group.append(...gains(lines, y(0), top, height, width));
-  if (key === "progress" && data.rules.min_final_progress !== undefined) group.append(...ruleLine(data.rules.min_final_progress, y, right));
-  if (key === "log_prob" && episode.static) group.append(...staticCurve(episode, x, y, right));
-  if (key === "progress") group.append(...otherCurves(episode, x, y));
-  group.append(svg("path", { class: "curve", d: lines.map(line).join("") }));
+  group.append(curves);
+  if (key === "advantage") curves.append(...gains(episode, lines, y(0), top, height, width));
+  if (key === "progress" && limitOf("min_final_progress") !== null) group.append(...ruleLine(limitOf("min_final_progress"), y, right));
+  if (key === "log_prob" && episode.static) curves.append(...staticCurve(episode, x, y, right));
+  if (key === "progress") curves.append(...otherCurves(episode, x, y));
+  curves.append(svg("path", { class: "curve", d: lines.map(line).join("") }));
   if (key !== "advantage" && episode.prefixes.length < width / 6) {
-    for (const frame of episode.prefixes) group.append(svg("circle", { class: "prefix", cx: x(frame), cy: y(valueAt(episode, key, frame)), r: 2.4 }));
+    for (const frame of episode.prefixes) curves.append(svg("circle", { class: "prefix", cx: x(frame), cy: y(valueAt(episode, key, frame)), r: 2.4 }));
   }
   const bead = svg("circle", { class: "bead", r: 4.5 });
-  group.append(bead);
+  curves.append(bead);
   const show = (frame) => {
     const value = valueAt(episode, key, frame);
     bead.setAttribute("cx", x(frame));
@@ -73,28 +75,27 @@ function staticCurve(episode, x, y, right) {
 }
 
 // The area between the advantage and zero, in two kinds.
-function gains(lines, zero, top, height, width) {
+function gains(episode, lines, zero, top, height, width) {
   const area = lines.map((points) => `${line(points)}L${points[points.length - 1][0].toFixed(2)} ${zero}L${points[0][0].toFixed(2)} ${zero}Z`).join("");
   const clip = (id, from, size) => svg("clipPath", { id }, svg("rect", { x: 0, y: from, width, height: Math.max(0, size) }));
   return [
-    svg("defs", {}, clip("above", top - 2, zero - top + 2), clip("below", zero, top + height - zero + 2)),
+    svg("defs", {}, clip(`above-${episode.index}`, top - 2, zero - top + 2), clip(`below-${episode.index}`, zero, top + height - zero + 2)),
     hatch("hatch-loss"),
-    svg("path", { class: "gain", d: area, "clip-path": "url(#above)" }),
-    svg("path", { class: "loss", d: area, "clip-path": "url(#below)" }),
+    svg("path", { class: "gain", d: area, "clip-path": `url(#above-${episode.index})` }),
+    svg("path", { class: "loss", d: area, "clip-path": `url(#below-${episode.index})` }),
   ];
 }
 
-function partLane(episode, x, width) {
-  const group = svg("g", { class: "lane" });
+function partLane(episode, x, width, inside) {
+  const group = svg("g", { class: "lane", "clip-path": inside });
   episode.parts.forEach((part, i) => {
     const [from, to] = [x(part.start), x(part.start + part.length - 1)];
     const next = episode.parts[i + 1];
     const end = next ? (to + x(next.start)) / 2 : width - EDGE;
     const start = i ? (from + x(episode.parts[i - 1].start + episode.parts[i - 1].length - 1)) / 2 : from;
     const room = Math.floor((end - start - 12) / 6.6);
-    const label = part.instruction.length > room ? `${part.instruction.slice(0, Math.max(0, room - 1))}…` : part.instruction;
     group.append(hover(svg("rect", { class: i % 2 ? "part-odd" : "part-even", x: start, y: 0, width: Math.max(1, end - start), height: 18 }), part.instruction));
-    if (room > 2) group.append(text(start + 6, 13, label, { class: "part-name" }));
+    if (room > 2) group.append(text(start + 6, 13, shorten(part.instruction, room), { class: "part-name" }));
   });
   return group;
 }
@@ -108,8 +109,8 @@ function partBorders(episode, x, height) {
 }
 
 function timeAxis(episode, x, top, width) {
-  const seconds = Math.max(1, episode.frames - 1) / data.fps;
-  const marksAt = ticks(0, seconds, (width - GUTTER) / 80);
+  const seconds = spanOf(episode).map((frame) => frame / data.fps);
+  const marksAt = ticks(...seconds, (width - GUTTER) / 80);
   const group = svg("g", {}, svg("path", { class: "axis", d: `M${GUTTER} ${top + 0.5}H${width - EDGE}` }));
   for (const value of marksAt) {
     const place = x(value * data.fps);
@@ -127,29 +128,39 @@ function timeline(episode, moved, playing) {
   const draw = () => {
     const width = Math.floor(place.clientWidth);
     const height = Math.max(250, Math.min(700, Number(place.dataset.height) || 420));
-    if (width < 80 || drawn === `${width} ${height}`) return;
-    drawn = `${width} ${height}`;
-    x = scale([0, Math.max(1, episode.frames - 1)], [GUTTER, width - EDGE]);
+    const span = spanOf(episode);
+    const wanted = `${width} ${height} ${span} ${signal.chosen}`;
+    if (width < 80 || drawn === wanted) return;
+    drawn = wanted;
+    x = scale(span, [GUTTER, width - EDGE]);
     const lane = episode.parts.length > 1 ? 22 : 0;
     const spans = spanHeight(episode);
-    const room = height - lane - spans - PANES.length * HEAD - 24;
+    const plots = signal.chosen ? [...PANES, SIGNAL_PANE] : PANES;
+    const room = height - lane - spans - plots.length * HEAD - 24;
+    const whole = plots.reduce((sum, { share }) => sum + share, 0);
+    const clip = `curves-${episode.index}`;
+    const inside = `url(#${clip})`;
     const root = svg("svg", { class: "curves", width, height, viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" });
-    if (lane) root.append(partLane(episode, x, width), ...partBorders(episode, x, height - 24));
+    root.append(svg("defs", {}, svg("clipPath", { id: clip }, svg("rect", { x: GUTTER - 6, y: 0, width: width - GUTTER - EDGE + 12, height }))));
+    if (lane) root.append(partLane(episode, x, width, inside), svg("g", { "clip-path": inside }, ...partBorders(episode, x, height - 24)));
     let top = lane;
-    panes = PANES.map((description) => {
-      const size = Math.round(room * description.share) - 8;
-      const made = pane(episode, description, x, top + HEAD, size, width);
+    panes = plots.map((description) => {
+      const size = Math.round((room * description.share) / whole) - 8;
+      const make = description === SIGNAL_PANE ? signalPane : pane;
+      const made = make(episode, x, top + HEAD, size, width, inside, description);
       top += HEAD + size + 8;
       return made;
     });
-    root.append(...panes.map((made) => made.group), spanLane(episode, x, height - 24 - spans), timeAxis(episode, x, height - 24, width));
-    const strip = filmstrip(episode, GUTTER, width - GUTTER - EDGE);
+    const lanes = svg("g", { "clip-path": inside }, spanLane(episode, x, height - 24 - spans));
+    root.append(...panes.map((made) => made.group), lanes, timeAxis(episode, x, height - 24, width));
+    const strip = filmstrip(episode, GUTTER, width - GUTTER - EDGE, span);
     place.replaceChildren(root, strip ?? "", cursor);
     show(frame);
   };
   const show = (next) => {
-    frame = next;
+    frame = Math.min(next, episode.frames - 1);
     if (!x) return;
+    draw();
     cursor.style.transform = `translateX(${x(frame)}px)`;
     for (const made of panes) made.show(frame);
     place.setAttribute("aria-valuenow", frame);
@@ -172,6 +183,12 @@ function timeline(episode, moved, playing) {
     if (dragging || (event.pointerType === "mouse" && !playing())) choose(event);
   });
   for (const end of ["pointerup", "pointercancel"]) place.addEventListener(end, () => (dragging = false));
+  place.addEventListener("wheel", (event) => {
+    if (!event.ctrlKey) return; // what pinching on a touch pad sends, too
+    event.preventDefault();
+    choose(event);
+    zoomBy(event.deltaY > 0 ? 1.25 : 0.8);
+  }, { passive: false });
   const observer = new ResizeObserver(draw);
   observer.observe(place);
   return { node: place, show, draw, close: () => observer.disconnect() };
