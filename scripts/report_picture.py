@@ -1,4 +1,4 @@
-"""Make docs/report.png: the demo's report in Chromium, its overview and one episode.
+"""Make docs/report.png and docs/report.gif: the demo's report in Chromium.
 
     python scripts/report_picture.py
 
@@ -22,6 +22,10 @@ VIEWS = (("", 1040), ("#episode=7&beside=2", 1000))  # address, height in px
 WIDTH = 1360  # px
 BETWEEN = 16  # px
 COLORS = 160  # of the picture, which halve its size
+MOVING = REPOSITORY / "docs/report.gif"
+SCENES = ("", "#episode=7", "#episode=7&beside=2")  # addresses, one after another
+MOVING_SIZE = (960, 660)  # px
+SCENE_MS = 3000
 
 
 def main(chromium: str = "/usr/bin/chromium", driver: str = "/usr/bin/chromedriver") -> None:
@@ -39,6 +43,7 @@ def main(chromium: str = "/usr/bin/chromium", driver: str = "/usr/bin/chromedriv
         browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
         try:
             shots = [take(browser, page, at, height) for at, height in VIEWS]
+            scenes = [take(browser, page, at, _scene_height()) for at in SCENES]
         finally:
             browser.quit()
     size = (WIDTH, sum(shot.height for shot in shots) + BETWEEN * (len(shots) - 1))
@@ -47,6 +52,12 @@ def main(chromium: str = "/usr/bin/chromium", driver: str = "/usr/bin/chromedriv
         whole.paste(shot, (0, top))
         top += shot.height + BETWEEN
     whole.quantize(COLORS).save(PICTURE, optimize=True)
+    first, *rest = [scene.resize(MOVING_SIZE).quantize(COLORS) for scene in scenes]
+    first.save(MOVING, append_images=rest, duration=SCENE_MS, loop=0, optimize=True)
+
+
+def _scene_height() -> int:
+    return WIDTH * MOVING_SIZE[1] // MOVING_SIZE[0]
 
 
 def take(browser: webdriver.Chrome, page: Path, at: str, height: int) -> Image.Image:

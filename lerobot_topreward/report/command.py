@@ -1,6 +1,5 @@
 """The report command: a labeled dataset becomes one HTML page, and perhaps a Rerun recording."""
 
-import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -242,13 +241,14 @@ def _make_page(
 
 def _spell_curate(config: ReportConfig, dataset: LabelledDataset) -> str:
     """Spell the command that curates this dataset, without the rules: the page adds those."""
-    words = ["lerobot-topreward curate"]
-    for name in ("repo_id", "root", "revision", "labels", "success_file"):
-        if (value := getattr(config, name)) is not None:
-            words.append(f"{spell_options(f'`{name}`')} {shlex.quote(str(value))}")
-    if len(dataset.episodes) < dataset.source.meta.total_episodes:
-        words.append(f"{spell_options('`unlabelled`')} keep")
-    return " ".join(words)
+    partly = len(dataset.episodes) < dataset.source.meta.total_episodes
+    command = write_command(
+        "curate",
+        of=config,
+        success_file=config.success_file,
+        unlabelled="keep" if partly else None,
+    )
+    return spell_options(command)
 
 
 @contextmanager
