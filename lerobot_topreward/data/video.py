@@ -2,7 +2,7 @@
 
 import io
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import pyarrow.dataset as pa_ds
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.video.reformatter import VideoReformatter
-from jaxtyping import Int64, UInt8
+from jaxtyping import Float64, Int64, UInt8
 from PIL import Image
 
 from lerobot_topreward.data.dataset import Source, find_video
@@ -45,9 +45,42 @@ def read_clip(
     Raises:
         EpisodeError: A file is missing or damaged, or lacks a frame that the dataset promises.
     """
+    read = _read_video if camera in source.meta.video_keys else _read_images
+    return sample_clip(
+        lambda frames: read(source, camera, segment.episode_index, segment.start + frames),
+        fps=source.meta.fps,
+        segment=segment,
+        sample_fps=sample_fps,
+        final_frame=final_frame,
+        max_images=max_images,
+        also=also,
+    )
+
+
+def sample_clip(
+    read: Callable[[Int64[np.ndarray, " sampled"]], UInt8[np.ndarray, "sampled height width 3"]],
+    *,
+    fps: float,
+    segment: Segment,
+    sample_fps: float,
+    final_frame: bool,
+    max_images: int | None = None,
+    also: Int64[np.ndarray, " others"] | None = None,
+) -> Clip:
+    """Make a clip of the frames that `read_clip` chooses, wherever they are read.
+
+    Args:
+        read: gives frames of the segment, counted within it, ascending.
+        fps: the dataset's clock, Hz.
+        segment: what is shown.
+        sample_fps: see `sample_frames`, as the next two.
+        final_frame: also show the last frame.
+        max_images: at most so many.
+        also: frames that are read beside them.
+    """
     indices = sample_frames(
         segment.length,
-        fps=source.meta.fps,
+        fps=fps,
         sample_fps=sample_fps,
         final_frame=final_frame,
         max_images=max_images,
@@ -55,11 +88,10 @@ def read_clip(
     scheduled = None if also is None else indices
     if also is not None:
         indices = np.union1d(indices, also)
-    read = _read_video if camera in source.meta.video_keys else _read_images
     return Clip(
         segment=segment,
-        fps=source.meta.fps,
-        frames=read(source, camera, segment.episode_index, segment.start + indices),
+        fps=fps,
+        frames=read(indices),
         shown=np.arange(len(indices), dtype=np.int64),
         frame_indices=indices,
         scheduled=scheduled,
@@ -79,6 +111,17 @@ def _read_video(
             f"{name} must show this episode until {times[-1]:.3f} s; another episode begins there "
             f"at {following:.3f} s"
         )
+    return read_video(path, times, name=name)
+
+
+def read_video(
+    path: Path, times: Float64[np.ndarray, " sampled"], *, name: Path
+) -> UInt8[np.ndarray, "sampled height width 3"]:
+    """Decode the frames of a video at ascending times, s, and only those; `name` is for messages.
+
+    Raises:
+        EpisodeError: it cannot be decoded, or lacks a frame.
+    """
     try:
         with closing(av.open(str(path))) as container:
             reformatter = VideoReformatter()
