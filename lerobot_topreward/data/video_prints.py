@@ -39,24 +39,12 @@ def video_prints(source: Source, *, camera: str, episodes: Sequence[int]) -> dic
             places.setdefault(path, []).append((episode, start, end))
     prints = {}
     for path, spans in places.items():
-        prints |= print_spans(path, spans)
-    return prints
-
-
-def print_spans(path: Path, spans: Sequence[tuple[int, float, float]]) -> dict[int, str]:
-    """Hash the episodes of one video file; those that cannot be read are left out.
-
-    Args:
-        path: the file.
-        spans: of each episode its index, and when its first and its last frame are shown, s.
-    """
-    prints = {}
-    # Decoding says what is wrong with a video that cannot be hashed.
-    with suppress(FFmpegError, OSError, IndexError), av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        for episode, start, end in spans:
-            with suppress(FFmpegError, ValueError):
-                prints[episode] = _hash_ends(container, stream, start, end)
+        # Decoding says what is wrong with a video that cannot be hashed.
+        with suppress(FFmpegError, OSError, IndexError), av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            for episode, start, end in spans:
+                with suppress(FFmpegError, ValueError):
+                    prints[episode] = _hash_ends(container, stream, start, end)
     return prints
 
 

@@ -95,7 +95,8 @@ def begin_run(plan: Plan, *, broken: Mapping[int, str], fetch: bool) -> Run:
     run.write("running")
     remove_records(store.folder)
     fingerprints = source.fingerprints.episodes
-    adopt(store, list_shards(plan.job.segments, ["none"], fingerprints=fingerprints, videos=prints))
+    shards = list_shards(plan.job.segments, ["none"], fingerprints=fingerprints, videos=prints)
+    adopt(store, shards, source)
     return run
 
 

@@ -6,19 +6,25 @@
     <output>/topreward/<key>/watch/episode_000123.parquet  as in the store
 
 A store asks for a fingerprint of what was recorded, which is not known so early. These shards are
-bound to what is: the key (VLM, camera, schedule), the episode's length and task, and the print of
-its video. Where all of that is found again, they move into the store; whatever does not fit is
-scored again.
+bound to what is: the key (VLM, camera, schedule), the episode's length and task, and a hash of the
+pictures that its video was shown as. Where all of that is found again, they move into the store;
+whatever does not fit is scored again. The print of the video would not do: LeRobot appends by
+FFmpeg's concat demuxer, which adds parameter sets to the H.264 pictures that were there before.
 """
 
+import hashlib
 import json
 from collections.abc import Sequence
 from contextlib import suppress
 
-from lerobot_topreward.errors import UserError
+import numpy as np
+
+from lerobot_topreward.data.dataset import Source
+from lerobot_topreward.data.video import read_clip
+from lerobot_topreward.errors import EpisodeError, UserError
 from lerobot_topreward.files.atomic import remove, write_file
 from lerobot_topreward.files.jsonable import read_json_object
-from lerobot_topreward.records import Segment
+from lerobot_topreward.records import Clip
 from lerobot_topreward.storage.store import Shard, Store
 
 _NOT_KNOWN = "recording"  # in place of a fingerprint
@@ -37,9 +43,14 @@ def waiting_store(store: Store) -> Store:
     return Store(folder, store.key, store.fps)
 
 
-def waiting_shard(segments: Sequence[Segment], video: str) -> Shard:
-    """The shard of an episode whose fingerprint is not known, by the print of its video."""
-    return Shard(tuple(segments), "none", _NOT_KNOWN, video)
+def waiting_shard(clip: Clip) -> Shard:
+    """The shard of an episode under one task, by the pictures that are shown of it."""
+    frames = clip.frames
+    if clip.scheduled is not None:
+        frames = frames[np.isin(clip.frame_indices, clip.scheduled)]
+    digest = hashlib.sha256(repr(frames.shape).encode())
+    digest.update(np.ascontiguousarray(frames))
+    return Shard((clip.segment,), "none", _NOT_KNOWN, digest.hexdigest())
 
 
 def write_sizes(waiting: Store, shown: set[str]) -> None:
@@ -56,12 +67,13 @@ def read_sizes(waiting: Store) -> set[str]:
     return {size for size in sizes if isinstance(size, str)} if isinstance(sizes, list) else set()
 
 
-def adopt(store: Store, shards: Sequence[Shard]) -> list[Shard]:
+def adopt(store: Store, shards: Sequence[Shard], source: Source) -> list[Shard]:
     """Move waiting scores into a store, as far as they are wanted and it lacks them.
 
     Args:
         store: the output is held by this process, and the store's sizes hold those of `read_sizes`.
-        shards: of the dataset, which can be read now.
+        shards: of the dataset.
+        source: the dataset, whose videos are here.
 
     Returns:
         Those that were moved.
@@ -69,20 +81,27 @@ def adopt(store: Store, shards: Sequence[Shard]) -> list[Shard]:
     Raises:
         UserError: the disk is full, or a link is in the place of the waiting ones.
     """
-    waiting = waiting_store(store)
-    if not waiting.folder.is_dir():
-        return []
-    moved: list[Shard] = []
+    waiting, moved = waiting_store(store), list[Shard]()
     for shard in shards:
-        if shard.control != "none" or shard.video is None:
+        path = waiting.folder / shard.name
+        if shard.control != "none" or not path.is_file():
             continue
-        scores = waiting.read(waiting_shard(shard.segments, shard.video))
-        if scores is None:
-            continue
-        if store.read(shard) is None:
-            store.write(shard, scores)
-            moved.append(shard)
-        remove(waiting.folder / shard.name)
-    if not any(waiting.folder.glob("episode_*.parquet")):
+        if len(shard.segments) == 1 and store.read(shard) is None:
+            key = store.key
+            with suppress(EpisodeError):  # who scores it says what is wrong with the video
+                clip = read_clip(
+                    source,
+                    camera=key.camera,
+                    segment=shard.segments[0],
+                    sample_fps=key.sample_fps,
+                    final_frame=key.final_frame,
+                    max_images=key.max_images,
+                )
+                scores = waiting.read(waiting_shard(clip))
+                if scores is not None:
+                    store.write(shard, scores)
+                    moved.append(shard)
+        remove(path)
+    if waiting.folder.is_dir() and not any(waiting.folder.glob("episode_*.parquet")):
         remove(waiting.folder)
     return moved

@@ -12,7 +12,6 @@ from lerobot_topreward.console import StopRequest, name_episodes
 from lerobot_topreward.data.dataset import open_source
 from lerobot_topreward.data.info import Info
 from lerobot_topreward.data.video import read_video, sample_clip
-from lerobot_topreward.data.video_prints import print_spans
 from lerobot_topreward.errors import EpisodeError, UserError
 from lerobot_topreward.judging.line import Opinion, judge_episode
 from lerobot_topreward.records import Clip, PrefixScores, Segment
@@ -175,21 +174,16 @@ class Follower:
             task = read_task(self.root, before, after, given=self.config.task)
         place = self.videos.locate(info, span)
         segment = Segment(episode, 0, span.length, task)
-        # The print comes first: had the file been replaced in between, it would be of the old one,
-        # and these scores of no use, instead of another video's.
-        end = place.start + (span.length - 1) / self.fps
-        video = print_spans(place.path, [(episode, place.start, end)]).get(episode)
-        shard = None if video is None else waiting_shard([segment], video)
-        scores = None if shard is None else self.waiting.read(shard)
+        try:
+            clip = self._read(segment, place)
+        except EpisodeError as error:
+            self._tried[episode] = stamp, str(error)
+            raise NotYetError(str(error)) from None
+        shard = waiting_shard(clip)
+        scores = self.waiting.read(shard)
         if scores is None:
-            try:
-                clip = self._read(segment, place)
-            except EpisodeError as error:
-                self._tried[episode] = stamp, str(error)
-                raise NotYetError(str(error)) from None
             scores = self._score(clip)
-            if shard is not None:
-                self.waiting.write(shard, scores)
+            self.waiting.write(shard, scores)
         self._say(episode, judge_episode(scores, self.lines.of(task)))
 
     def _read(self, segment: Segment, place: Place) -> Clip:

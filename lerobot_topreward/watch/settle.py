@@ -72,7 +72,7 @@ def settle(
         shown |= more
         write_shown(store, shown)
     shards = list_shards(cut, ["none"], fingerprints=ours.episodes, videos=prints)
-    moved = adopt(store, shards)
+    moved = adopt(store, shards, source)
     remove(waiting.folder)  # what was not taken over is of no episode
     todo = [shard for shard in shards if store.read(shard) is None]
     outcome = Outcome()

@@ -1,85 +1,20 @@
-import io
 import json
 import shutil
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from recorder import TASK, Recorder, script, stop
 from rich.console import Console
+from watching import Watching
 
-import lerobot_topreward.watch.command
 from lerobot_topreward.cli import main
-from lerobot_topreward.console import SafeConsole
+from lerobot_topreward.errors import UserError
 from lerobot_topreward.storage.key import ScoringConfig
 from lerobot_topreward.vlm.identity import VlmConfig
 from lerobot_topreward.watch.command import watch_dataset
 from lerobot_topreward.watch.config import WatchConfig
-from lerobot_topreward.watch.follow import Clock, Follower
-
-# For the module beside this one: there is no package of tests.
-sys.path.insert(0, str(Path(__file__).parent))
-
-from recorder import TASK, Recorder, script, stop
 
 LENGTHS = (12, 9, 15)
-
-
-class Watching:
-    """A watch of a recording in `root`, whose scores go to `output`."""
-
-    def __init__(self, folder: Path, vlm: Path) -> None:
-        self.root, self.output, self.vlm = folder / "recorded", folder / "labels", vlm
-        self.said = ""
-
-    def run(self, clock: Clock, **options: Any) -> Follower:
-        out = io.StringIO()
-        config = WatchConfig(
-            root=self.root,
-            output=self.output,
-            vlm=VlmConfig(vlm=str(self.vlm), device="cpu"),
-            **{"min_success": -1.0, **options},
-        )
-        console = SafeConsole(file=out, width=300, highlight=False, soft_wrap=True, markup=False)
-        found = watch_dataset(config, console=console, clock=clock)
-        self.said = out.getvalue()
-        assert found is not None
-        return found
-
-    def label(self, output: Path, capsys: pytest.CaptureFixture[str], *more: str) -> str:
-        capsys.readouterr()
-        options = ["--root", str(self.root), "--vlm", str(self.vlm), "--output", str(output), *more]
-        with pytest.raises(SystemExit) as stopped:
-            main(["label", *options, "--skip-check"])
-        assert stopped.value.code == 0
-        return " ".join(capsys.readouterr().out.split())
-
-
-@pytest.fixture
-def watching(tmp_path: Path, tiny_vlm: Path) -> Watching:
-    return Watching(tmp_path, tiny_vlm)
-
-
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The episodes that a scorer was asked about by watches, one after another."""
-    episodes: list[int] = []
-    load: Callable[..., Any] = lerobot_topreward.watch.command.load_scorer
-
-    def load_counting(*args: Any, **options: Any) -> Any:
-        scorer = load(*args, **options)
-        score = scorer.score
-
-        def count(clip: Any, *more: Any) -> Any:
-            episodes.append(clip.segment.episode_index)
-            return score(clip, *more)
-
-        scorer.score = count
-        return scorer
-
-    monkeypatch.setattr(lerobot_topreward.watch.command, "load_scorer", load_counting)
-    return episodes
 
 
 def shards(output: Path) -> dict[str, bytes]:
@@ -210,86 +145,9 @@ def test_images_in_data_are_judged_in_the_end(watching: Watching) -> None:
     assert sorted(found.opinions) == [0]
 
 
-def test_what_is_half_written_is_read_later(watching: Watching) -> None:
-    recorder = Recorder(watching.root)
-    info = watching.root / "meta/info.json"
-    video = watching.root / "videos/observation.images.front/chunk-000/file-000.mp4"
-    kept: dict[Path, bytes] = {}
-
-    def cut(path: Path, share: float) -> None:
-        kept[path] = path.read_bytes()
-        path.write_bytes(kept[path][: int(share * len(kept[path]))])
-
-    def restore() -> None:
-        for path, content in kept.items():
-            path.write_bytes(content)
-
-    def save_and_cut(path: Path, share: float) -> None:
-        recorder.save(12, seed=len(kept))
-        cut(path, share)
-
-    found = watching.run(
-        script(
-            lambda: save_and_cut(info, 0.5),
-            lambda: None,
-            restore,
-            lambda: save_and_cut(video, 0.9),
-            lambda: None,
-            restore,
-        )
-    )
-    assert "waiting: " in watching.said
-    assert sorted(found.opinions) == [0, 1]
-    assert found.failed == {}
-
-
-def test_a_dataset_that_goes_is_waited_for(watching: Watching) -> None:
-    recorders = [Recorder(watching.root)]
-
-    def begin_again() -> None:
-        recorders.append(Recorder(watching.root))
-
-    found = watching.run(
-        script(
-            lambda: recorders[0].save(12),
-            lambda: shutil.rmtree(watching.root),
-            lambda: None,
-            begin_again,
-            lambda: recorders[1].save(9, seed=1),
-        )
-    )
-    assert "waiting: " in watching.said
-    assert sorted(found.opinions) == [0]
-    assert found.total == 1
-
-
-@pytest.mark.parametrize("damage", ["marks", "link", "shard", "other"])
-def test_what_a_stranger_left_is_not_believed(
-    watching: Watching, tmp_path: Path, asked: list[int], damage: str
-) -> None:
-    recorder = Recorder(watching.root)
-    watching.run(script(lambda: recorder.save(12), lambda: recorder.save(9, seed=1)))
-    (marks,) = watching.output.glob("topreward/*/watch/marks.json")
-    shard = marks.with_name("episode_000001.parquet")
-    if damage == "marks":
-        for text in ("{", "[]", '{"format": 1, "marks": {"0": [0, 0], "1": [-5, 1]}}', "[" * 10**5):
-            marks.write_text(text)
-            watching.run(script(lambda: None))
-        marks.write_text('{"format": 1, "marks": {"1": [10, 1], "x": 1}}')
-    elif damage == "link":
-        shard.unlink()
-        shard.symlink_to(tmp_path)
-    elif damage == "shard":
-        shard.write_bytes(b"PAR1" * 100)
-    else:
-        shutil.copy(marks.with_name("episode_000000.parquet"), shard)
-    found = watching.run(script(lambda: None, recorder.close))
-    assert sorted(found.opinions) == [0, 1]
-    assert asked == ([0, 1] if damage == "marks" else [0, 1, 1])
-
-
 def test_the_bell_rings_once_for_good_and_three_times_for_bad(watching: Watching) -> None:
     recorder = Recorder(watching.root)
+    watching.is_terminal = True
     watching.run(script(lambda: recorder.save(12)), sound=True, min_success=0.0)
     assert watching.said.count("\a") == 3
     watching.run(script(), sound=True, min_success=-1000.0)
@@ -326,7 +184,7 @@ def test_a_reference_draws_the_line(
         success_file=outcomes,
     )
     assert [opinion.word for opinion in found.opinions.values()] == ["cannot tell"]
-    with pytest.raises(Exception, match=r"scored otherwise.*sample_fps 2.0 there and 5.0 here"):
+    with pytest.raises(UserError, match=r"scored otherwise.*sample_fps 2.0 there and 5.0 here"):
         watching.run(
             script(),
             min_success=None,
