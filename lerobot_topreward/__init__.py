@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lerobot_topreward.evaluate.config import EvaluateConfig
     from lerobot_topreward.label.command import label_dataset
     from lerobot_topreward.label.config import LabelConfig
+    from lerobot_topreward.online.scorer import OnlineScorer
     from lerobot_topreward.rewards import label_rewards
     from lerobot_topreward.scoring.in_memory import score_episode, score_frames
     from lerobot_topreward.scoring.run import load_scorer
@@ -36,6 +37,7 @@ __all__ = [
     "EpisodeError",
     "EvaluateConfig",
     "LabelConfig",
+    "OnlineScorer",
     "Scorer",
     "ScoringConfig",
     "UserError",
@@ -62,6 +64,7 @@ _MODULES = {
     "evaluate.config": ("EvaluateConfig",),
     "label.command": ("label_dataset",),
     "label.config": ("LabelConfig",),
+    "online.scorer": ("OnlineScorer",),
     "rewards": ("label_rewards",),
     "scoring.in_memory": ("score_episode", "score_frames"),
     "scoring.run": ("load_scorer",),

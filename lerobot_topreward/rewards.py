@@ -46,7 +46,7 @@ def normalize_episode(values: Float[np.ndarray, " prefixes"]) -> Float[np.ndarra
     Args:
         values: of each prefix, see `make_curves`, finite, at least one.
     """
-    return _scale(values, low=float(np.min(values)), high=float(np.max(values)))
+    return scale_between(values, low=float(np.min(values)), high=float(np.max(values)))
 
 
 def normalize_task(
@@ -70,12 +70,13 @@ def normalize_task(
     if not 0 <= quantiles[0] < quantiles[1] <= 1:
         raise ValueError(f"quantiles must be 0 <= low < high <= 1; got {quantiles}")
     low, high = np.quantile(np.concatenate(list(values)).astype(np.float64), quantiles)
-    return [_scale(segment, low=float(low), high=float(high)) for segment in values]
+    return [scale_between(segment, low=float(low), high=float(high)) for segment in values]
 
 
-def _scale(
+def scale_between(
     values: Float[np.ndarray, " prefixes"], *, low: float, high: float
 ) -> Float[np.ndarray, " prefixes"]:
+    """Map values to 0..1, low to 0 and high to 1; ones where there is nothing between them."""
     if high <= low:
         return np.ones(len(values))
     return np.clip((values.astype(np.float64) - low) / (high - low), 0.0, 1.0)
@@ -228,11 +229,17 @@ def find_baselines(
 
 
 def _value(scores: PrefixScores, scale: Scale) -> Float[np.ndarray, " prefixes"]:
-    true = scores.log_prob_true
+    return value_answers(scores.log_prob_true, scores.log_prob_false, scale)
+
+
+def value_answers(
+    true: Float[np.ndarray, " prefixes"], false: Float[np.ndarray, " prefixes"], scale: Scale
+) -> Float[np.ndarray, " prefixes"]:
+    """Make of both answers, nats, what progress is made of; see `Formula`."""
     if scale == "prob":
         return np.exp(true).astype(np.float64)
     value = true.astype(np.float64)
-    return value if scale == "log-prob" else value - scores.log_prob_false
+    return value if scale == "log-prob" else value - false
 
 
 def label_rewards(

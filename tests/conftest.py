@@ -28,7 +28,7 @@ sys.path.append(str(Path(__file__).parent))
 # Annotations of these packages are checked while the tests run: shapes, dtypes and plain types.
 CHECKED = (
     *("check", "compare", "curate", "data", "demo", "evaluate", "files", "judging", "label"),
-    *("policies", "publish", "records", "report", "rewards", "scoring", "serve_args"),
+    *("online", "policies", "publish", "records", "report", "rewards", "scoring", "serve_args"),
     *("simulation", "storage", "train", "vlm", "watch"),
 )
 install_import_hook([f"lerobot_topreward.{name}" for name in CHECKED], "typecheck.check")

@@ -9,14 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 import lerobot_topreward
+from lerobot_topreward.errors import UserError
+from lerobot_topreward.simulation.headless import require_simulation
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 def test_public_names_can_be_imported_and_are_few() -> None:
-    assert len(lerobot_topreward.__all__) <= 20
+    assert len(lerobot_topreward.__all__) <= 21
     for name in lerobot_topreward.__all__:
         assert getattr(lerobot_topreward, name).__doc__, name
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
@@ -83,3 +86,20 @@ def test_the_notebook_runs_from_top_to_bottom(
     values: dict[str, object] = {}
     exec(compile(ast.parse(code), "score_a_clip.ipynb", "exec"), values)
     assert "log P(True)" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_online_rewards_rise_on_success_alone(run_example: Callable[..., str]) -> None:
+    try:
+        require_simulation()
+    except UserError as error:
+        pytest.skip(str(error))
+    threads = torch.get_num_threads()
+    lines = run_example("online_rewards.py", "--unpaced", "--episodes", "2").splitlines()
+    torch.set_num_threads(threads)
+    found = {line.split()[2]: line for line in lines}
+    rewards = {truth: float(line.split()[6]) for truth, line in found.items()}
+    assert rewards["success"] > rewards["failure"]
+    for truth, line in found.items():
+        assert f"said {truth}" in line
+        assert "0 images skipped" in line

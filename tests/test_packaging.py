@@ -123,7 +123,7 @@ ORDER = (
     "data",
     "storage",
     "scoring judging",
-    "publish",
+    "publish online",
     "label watch check compare evaluate curate report serve_args",
     "policies",
     "train",

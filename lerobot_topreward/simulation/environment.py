@@ -91,6 +91,11 @@ class PickPlaceEnv(SO101PickPlaceGymEnv):
             observation = self._compute_observation()
         return observation, info | {"is_success": False}
 
+    @property
+    def color(self) -> str:
+        """Of the cube, a key of COLORS."""
+        return self._color
+
     def _compute_observation(self) -> dict[str, Any]:
         observation = super()._compute_observation()
         if self._camera is not None:

@@ -243,6 +243,11 @@ _BEHAVIORS: dict[str, Callable[[Attempt], None]] = {
 }
 
 
+def act_out(attempt: Attempt, kind: str) -> None:
+    """Drive an attempt as one of KINDS goes."""
+    _BEHAVIORS[kind](attempt)
+
+
 def _is_typical(episode: Episode) -> bool:
     """Whether what happened is what its kind means."""
     if episode.success != (episode.kind in SUCCEEDING) or len(episode.qpos) >= _MAX_FRAMES:
@@ -274,7 +279,7 @@ def simulate_episode(env: SO101PickPlaceGymEnv, seed: int) -> Episode:
         rng = np.random.default_rng([seed, number])
         color = sorted(COLORS)[int(rng.integers(len(COLORS)))]
         attempt = Attempt(env, rng)
-        _BEHAVIORS[kind](attempt)
+        act_out(attempt, kind)
         attempt.hold(int(rng.integers(1, 5)))
         qpos, agent, state, action, progress, succeeded = zip(*attempt.rows, strict=True)
         episode = Episode(

@@ -37,7 +37,20 @@ class LinearPatches(torch.nn.Module):
 def resolution(
     processor: Qwen3VLVideoProcessor, clip: Clip, *, max_pixels: int | None
 ) -> tuple[int, int]:
-    """The height and width at which every prefix of this clip is shown.
+    """The height and width at which every prefix of this clip is shown; see `fit_images`."""
+    height, width = clip.frames.shape[1:3]
+    return fit_images(processor, len(clip.shown), height=height, width=width, max_pixels=max_pixels)
+
+
+def fit_images(
+    processor: Qwen3VLVideoProcessor,
+    images: int,
+    *,
+    height: int,
+    width: int,
+    max_pixels: int | None,
+) -> tuple[int, int]:
+    """The height and width at which every prefix of a video of so many images is shown.
 
     Qwen's own rule (``smart_resize``) depends on the number of images, so prefixes left to
     themselves change resolution as they grow; we take it once, from the longest. The checkpoint's
@@ -46,8 +59,6 @@ def resolution(
     Raises:
         EpisodeError: the images are too small or too narrow for the architecture.
     """
-    images = len(clip.shown)
-    height, width = clip.frames.shape[1:3]
     budget = int(processor.size["longest_edge"])
     if max_pixels is not None:
         # The rule counts an odd number of images as one more.

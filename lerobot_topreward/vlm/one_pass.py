@@ -58,6 +58,14 @@ class SharedCache(DynamicCache):
 
 
 @dataclass(frozen=True, slots=True)
+class Shown:
+    """Blocks of two images each, ready to be encoded."""
+
+    images: UInt8[Tensor, "decoded 3 height width"]
+    pairs: Sequence[tuple[int, int]]  # which of the images each block shows
+
+
+@dataclass(frozen=True, slots=True)
 class _Video:
     """One clip, ready to be encoded block by block."""
 
@@ -66,6 +74,15 @@ class _Video:
     headers: list[list[int]]  # token ids of each block of two images
     odd_headers: list[list[int]]  # of the block that shows image i twice
     shape: BlockShape
+
+    def decoded(self, pairs: Sequence[tuple[int, int]]) -> Shown:
+        """Blocks that show pairs of the clip's images."""
+        return Shown(self.images, [(self.shown[a], self.shown[b]) for a, b in pairs])
+
+
+def header(time: float, *, prologue: str) -> str:
+    """What stands before a block: its time in seconds, after the prologue if it is the first."""
+    return f"{prologue}<{time:.1f} seconds>"
 
 
 class OnePassScorer:
@@ -101,7 +118,7 @@ class OnePassScorer:
 
     def _score(self, clip: Clip, prefixes: Sequence[int], instructions: Sequence[str]) -> LogProbs:
         video = self._prepare(clip)
-        questions = [self._ids([question(text)])[0] for text in instructions]
+        questions = [self.tokenize([question(text)])[0] for text in instructions]
         shared = place_shared(video.headers[: max(prefixes) // 2], video.shape)
         cache = self._prefill(video, shared)
         block_tokens = video.shape.rows * video.shape.columns + 16
@@ -135,10 +152,13 @@ class OnePassScorer:
 
     def _headers(self, times: np.ndarray) -> list[list[int]]:
         """Token ids of blocks' headers; the first block's begins with what precedes the video."""
-        texts = [f"<{time:.1f} seconds>" for time in times]
-        return self._ids([self.vlm.prologue + texts[0], *texts[1:]]) if texts else []
+        texts = [
+            header(time, prologue="" if i else self.vlm.prologue) for i, time in enumerate(times)
+        ]
+        return self.tokenize(texts) if texts else []
 
-    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of texts."""
         return self.vlm.processor.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
 
     def _prefill(self, video: _Video, shared: SharedPrefix) -> DynamicCache:
@@ -155,8 +175,8 @@ class OnePassScorer:
             mask = None  # the causal kernel
             if start:
                 mask = causal_mask(past=start, new=end - start, device=self.vlm.device)
-            images = [(2 * block, 2 * block + 1) for block in range(first, last)]
-            self._forward(video, tokens, images, mask=mask, cache=cache)
+            pairs = [(2 * block, 2 * block + 1) for block in range(first, last)]
+            self.forward(tokens, video.decoded(pairs), mask=mask, cache=cache)
         return cache
 
     def _answer(
@@ -169,27 +189,32 @@ class OnePassScorer:
         """Log-probabilities of the two answers at the end of every packed question."""
         mask = packed.mask.to(self.vlm.device)
         past = SharedCache(cache, packed.shared) if packed.shared else None
-        hidden = self._forward(video, packed.tokens, doubled, mask=mask, cache=past)
+        hidden = self.forward(packed.tokens, video.decoded(doubled), mask=mask, cache=past)
         last = hidden[0, packed.answers.flatten().to(hidden.device)]
         return self.vlm.read_answers(last).view(*packed.answers.shape, 2)
 
-    def _forward(
+    def forward(
         self,
-        video: _Video,
         tokens: Tokens,
-        images: Sequence[tuple[int, int]],
+        shown: Shown,
         *,
         mask: Tensor | None,
         cache: DynamicCache | None,
     ) -> Float[Tensor, "1 n hidden"]:
-        """The language model over some tokens, with the features of the images among them."""
+        """The language model over some tokens, with the features of the images among them.
+
+        Args:
+            tokens: what is read.
+            shown: the blocks among them, in order.
+            mask: what each token sees, of the cache and of these; causal if None.
+            cache: what was read before.
+        """
         device = self.vlm.device
         embeds = self.vlm.model.get_input_embeddings()(tokens.ids.to(device))
         visual = tokens.visual.to(device)
         deepstack = None
-        if images:
-            pairs = [(video.shown[a], video.shown[b]) for a, b in images]
-            features, deepstack = self._encode(video, pairs)
+        if shown.pairs:
+            features, deepstack = self._encode(shown)
             embeds[visual] = features.to(embeds)
         output = self.vlm.model.model.language_model(
             inputs_embeds=embeds[None],
@@ -197,25 +222,21 @@ class OnePassScorer:
             attention_mask=None if mask is None else additive(mask, embeds.dtype),
             past_key_values=cache,
             use_cache=cache is not None,
-            visual_pos_masks=visual[None] if images else None,
+            visual_pos_masks=visual[None] if shown.pairs else None,
             deepstack_visual_embeds=deepstack,
         )
         return output.last_hidden_state
 
-    def _encode(
-        self, video: _Video, pairs: Sequence[tuple[int, int]]
-    ) -> tuple[Tensor, list[Tensor]]:
+    def _encode(self, shown: Shown) -> tuple[Tensor, list[Tensor]]:
         """Vision features of blocks, in order; a block shown twice is encoded once."""
-        unique = sorted(set(pairs))
+        unique = sorted(set(shown.pairs))
         processor = self.vlm.processor.video_processor
-        pixels = block_pixels(processor, video.images, unique).to(self.vlm.device)
-        merge = int(processor.merge_size)
-        grid = torch.tensor(
-            [[len(unique), video.shape.rows * merge, video.shape.columns * merge]],
-            device=pixels.device,
-        )
+        pixels = block_pixels(processor, shown.images, unique).to(self.vlm.device)
+        cell = int(processor.patch_size)
+        height, width = shown.images.shape[-2:]
+        grid = torch.tensor([[len(unique), height // cell, width // cell]], device=pixels.device)
         out = self.vlm.model.model.get_video_features(pixels, grid)
-        order = torch.tensor([unique.index(pair) for pair in pairs], device=pixels.device)
+        order = torch.tensor([unique.index(pair) for pair in shown.pairs], device=pixels.device)
 
         def arrange(features: Tensor) -> Tensor:
             blocks = rearrange(

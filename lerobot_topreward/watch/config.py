@@ -6,6 +6,7 @@ from pathlib import Path
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.storage.key import ScoringConfig
 from lerobot_topreward.vlm.identity import VlmConfig
+from lerobot_topreward.vlm.prompts import require_text
 from lerobot_topreward.vlm.reward_model.config import RewardModelConfig
 from lerobot_topreward.vlm.server.config import ServerConfig
 
@@ -52,6 +53,10 @@ class WatchConfig:
             raise UserError("`success_file` is about the `reference`, which is not given")
         if self.task is not None and self.scoring.instruction is not None:
             raise UserError("`instruction` is asked in place of any `task`; leave out one of them")
+        for name, text in (("task", self.task), ("instruction", self.scoring.instruction)):
+            if text is not None and not text.strip():
+                raise UserError(f"`{name}` must say what the robot does; it is blank")
+            require_text(text or "", what=f"`{name}`", fix="Say it without")
         if self.vlm.vlm == "auto" and self.server.server:
             raise UserError(
                 "`vlm=auto` chooses for this machine; with a `server`, give the model that it runs"

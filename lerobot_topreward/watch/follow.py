@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
+from rich.status import Status
 
 from lerobot_topreward.console import StopRequest, name_episodes
 from lerobot_topreward.data.dataset import open_source
-from lerobot_topreward.data.info import Info
+from lerobot_topreward.data.info import INFO_PATH, Info
 from lerobot_topreward.data.video import read_video, sample_clip
 from lerobot_topreward.errors import EpisodeError, UserError
-from lerobot_topreward.judging.line import Opinion, judge_episode
+from lerobot_topreward.judging.line import Line, Opinion, judge_episode
 from lerobot_topreward.records import Clip, PrefixScores, Segment
 from lerobot_topreward.scoring.claim import describe_size
 from lerobot_topreward.scoring.scorer import (
@@ -29,6 +30,7 @@ from lerobot_topreward.storage.waiting import read_sizes, waiting_shard, write_s
 from lerobot_topreward.watch.config import WatchConfig
 from lerobot_topreward.watch.notes import Marks
 from lerobot_topreward.watch.recording import (
+    BEGINNING,
     Mark,
     NotYetError,
     Place,
@@ -38,6 +40,7 @@ from lerobot_topreward.watch.recording import (
     read_totals,
 )
 from lerobot_topreward.watch.reference import Lines
+from lerobot_topreward.watch.running import Running
 from lerobot_topreward.watch.settle import Settled, settle
 
 _PATIENCE_S = 5.0  # before it is said that an episode cannot be judged: files are being written
@@ -69,18 +72,26 @@ class Follower:
     load: Callable[[], SizedScorer]
     console: Console
     clock: Clock
+    running: Running = field(init=False)
     opinions: dict[int, Opinion] = field(default_factory=dict)
     failed: dict[int, str] = field(default_factory=dict)
     later: dict[int, str] = field(default_factory=dict)  # episodes not judged so far, and why
     total: int = 0  # episodes
     settled: Settled | None = None
+    _totals: Mark = BEGINNING
     _scorer: SizedScorer | None = None
+    _status: Status = field(init=False)
     _tested: bool = False  # servers
     _shown: set[str] = field(default_factory=set)
     # Episodes whose video could not be read: what the files were like, and why.
     _tried: dict[int, tuple[object, str]] = field(default_factory=dict)
     _since: dict[str, float] = field(default_factory=dict)  # when something was first to be said
     _said: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        """Prepare what is shown while an episode is being recorded; only a terminal shows it."""
+        self.running = Running(self.root, self.key, self.fps, self.config.task)
+        self._status = self.console.status("waiting for an episode")
 
     def follow(self, stop: StopRequest) -> None:
         """Judge episodes until the recorder has closed its files, or the user stops.
@@ -93,19 +104,40 @@ class Follower:
         began_with, was_open = self.total, False
         if self.total and is_closed(self.root):
             self._settle(score=False)
-        while not stop.asked and not self._has_enough():
-            if self.total and is_closed(self.root):
-                if (was_open or self.total > began_with) and self._settle(score=True):
-                    return
+        with self._status:
+            while not stop.asked and not self._has_enough():
+                if not self.total or not is_closed(self.root):
+                    was_open = self.total > 0
+                elif was_open or self.total > began_with or self._is_complete():
+                    break
+                if not self._look_at_running():
+                    self.clock.sleep(self.config.interval)
+                self.look(stop)
             else:
-                was_open = self.total > 0
+                return
+        while not self._settle(score=True) and not stop.asked:
             self.clock.sleep(self.config.interval)
-            self.look(stop)
+
+    def _look_at_running(self) -> bool:
+        """Show the next picture of the episode that is being recorded; False where there is none."""
+        running = self.running
+        if not running.look(self.total, self._totals, self.scorer) or running.newest is None:
+            return False
+        line = self.lines.of(running.task)
+        good = f", good from {line.high:.2f}" if isinstance(line, Line) else ""
+        self._status.update(
+            f"episode {self.total} so far: {running.newest.time:.1f} s, log P(True) "
+            f"{running.newest.log_prob_true:.2f} nats{good}"
+        )
+        return True
 
     def _has_enough(self) -> bool:
-        wanted = self.config.until_episodes
         judged = len(self.opinions) + len(self.failed)
-        return wanted is not None and self.total >= wanted and judged >= self.total
+        return self._is_complete() and judged >= self.total
+
+    def _is_complete(self) -> bool:
+        wanted = self.config.until_episodes
+        return wanted is not None and self.total >= wanted
 
     def look(self, stop: StopRequest) -> None:
         """Look at the folder once, and judge what has come."""
@@ -114,11 +146,15 @@ class Follower:
             if info.fps != self.fps:
                 raise UserError(f"the dataset has {info.fps:g} fps now, and had {self.fps:g}")
         except UserError as error:
+            if not (self.root / INFO_PATH).exists():
+                self.marks.forget()  # what comes next may be another dataset
+                self._begin_again()
             self._say_later([f"waiting: {error}"])
             return
-        if not self.marks.add(info.total_episodes, Mark(info.total_frames, info.total_tasks)):
+        totals = Mark(info.total_frames, info.total_tasks)
+        if not self.marks.add(info.total_episodes, totals):
             self._begin_again()
-        self.total = info.total_episodes
+        self.total, self._totals = info.total_episodes, totals
         stamp = [info.total_frames, *self.videos.stamp(info)]
         self.later = {}
         for episode in range(self.total):
@@ -145,9 +181,10 @@ class Follower:
         )
 
     def _begin_again(self) -> None:
-        if self.opinions or self.total:
-            self.console.print("another dataset is being recorded here: begun again")
-        self.opinions, self.failed, self._tried = {}, {}, {}
+        if self.total:
+            self.console.print("this is not the dataset that was here: begun again", style="yellow")
+        self.opinions, self.failed, self._tried, self.later = {}, {}, {}, {}
+        self.total = 0
 
     def _say_later(self, texts: Sequence[str]) -> None:
         """Say once what has been so for a while."""

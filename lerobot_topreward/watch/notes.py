@@ -14,10 +14,9 @@ from typing import Any
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.files.atomic import write_file
 from lerobot_topreward.files.jsonable import read_index, read_json_object
-from lerobot_topreward.watch.recording import Mark, NotYetError, Span
+from lerobot_topreward.watch.recording import BEGINNING, Mark, NotYetError, Span
 
 _FORMAT = 1
-_BEGINNING = Mark(0, 0)
 
 
 @dataclass(slots=True)
@@ -38,10 +37,19 @@ class Marks:
             return True
         marks = {**known, episodes: mark}
         same = max(known) < episodes and _ascends(marks)
-        self.by_episodes = marks if same else {0: _BEGINNING, episodes: mark}
-        content = {str(i): [each.frames, each.tasks] for i, each in self.by_episodes.items()}
-        write_file(self.path, json.dumps({"format": _FORMAT, "marks": content}))
+        self.by_episodes = marks if same else {0: BEGINNING, episodes: mark}
+        self._write()
         return same
+
+    def forget(self) -> None:
+        """Begin with nothing: the dataset is gone."""
+        if len(self.by_episodes) > 1:
+            self.by_episodes = {0: BEGINNING}
+            self._write()
+
+    def _write(self) -> None:
+        marks = {str(i): [mark.frames, mark.tasks] for i, mark in self.by_episodes.items()}
+        write_file(self.path, json.dumps({"format": _FORMAT, "marks": marks}))
 
     def span_of(self, episode: int) -> tuple[Span, Mark, Mark]:
         """Find the frames of an episode, and the totals before and after it.
@@ -57,11 +65,11 @@ class Marks:
 
 def open_marks(path: Path) -> Marks:
     """Read what an earlier watch saw; whoever wrote it is a stranger, and damage costs only time."""
-    marks = {0: _BEGINNING}
+    marks = {0: BEGINNING}
     if path.is_file():
         with suppress(UserError, ValueError):
             marks |= _read(read_json_object(path, advice="Delete it"))
-    return Marks(path, marks if _ascends(marks) else {0: _BEGINNING})
+    return Marks(path, marks if _ascends(marks) else {0: BEGINNING})
 
 
 def _read(content: Mapping[str, Any]) -> dict[int, Mark]:
@@ -82,7 +90,7 @@ def _read(content: Mapping[str, Any]) -> dict[int, Mark]:
 def _ascends(marks: Mapping[int, Mark]) -> bool:
     """Whether totals grow from none; every episode has a frame."""
     ordered = sorted(marks.items())
-    return ordered[0] == (0, _BEGINNING) and all(
+    return ordered[0] == (0, BEGINNING) and all(
         later.frames - mark.frames >= episodes - less and later.tasks >= mark.tasks
         for (less, mark), (episodes, later) in pairwise(ordered)
     )

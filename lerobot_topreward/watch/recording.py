@@ -27,7 +27,9 @@ from lerobot_topreward.data.info import (
     read_info,
 )
 from lerobot_topreward.errors import UserError
+from lerobot_topreward.vlm.prompts import require_text
 
+_MOST_EPISODES = 10**6  # nobody records more
 _FOOTER = b"PAR1"  # ends a parquet file that was closed
 
 
@@ -41,6 +43,9 @@ class Mark:
 
     frames: int
     tasks: int
+
+
+BEGINNING = Mark(0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +70,11 @@ def read_totals(root: Path) -> Info:
     Raises:
         UserError: it is not there, half written, or breaks a rule.
     """
-    return read_info(root, repo_id=root.name, option=f"`root={root}`", may_be_empty=True)
+    option = f"`root={root}`"
+    info = read_info(root, repo_id=root.name, option=option, may_be_empty=True)
+    if info.total_episodes > min(info.total_frames, _MOST_EPISODES):
+        raise UserError(f"{option}: meta/info.json promises {info.total_episodes} episodes")
+    return info
 
 
 def color_cameras(info: Info) -> list[str]:
@@ -106,15 +115,18 @@ def read_task(root: Path, before: Mark, after: Mark, *, given: str | None) -> st
     added = tasks[before.tasks :]
     if len(added) > 1:
         raise NotYetError("it has several tasks, and where each begins is not known before then")
-    if not all(text.strip() for text in (*added, *tasks[:1])):
+    task = added[0] if added else tasks[0] if len(tasks) == 1 else given
+    if task is None:
+        raise NotYetError(f"it has one of {len(tasks)} tasks; say which with `task`")
+    if task not in tasks:
+        raise NotYetError(f"the dataset has no task {task!r}, which `task` names")
+    if not task.strip():
         raise NotYetError("its task is blank: say what the robot does with `instruction`")
-    if added or len(tasks) == 1:
-        return (added or tasks)[0]
-    if given in tasks:
-        return given
-    if given is not None:
-        raise NotYetError(f"the dataset has no task {given!r}, which `task` names")
-    raise NotYetError(f"it has one of {len(tasks)} tasks; say which with `task`")
+    try:
+        require_text(task, what="its task", fix="Give `instruction`")
+    except UserError as error:
+        raise NotYetError(str(error)) from None
+    return task
 
 
 @dataclass(slots=True)

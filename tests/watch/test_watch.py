@@ -105,6 +105,24 @@ def test_a_resumed_recording_is_watched(watching: Watching, asked: list[int]) ->
     assert asked == [0, 1]
 
 
+def test_the_episode_at_hand_has_a_score_so_far(watching: Watching) -> None:
+    recorder = Recorder(watching.root)
+    found = watching.run(script(lambda: recorder.add(12)), task=TASK)
+    assert found.running.newest is not None
+    assert (found.running.newest.images, found.running.newest.time) == (3, 1.0)
+    recorder.dataset.clear_episode_buffer()
+    recorder.add(6)
+    # The operator was not content, and records it again.
+    again = [recorder.dataset.clear_episode_buffer, lambda: recorder.add(7, seed=1)]
+    found = watching.run(script(lambda: None, *again), task=TASK)
+    assert found.running.newest is not None
+    assert found.running.newest.images == 2
+    assert found.opinions == {}
+    found = watching.run(script(recorder.dataset.save_episode, lambda: None), task=TASK)
+    assert found.running.newest is None
+    assert sorted(found.opinions) == [0]
+
+
 def test_several_tasks(watching: Watching) -> None:
     recorder = Recorder(watching.root)
     steps = [

@@ -1,0 +1,1 @@
+"""Rewards while the robot moves."""
