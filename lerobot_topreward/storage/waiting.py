@@ -35,11 +35,11 @@ def waiting_store(store: Store) -> Store:
     """Where the scores of a key wait, beside its store; it may not exist.
 
     Raises:
-        UserError: a link is in its place.
+        UserError: a link or a file is in its place.
     """
     folder = store.folder / "watch"
-    if folder.is_symlink():
-        raise UserError(f"{folder} must be a folder, not a link; remove it and run again")
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise UserError(f"{folder} must be a folder, not a link or a file; remove it and run again")
     return Store(folder, store.key, store.fps)
 
 

@@ -192,8 +192,8 @@ def _print_summary(config: WatchConfig, found: Follower, console: Console) -> No
         f"watched              {found.total} episodes: {len(good)} good, {len(bad)} bad, "
         f"{len(unsure) + len(found.later)} cannot tell, {len(found.failed)} failed"
     )
-    for episode, reason in sorted(found.later.items()):
-        console.print(f"  episode {episode:<10} not judged: {reason}", style="yellow")
+    for reason, episodes in found.reasons().items():
+        console.print(f"not judged           {episodes}: {reason}", style="yellow")
     if bad:
         console.print(f"to record again      {name_episodes(bad)}", style="bold")
         for episode in bad:

@@ -109,14 +109,13 @@ class Follower:
                 if not self.total or not is_closed(self.root):
                     was_open = self.total > 0
                 elif was_open or self.total > began_with or self._is_complete():
-                    break
+                    self._status.stop()
+                    if self._settle(score=True):
+                        return
+                    self._status.start()
                 if not self._look_at_running():
                     self.clock.sleep(self.config.interval)
                 self.look(stop)
-            else:
-                return
-        while not self._settle(score=True) and not stop.asked:
-            self.clock.sleep(self.config.interval)
 
     def _look_at_running(self) -> bool:
         """Show the next picture of the episode that is being recorded; False where there is none."""
@@ -169,16 +168,20 @@ class Follower:
             except EpisodeError as error:
                 self.failed[episode] = str(error)
                 self.console.print(f"episode {episode} failed: {error}", style="red")
-        reasons: dict[str, list[int]] = defaultdict(list)
-        for episode, reason in self.later.items():
-            reasons[reason].append(episode)
         self._say_later(
             [
-                f"{name_episodes(episodes)}: cannot tell yet, {reason}; judged when the recorder "
-                "has closed its files"
-                for reason, episodes in reasons.items()
+                f"{episodes}: cannot tell yet, {reason}; judged when the recorder has closed its "
+                "files"
+                for reason, episodes in self.reasons().items()
             ]
         )
+
+    def reasons(self) -> dict[str, str]:
+        """Say why episodes are not judged so far: the reasons, each with its episodes in words."""
+        found: dict[str, list[int]] = defaultdict(list)
+        for episode, reason in self.later.items():
+            found[reason].append(episode)
+        return {reason: name_episodes(episodes) for reason, episodes in found.items()}
 
     def _begin_again(self) -> None:
         if self.total:

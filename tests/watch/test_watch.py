@@ -5,12 +5,15 @@ from pathlib import Path
 import pytest
 from recorder import TASK, Recorder, script, stop
 from rich.console import Console
+from vllm_server import serve
 from watching import Watching
 
 from lerobot_topreward.cli import main
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.storage.key import ScoringConfig
 from lerobot_topreward.vlm.identity import VlmConfig
+from lerobot_topreward.vlm.loading import load_vlm
+from lerobot_topreward.vlm.server.config import ServerConfig
 from lerobot_topreward.watch.command import watch_dataset
 from lerobot_topreward.watch.config import WatchConfig
 
@@ -209,6 +212,23 @@ def test_a_reference_draws_the_line(
             reference=reference,
             scoring=ScoringConfig(sample_fps=5.0),
         )
+
+
+def test_a_server_is_asked(watching: Watching) -> None:
+    recorder = Recorder(watching.root)
+    with serve(load_vlm(VlmConfig(vlm=str(watching.vlm), device="cpu"))) as state:
+        found = watching.run(
+            script(
+                lambda: recorder.save(12),
+                lambda: (recorder.save(9, seed=1), recorder.save(9, seed=2)),
+                recorder.close,
+            ),
+            vlm=VlmConfig(vlm=str(watching.vlm)),
+            server=ServerConfig(server=(state.url,)),
+        )
+    assert sorted(found.opinions) == [0, 1, 2]
+    assert found.settled is not None
+    assert (found.settled.moved, found.settled.outcome.answered) == (1, 2)
 
 
 def test_options_are_checked_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

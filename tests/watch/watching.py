@@ -26,8 +26,11 @@ class Watching:
         config = WatchConfig(
             root=self.root,
             output=self.output,
-            vlm=VlmConfig(vlm=str(self.vlm), device="cpu"),
-            **{"min_success": -1.0, **options},
+            **{
+                "vlm": VlmConfig(vlm=str(self.vlm), device="cpu"),
+                "min_success": -1.0,
+                **options,
+            },
         )
         console = SafeConsole(
             file=out, width=300, soft_wrap=True, highlight=False, force_terminal=self.is_terminal
