@@ -52,7 +52,7 @@ def test_recorder_and_watch_are_stopped_and_go_on(
     assert said.count("bad ") >= 2, said
     assert "to record again" in said
     assert "--dataset.episodes=[" in said
-    assert "episodes scored now 0" in watching.label(watching.output, capsys)
+    assert "of these scored now 0" in watching.label(watching.output, capsys)
     watching.label(tmp_path / "alone", capsys)
     both = [
         {path.name: path.read_bytes() for path in folder.glob("topreward/*/episode_*.parquet")}

@@ -38,7 +38,7 @@ def test_label_after_a_watch_scores_nothing_and_gets_the_same(
     before = [watching.said.index(f"episode {i}") for i in range(3)]
     assert before == sorted(before)
     assert not list(watching.output.glob("topreward/*/watch"))
-    assert "episodes scored now 0" in watching.label(watching.output, capsys)
+    assert "of these scored now 0" in watching.label(watching.output, capsys)
     watching.label(tmp_path / "alone", capsys)
     assert shards(watching.output) == shards(tmp_path / "alone")
     assert len(shards(watching.output)) == 3
@@ -61,7 +61,7 @@ def test_an_episode_is_judged_before_the_recorder_closes_its_files(
     assert not shards(watching.output)
     # label takes over what a watch left behind.
     recorder.close()
-    assert "episodes scored now 0" in watching.label(watching.output, capsys)
+    assert "of these scored now 0" in watching.label(watching.output, capsys)
     assert not list(watching.output.glob("topreward/*/watch"))
 
 
