@@ -153,6 +153,8 @@ class Follower:
         totals = Mark(info.total_frames, info.total_tasks)
         if not self.marks.add(info.total_episodes, totals):
             self._begin_again()
+        if totals != self._totals:
+            self.settled = None  # there is more now
         self.total, self._totals = info.total_episodes, totals
         stamp = [info.total_frames, *self.videos.stamp(info)]
         self.later = {}
@@ -262,6 +264,7 @@ class Follower:
         if self.opinions.get(episode) == opinion:
             return
         self.opinions[episode] = opinion
+        self._status.update("waiting for an episode")
         self.console.print(
             f"episode {episode:<4} {opinion.word:<12} {opinion.reason}", style=_STYLES[opinion.word]
         )

@@ -1,4 +1,5 @@
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -246,6 +247,31 @@ def test_options_are_checked_first(tmp_path: Path, capsys: pytest.CaptureFixture
             main(["watch", *options])
         assert stopped.value.code == 2
         assert said in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_command_lists_what_to_record_again(
+    watching: Watching, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recorder = Recorder(watching.root)
+    recorder.save(12)
+    recorder.save(9, seed=1)
+    recorder.close()
+    options = ["--dataset.root", str(watching.root), "--output", str(watching.output)]
+    options += ["--vlm", str(watching.vlm), "--device", "cpu", "--until-episodes", "2"]
+    with pytest.raises(SystemExit) as stopped:
+        main(["watch", *options, "--min-success", "0", "--sample-fps", "5"])
+    said = capsys.readouterr().out
+    assert stopped.value.code == 0
+    assert "2 episodes: 0 good, 2 bad, 0 cannot tell, 0 failed" in said
+    assert "to record again      episodes 0..1" in said
+    assert "--dataset.episodes=[]" in said
+    assert "--dataset.num_episodes=2" in said
+    words = shlex.split(said.splitlines()[-1])
+    assert words[:2] == ["lerobot-topreward", "label"]
+    with pytest.raises(SystemExit) as stopped:
+        main([*words[1:], "--skip-check", "--write", "sidecar"])
+    assert stopped.value.code == 0
+    assert "of these scored now 0" in " ".join(capsys.readouterr().out.split())
 
 
 def test_the_console_is_not_needed(watching: Watching) -> None:
