@@ -89,22 +89,23 @@ def stop() -> None:
 
 
 def start(
-    root: Path, lengths: Sequence[int], *, wait_s: float, resume: bool = False
+    root: Path, lengths: Sequence[int], *, go: Path, resume: bool = False
 ) -> subprocess.Popen[bytes]:
-    """Record in another process, which waits before each episode and before it closes its files."""
-    words = [sys.executable, __file__, str(root), str(wait_s), str(int(resume))]
+    """Record in another process, which waits for the files go/0, go/1, ... before its episodes."""
+    go.mkdir()
+    words = [sys.executable, __file__, str(root), str(go), str(int(resume))]
     return subprocess.Popen([*words, *map(str, lengths)])
 
 
 def main() -> None:
-    root, wait_s, resume, *lengths = sys.argv[1:]
+    root, go, resume, *lengths = sys.argv[1:]
     recorder = Recorder(Path(root), resume=resume == "1")
     first = recorder.dataset.meta.total_episodes
     try:
         for i, length in enumerate(lengths):
-            time.sleep(float(wait_s))
+            while not Path(go, str(i)).exists():
+                time.sleep(0.05)
             recorder.save(int(length), seed=first + i)
-        time.sleep(float(wait_s))
     finally:
         recorder.close()
 

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from recorder import start
@@ -21,11 +22,21 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
-def watch(watching: Watching, *more: str) -> subprocess.Popen[str]:
+def start_watch(watching: Watching) -> subprocess.Popen[str]:
     words = [sys.executable, "-m", "lerobot_topreward", "watch", "--root", str(watching.root)]
     words += ["--vlm", str(watching.vlm), "--output", str(watching.output), "--device", "cpu"]
-    words += ["--min-success", "-1", *more]
+    words += ["--min-success", "-1"]
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def wait_until_it_looks(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    said = ""
+    while "scores go to" not in said:
+        line = process.stdout.readline()
+        assert line, said
+        said += line
+    return said
 
 
 @pytest.mark.slow
@@ -33,25 +44,37 @@ def watch(watching: Watching, *more: str) -> subprocess.Popen[str]:
 def test_recorder_and_watch_are_stopped_and_go_on(
     watching: Watching, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recorder = start(watching.root, (12, 9, 15), wait_s=4)
-    first = watch(watching)
+    def is_scored(episode: int) -> bool:
+        return any(watching.output.glob(f"topreward/*/watch/episode_{episode:06d}.parquet"))
+
+    started: list[subprocess.Popen[Any]] = []
     try:
-        wait_for(lambda: any(watching.output.glob("topreward/*/watch/episode_000000.parquet")))
-        first.kill()
-        first.wait()
+        started.append(recorder := start(watching.root, (12, 9), go=tmp_path / "first"))
+        started.append(watch := start_watch(watching))
+        wait_until_it_looks(watch)
+        (tmp_path / "first/0").touch()
+        wait_for(lambda: is_scored(0))
+        watch.kill()
+        watch.communicate()
         recorder.send_signal(signal.SIGINT)  # as a person stops lerobot-record: it closes its files
         recorder.wait(LIMIT_S)
-        recorder = start(watching.root, (8,), wait_s=4, resume=True)
+        started.append(
+            recorder := start(watching.root, (9, 15), go=tmp_path / "second", resume=True)
+        )
+        started.append(watch := start_watch(watching))
+        said = wait_until_it_looks(watch)
+        (tmp_path / "second/0").touch()
+        wait_for(lambda: is_scored(1))
+        (tmp_path / "second/1").touch()
         assert recorder.wait(LIMIT_S) == 0
-        second = watch(watching, "--until-episodes", "1")
-        said = second.communicate(timeout=LIMIT_S)[0]
-        assert second.returncode == 0, said
+        said += watch.communicate(timeout=LIMIT_S)[0]
+        assert watch.returncode == 0, said
     finally:
-        for process in (recorder, first):
+        for process in started:
             process.kill()
-    assert said.count("bad ") >= 2, said
-    assert "to record again" in said
-    assert "--dataset.episodes=[" in said
+            process.communicate()
+    assert [said.count(f"episode {i}    bad ") for i in range(3)] == [1, 1, 1], said
+    assert "to record again      episodes 0..2" in said
     assert "of these scored now 0" in watching.label(watching.output, capsys)
     watching.label(tmp_path / "alone", capsys)
     both = [
@@ -59,4 +82,4 @@ def test_recorder_and_watch_are_stopped_and_go_on(
         for folder in (watching.output, tmp_path / "alone")
     ]
     assert both[0] == both[1]
-    assert len(both[0]) >= 2
+    assert len(both[0]) == 3
