@@ -72,7 +72,9 @@ def test_recorder_and_watch_are_stopped_and_go_on(
     finally:
         for process in started:
             process.kill()
-            process.communicate()
+            process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
     assert [said.count(f"episode {i}    bad ") for i in range(3)] == [1, 1, 1], said
     assert "to record again      episodes 0..2" in said
     assert "of these scored now 0" in watching.label(watching.output, capsys)
