@@ -86,11 +86,17 @@ def watch_dataset(
 
 
 def _locate(config: WatchConfig) -> tuple[Path, Path]:
-    """Say where the dataset is being recorded, and where its scores go."""
+    """Say where the dataset is being recorded, and where its scores go.
+
+    Raises:
+        UserError: the options do not say it.
+    """
     if config.root is not None:
         root = config.root.expanduser().absolute()
+    elif config.repo_id is not None:
+        root = HF_LEROBOT_HOME / config.repo_id
     else:
-        root = HF_LEROBOT_HOME / str(config.repo_id)
+        raise UserError("which dataset? Give `root=FOLDER` or `repo_id=OWNER/NAME`")
     if config.output is None:
         return root, output_beside(root)
     return root, config.output.expanduser().absolute()

@@ -43,8 +43,6 @@ class WatchConfig:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UserError(f"`{name}` must be > 0; got {value}")
-        if self.root is None and self.repo_id is None:
-            raise UserError("which dataset? Give `root=FOLDER` or `repo_id=OWNER/NAME`")
         if self.min_success is not None and not self.min_success <= 0:
             raise UserError(f"`min_success` is in nats, <= 0; got {self.min_success}")
         if self.min_success is not None and self.reference is not None:
