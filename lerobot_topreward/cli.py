@@ -52,6 +52,17 @@ COMMANDS = {
             "--push-to-hub": "upload it",
         },
     ),
+    "watch": Command(
+        "score a dataset while it is being recorded, and say which episodes to record again",
+        {
+            "--repo-id OWNER/NAME or --root FOLDER": "what lerobot-record is writing",
+            "--vlm FOLDER": "a Qwen3-VL checkpoint, or its name on the Hub",
+            "--server URL": "ask a server that runs it; started with what serve-args prints",
+            "--reference FOLDER": "a labeled dataset that says where good begins",
+            "--min-success -1.5": "or the success score from which on an episode is good",
+            "--sound": "ring the terminal's bell: once for good, three times for bad",
+        },
+    ),
     "check": Command(
         "say what is wrong with a recording: no VLM, no GPU, seconds",
         {

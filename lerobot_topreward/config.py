@@ -20,6 +20,7 @@ from lerobot_topreward.errors import UserError
 
 _SECTIONS = (
     "label",
+    "watch",
     "check",
     "compare",
     "evaluate",

@@ -9,7 +9,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
@@ -256,3 +256,15 @@ def shorten(text: str, width: int) -> str:
     """Cut a text that is longer than so many characters, but never below twelve."""
     width = max(width, 12)
     return text if len(text) <= width else f"{text[: width - 3]}..."
+
+
+def name_episodes(episodes: Iterable[int]) -> str:
+    """Name episodes, which ascend, as a person would: "episodes 0..3, 7"."""
+    members, runs = list(episodes), list[list[int]]()
+    for episode in members:
+        if runs and episode == runs[-1][-1] + 1:
+            runs[-1][1:] = [episode]
+        else:
+            runs.append([episode])
+    ranges = ", ".join("..".join(map(str, run)) for run in runs)
+    return f"episode{'s' if len(members) > 1 else ''} {ranges}"

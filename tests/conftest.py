@@ -29,7 +29,7 @@ sys.path.append(str(Path(__file__).parent))
 CHECKED = (
     *("check", "compare", "curate", "data", "demo", "evaluate", "files", "judging", "label"),
     *("online", "policies", "publish", "records", "report", "rewards", "scoring", "serve_args"),
-    *("simulation", "storage", "train", "vlm"),
+    *("simulation", "storage", "train", "vlm", "watch"),
 )
 install_import_hook([f"lerobot_topreward.{name}" for name in CHECKED], "typecheck.check")
 

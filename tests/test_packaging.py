@@ -124,7 +124,7 @@ ORDER = (
     "storage",
     "scoring judging",
     "publish reward_model online",
-    "label check compare evaluate curate report serve_args",
+    "label watch check compare evaluate curate report serve_args",
     "policies",
     "train",
     "plugin",

@@ -5,11 +5,9 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from rich.console import Console
 
-from lerobot_topreward import __version__
 from lerobot_topreward.compare.comparison import JudgeResult
 from lerobot_topreward.compare.config import CompareConfig
 from lerobot_topreward.config import as_json
@@ -17,19 +15,13 @@ from lerobot_topreward.data.dataset import Source
 from lerobot_topreward.data.video_prints import video_prints
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.judging.judges import summarize_judge
-from lerobot_topreward.records import Clip, PrefixScores, Segment
+from lerobot_topreward.records import PrefixScores, Segment
 from lerobot_topreward.scoring.censoring import Censoring
+from lerobot_topreward.scoring.claim import claim_store, note_sizes
 from lerobot_topreward.scoring.run import Outcome, identify_judge, load_scorer, score_shards
 from lerobot_topreward.scoring.servers import try_servers
 from lerobot_topreward.storage.key import ScoreKey, ScoringConfig
-from lerobot_topreward.storage.output import describe_lineage
-from lerobot_topreward.storage.store import (
-    Shard,
-    Store,
-    list_shards,
-    read_run,
-    write_run,
-)
+from lerobot_topreward.storage.store import Shard, Store, list_shards
 from lerobot_topreward.vlm.published import choose_checkpoint
 
 CONTROLS = ("none", "static", "reversed")
@@ -78,7 +70,9 @@ def ask_judge(
     """
     result = replace(result, folder=store.folder)
     try:
-        shown = _claim(store, config, sample)
+        shown = claim_store(
+            store, sample.source, camera=sample.camera, state="compared", config=as_json(config)
+        )
         prints = video_prints(sample.source, camera=sample.camera, episodes=list(sample.segments))
         shards = list_shards(
             sample.segments,
@@ -105,38 +99,6 @@ def ask_judge(
         free_memory()
         console.print(f"{result.letter}  {result.judge.name} failed: {error}", style="red")
         return replace(result, reason=str(error))
-
-
-def _claim(store: Store, config: CompareConfig, sample: Sample) -> set[str]:
-    """Note in a store whose scores it holds; what label noted there stays.
-
-    Returns:
-        The sizes at which images were shown so far.
-    """
-    source, file = sample.source, store.folder / "run.json"
-    run: dict[str, Any] = {
-        "version": __version__,
-        "python": sys.version.split()[0],
-        "config": as_json(config),
-        "state": "compared",
-        "failed": {},
-        "broken": {},
-        "labelled": None,
-        "seconds": None,
-    }
-    if file.is_file():
-        run = read_run(file)
-        if run.get("fingerprint") != source.fingerprints.dataset:
-            everything = range(source.meta.total_episodes)
-            prints = video_prints(source, camera=sample.camera, episodes=everything)
-            store.renumber(source.fingerprints.episodes, prints)
-    ours = source.fingerprints
-    run |= describe_lineage(source.repo_id, ours.dataset, ours.recordings)
-    run["revision"] = source.revision
-    sizes = run.get("shown")
-    shown = {size for size in sizes if isinstance(size, str)} if isinstance(sizes, list) else set()
-    write_run(store.folder, store.key, {**run, "shown": sorted(shown)})
-    return shown
 
 
 def _score(
@@ -169,14 +131,7 @@ def _score(
         raise UserError(f"it cannot be loaded: {type(error).__name__}: {what:.300}") from None
     try_servers(scorer, sample.source, store.key, todo, console=console)
 
-    def look(clip: Clip) -> None:
-        (height, width), (of_height, of_width) = scorer.shown_size(clip), clip.size
-        size = f"{width}x{height} of {of_width}x{of_height}"
-        if size not in shown:
-            shown.add(size)
-            run = read_run(store.folder / "run.json")
-            write_run(store.folder, store.key, {**run, "shown": sorted(shown)})
-
+    look = note_sizes(scorer, store, shown)
     began = time.monotonic()
     outcome: Outcome = score_shards(sample.source, store, todo, scorer, console=console, look=look)
     seconds = time.monotonic() - began

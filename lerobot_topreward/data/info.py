@@ -114,13 +114,14 @@ def first_line(error: BaseException) -> str:
     return lines[0] if len(lines[0]) <= 200 else f"{lines[0][:200]}..."
 
 
-def read_info(root: Path, *, repo_id: str, option: str) -> Info:
+def read_info(root: Path, *, repo_id: str, option: str, may_be_empty: bool = False) -> Info:
     """Read and check ``meta/info.json``.
 
     Args:
         root: the folder with ``meta/``.
         repo_id: what the dataset is called.
         option: what named it; error messages begin with it.
+        may_be_empty: it is only being recorded, perhaps without an episode so far.
 
     Raises:
         UserError: there is none, it is not of format v3, or it breaks a rule.
@@ -138,7 +139,7 @@ def read_info(root: Path, *, repo_id: str, option: str) -> Info:
             f"{option}: {INFO_PATH}: {key} must be {Info.model_fields[key].title}; got {got}. "
             f"{AGAIN.capitalize()}"
         ) from None
-    if not info.total_episodes or not info.total_frames:
+    if not may_be_empty and not (info.total_episodes and info.total_frames):
         raise UserError(f"{option} must hold at least one recorded episode; it is empty")
     return info
 

@@ -1,5 +1,6 @@
 """What the option `camera` means."""
 
+from collections.abc import Sequence
 from difflib import get_close_matches
 
 from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
@@ -20,7 +21,16 @@ def explain_camera(meta: LeRobotDatasetMetadata, camera: str, *, chosen: bool) -
 
 
 def resolve_camera(meta: LeRobotDatasetMetadata, camera: str | None) -> str:
-    """Find the feature key of the camera to score.
+    """Find the feature key of the camera to score; see `choose_camera`.
+
+    Raises:
+        UserError: No such camera, no camera at all, or none that stands out.
+    """
+    return choose_camera([key for key in meta.camera_keys if key not in meta.depth_keys], camera)
+
+
+def choose_camera(keys: Sequence[str], camera: str | None) -> str:
+    """Find the feature key of the camera to score among those of a dataset's color cameras.
 
     It is a feature key or its last part; None picks the only camera, or else the only one that is
     not named after a wrist, gripper or hand.
@@ -28,7 +38,6 @@ def resolve_camera(meta: LeRobotDatasetMetadata, camera: str | None) -> str:
     Raises:
         UserError: No such camera, no camera at all, or none that stands out.
     """
-    keys = [key for key in meta.camera_keys if key not in meta.depth_keys]
     if not keys:
         raise UserError("the dataset must have a color camera; it has none, so there is no video")
     lasts = [key.rpartition(".")[2] for key in keys]

@@ -14,7 +14,7 @@ import pyarrow.dataset as pa_ds
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.video.reformatter import VideoReformatter
-from jaxtyping import Int64, UInt8
+from jaxtyping import Float64, Int64, UInt8
 from PIL import Image
 
 from lerobot_topreward.data.dataset import Source, find_video
@@ -28,6 +28,7 @@ _Frame = UInt8[np.ndarray, "height width 3"]
 _Kept = UInt8[np.ndarray, "_ _ 3"]  # of any size
 # Gives what is kept of a frame, given the frame and how many of them a clip has.
 Fit = Callable[[_Frame, int], _Kept]
+Keep = Callable[[_Frame], _Kept]
 
 # LeRobot's default: a frame belongs to a time when they are less than this apart, in seconds.
 TOLERANCE_S = 1e-4
@@ -53,9 +54,47 @@ def read_clip(
     Raises:
         EpisodeError: A file is missing or damaged, or lacks a frame that the dataset promises.
     """
+    read = _read_video if camera in source.meta.video_keys else _read_images
+    return sample_clip(
+        lambda frames, keep: read(
+            source, camera, segment.episode_index, segment.start + frames, keep
+        ),
+        fps=source.meta.fps,
+        segment=segment,
+        sample_fps=sample_fps,
+        final_frame=final_frame,
+        max_images=max_images,
+        also=also,
+        fit=fit,
+    )
+
+
+def sample_clip(
+    read: Callable[[Int64[np.ndarray, " sampled"], Keep], UInt8[np.ndarray, "sampled _ _ 3"]],
+    *,
+    fps: float,
+    segment: Segment,
+    sample_fps: float,
+    final_frame: bool,
+    max_images: int | None = None,
+    also: Int64[np.ndarray, " others"] | None = None,
+    fit: Fit | None = None,
+) -> Clip:
+    """Make a clip of the frames that `read_clip` chooses, wherever they are read.
+
+    Args:
+        read: gives what is kept of frames of the segment, counted within it, ascending.
+        fps: the dataset's clock, Hz.
+        segment: what is shown.
+        sample_fps: see `sample_frames`, as the next two.
+        final_frame: also show the last frame.
+        max_images: at most so many.
+        also: frames that are read beside them.
+        fit: see `read_clip`.
+    """
     indices = sample_frames(
         segment.length,
-        fps=source.meta.fps,
+        fps=fps,
         sample_fps=sample_fps,
         final_frame=final_frame,
         max_images=max_images,
@@ -63,18 +102,16 @@ def read_clip(
     scheduled = None if also is None else indices
     if also is not None:
         indices = np.union1d(indices, also)
-    read = _read_video if camera in source.meta.video_keys else _read_images
     size: list[tuple[int, int]] = []
 
     def keep(frame: _Frame) -> _Kept:
         size[:] = [(frame.shape[0], frame.shape[1])]
         return frame if fit is None else fit(frame, len(indices))
 
-    frames = read(source, camera, segment.episode_index, segment.start + indices, keep)
     return Clip(
         segment=segment,
-        fps=source.meta.fps,
-        frames=frames,
+        fps=fps,
+        frames=read(indices, keep),
         shown=np.arange(len(indices), dtype=np.int64),
         frame_indices=indices,
         scheduled=scheduled,
@@ -87,7 +124,7 @@ def _read_video(
     camera: str,
     episode: int,
     frames: Int64[np.ndarray, " sampled"],
-    keep: Callable[[_Frame], _Kept],
+    keep: Keep,
 ) -> UInt8[np.ndarray, "sampled _ _ 3"]:
     path, start, following = find_video(source, camera, episode)
     name = path.relative_to(source.root)
@@ -99,6 +136,17 @@ def _read_video(
             f"{name} must show this episode until {times[-1]:.3f} s; another episode begins there "
             f"at {following:.3f} s"
         )
+    return read_video(path, times, keep, name=name)
+
+
+def read_video(
+    path: Path, times: Float64[np.ndarray, " sampled"], keep: Keep, *, name: Path
+) -> UInt8[np.ndarray, "sampled _ _ 3"]:
+    """Decode the frames of a video at ascending times, s, and only those; `name` is for messages.
+
+    Raises:
+        EpisodeError: it cannot be decoded, or lacks a frame.
+    """
     try:
         with closing(av.open(str(path))) as container:
             reformatter = VideoReformatter()
@@ -187,7 +235,7 @@ def _read_images(
     camera: str,
     episode: int,
     frames: Int64[np.ndarray, " sampled"],
-    keep: Callable[[_Frame], _Kept],
+    keep: Keep,
 ) -> UInt8[np.ndarray, "sampled _ _ 3"]:
     name = source.meta.get_data_file_path(episode)
     rows = (pa_ds.field("episode_index") == episode) & pa_ds.field("frame_index").isin(frames)
@@ -212,7 +260,7 @@ def _decode_image(cell: Any, *, root: Path, name: Path) -> UInt8[np.ndarray, "he
 
 
 def _stack(
-    images: Iterator[_Frame], keep: Callable[[_Frame], _Kept], *, count: int, name: Path
+    images: Iterator[_Frame], keep: Keep, *, count: int, name: Path
 ) -> UInt8[np.ndarray, "count _ _ 3"]:
     first = next(images, None)
     if first is None:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from lerobot_topreward.console import name_episodes
 from lerobot_topreward.data.dataset import Source, open_source, segments
 from lerobot_topreward.data.episodes import parse_episodes
 from lerobot_topreward.data.selection import resolve_camera
@@ -111,12 +112,5 @@ def failure_lines(failed: Mapping[int, str]) -> list[str]:
         episodes[reason].append(episode)
     lines = []
     for reason, members in episodes.items():
-        runs: list[list[int]] = []
-        for episode in members:
-            if runs and episode == runs[-1][-1] + 1:
-                runs[-1][1:] = [episode]
-            else:
-                runs.append([episode])
-        ranges = ", ".join("..".join(map(str, run)) for run in runs)
-        lines.append(f"episode{'s' if len(members) > 1 else ''} {ranges} failed: {reason}")
+        lines.append(f"{name_episodes(members)} failed: {reason}")
     return lines

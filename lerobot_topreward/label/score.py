@@ -32,7 +32,8 @@ from lerobot_topreward.scoring.scorer import SizedScorer
 from lerobot_topreward.scoring.servers import try_servers
 from lerobot_topreward.storage.kept_scores import recall_scores
 from lerobot_topreward.storage.output import describe_lineage
-from lerobot_topreward.storage.store import Store, open_store, read_run, write_run
+from lerobot_topreward.storage.store import Store, list_shards, open_store, read_run, write_run
+from lerobot_topreward.storage.waiting import adopt, read_sizes, waiting_store
 
 _WAIT_S = 60.0  # for a process that only prepares a store
 
@@ -62,7 +63,8 @@ class Run:
 def begin_run(plan: Plan, *, broken: Mapping[int, str], fetch: bool) -> Run:
     """Open the store and bring it up to date with the dataset; the output is held by this process.
 
-    What shares of earlier runs told is taken over: none is being scored now.
+    What shares of earlier runs told is taken over: none is being scored now. So is what was scored
+    while the dataset was being recorded.
 
     Args:
         plan: what is labeled.
@@ -90,10 +92,13 @@ def begin_run(plan: Plan, *, broken: Mapping[int, str], fetch: bool) -> Run:
     sizes = (before or {}).get("shown")
     shown = {size for size in sizes if isinstance(size, str)} if isinstance(sizes, list) else set()
     shares = read_records(store.folder)
-    shown = shown.union(*(share.shown for share in shares))
+    shown = shown.union(*(share.shown for share in shares), read_sizes(waiting_store(store)))
     run = Run(store, prints, _describe_run(plan.config, source), shown, broken)
     run.write("running")
     remove_records(store.folder)
+    fingerprints = source.fingerprints.episodes
+    shards = list_shards(plan.job.segments, ["none"], fingerprints=fingerprints, videos=prints)
+    adopt(store, shards, source)
     return run
 
 

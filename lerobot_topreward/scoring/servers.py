@@ -6,7 +6,7 @@ from rich.console import Console
 
 from lerobot_topreward.data.dataset import Source
 from lerobot_topreward.data.schedule import images_shown, prefix_lengths
-from lerobot_topreward.records import Segment
+from lerobot_topreward.records import Clip, Segment
 from lerobot_topreward.scoring.blank import blank_clip
 from lerobot_topreward.scoring.scorer import Scorer
 from lerobot_topreward.storage.blank import image_size
@@ -55,16 +55,23 @@ def try_servers(
     """
     if key.server is None or not shards:
         return
-    from lerobot_topreward.vlm.server.scorer import ServerScorer
-
-    if not isinstance(scorer, ServerScorer):
-        return
     parts = [part for shard in shards for part in shard.segments]
     longest = max(parts, key=lambda part: len(key.sample(part.length, fps=source.meta.fps)))
     size = image_size(source, key.camera)
-    clip = blank_clip(longest, key, fps=source.meta.fps, size=size)
-    for line in scorer.try_out(clip):
-        console.print(line, style="yellow")
+    try_clip(scorer, blank_clip(longest, key, fps=source.meta.fps, size=size), console=console)
+
+
+def try_clip(scorer: Scorer, clip: Clip, *, console: Console) -> None:
+    """Test the servers of a scorer with a video; other scorers need no test.
+
+    Raises:
+        UserError: a server does not answer as it must, or none is left.
+    """
+    from lerobot_topreward.vlm.server.scorer import ServerScorer
+
+    if isinstance(scorer, ServerScorer):
+        for line in scorer.try_out(clip):
+            console.print(line, style="yellow")
 
 
 def _count(segment: Segment, key: ScoreKey, *, fps: float) -> int:

@@ -194,8 +194,13 @@ def read_labelled(source: Source, labels: Path | None = None) -> LabelledDataset
 def default_output(source: Source) -> Path:
     """Where ``label`` writes unless told otherwise."""
     if source.revision is None:
-        return source.root.with_name(f"{source.root.name}_topreward")
+        return output_beside(source.root)
     return HF_LEROBOT_HOME / f"{source.repo_id}_topreward"
+
+
+def output_beside(root: Path) -> Path:
+    """Where ``label`` writes unless told otherwise, of a dataset in a local folder."""
+    return root.with_name(f"{root.name}_topreward")
 
 
 def _find_labels(source: Source, labels: Path | None) -> tuple[Source, Path | None]:

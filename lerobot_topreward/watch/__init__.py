@@ -1,0 +1,1 @@
+"""The watch command: score a dataset while it is being recorded."""
