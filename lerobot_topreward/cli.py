@@ -278,7 +278,9 @@ def _split(config_class: type, arguments: Sequence[str]) -> dict[str, str | list
         if is_flag:
             given = str(name == positive).lower()
             if equals and "." in option and name == positive:  # one of LeRobot's, spelled its way
-                given = value
+                given = value.lower()
+                if given not in ("true", "false"):
+                    raise UserError(f"{option} is true or false; got {value!r}")
             elif equals:
                 raise UserError(f"{option} takes no value; got {value!r}")
             options[positive] = given

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 
 from lerobot_topreward.errors import UserError
 
@@ -45,7 +46,9 @@ def require_lerobot() -> None:
         UserError: it has no ``lerobot_types``, and so no ``DatasetConfig.repo_type``, and without
             FFmpeg's libraries it decodes no video.
     """
-    if find_spec("lerobot.lerobot_types") is None:
+    package = find_spec("lerobot")  # found, not imported, which takes seconds
+    folders = [] if package is None else package.submodule_search_locations or []
+    if not any((Path(folder) / "lerobot_types.py").is_file() for folder in folders):
         raise UserError(
             f"LeRobot {_version()} is too old; lerobot-topreward needs {_RANGE}: "
             f"pip install 'lerobot[dataset]{_RANGE}'"

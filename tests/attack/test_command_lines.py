@@ -17,12 +17,14 @@ from lerobot_topreward.label.config import LabelConfig
 from lerobot_topreward.report.config import ReportConfig
 from lerobot_topreward.serve_args.config import ServeArgsConfig
 from lerobot_topreward.train.config import WeightingOptions
+from lerobot_topreward.watch.config import WatchConfig
 
 KIND = "wrong command lines"
 Refused = Callable[..., str]
 
 CONFIGS = {
     "label": LabelConfig,
+    "watch": WatchConfig,
     "check": CheckConfig,
     "evaluate": EvaluateConfig,
     "report": ReportConfig,
@@ -54,7 +56,8 @@ def every_option() -> Iterator[Case]:
         for name, kind in option_types(config_class).items():
             option = f"--{name.replace('_', '-')}"
             if kind is bool:
-                yield Case((command, f"{option}=yes"), (option, "takes no value; got 'yes'"))
+                rule = "is true or false" if "." in name else "takes no value"
+                yield Case((command, f"{option}=yes"), (option, f"{rule}; got 'yes'"))
                 yield Case((command, option, option), (option, "is given twice"))
                 continue
             yield Case((command, option), (option, "needs a value"))
@@ -84,14 +87,16 @@ LINES = [
     case("lable", "there is no command 'lable'; did you mean label?"),
     case("Train", "did you mean train?"),
     case(
-        "fly", "commands: label, check, compare, evaluate, report, curate, train, serve-args, demo"
+        "fly",
+        "commands: label, watch, check, compare, evaluate, report, curate, train, serve-args, demo",
     ),
     case("--root x", "there is no command '--root'"),
     # options that do not exist
     case("label --camra front", "--camra is no option; did you mean --camera?"),
     case("label --camera=front --episdoes 3", "--episdoes is no option; did you mean --episodes?"),
     case("label --Camera front", "--Camera is no option; did you mean --camera?"),
-    case("label --dataset.repo_id x", "is no option"),
+    case("label --dataset.repoid x", "is no option"),
+    case("label --dataset.root x --root y", "are the same; leave one of them out"),
     case("label --repo_idd x", "did you mean --repo-id?"),
     case("label --no-output", "--no-output is no option; did you mean"),
     case("label --push", "--push is no option"),

@@ -9,7 +9,7 @@ import pytest
 
 from lerobot_topreward.check.config import CheckConfig
 from lerobot_topreward.cli import main
-from lerobot_topreward.config import check_options, option_types, with_options
+from lerobot_topreward.config import check_options, flat_options, option_types, with_options
 from lerobot_topreward.curate.config import CurateConfig
 from lerobot_topreward.demo.config import DemoConfig
 from lerobot_topreward.evaluate.config import EvaluateConfig
@@ -21,12 +21,14 @@ from lerobot_topreward.train.config import (
     as_params,
     from_params,
 )
+from lerobot_topreward.watch.config import WatchConfig
 
 KIND = "presets"
 Refused = Callable[..., str]
 
 CONFIGS: Mapping[str, Any] = {
     "label": LabelConfig,
+    "watch": WatchConfig,
     "check": CheckConfig,
     "evaluate": EvaluateConfig,
     "report": ReportConfig,
@@ -186,15 +188,7 @@ def test_defaults_pass_the_same_check(command: str) -> None:
         assert from_params(as_params(WeightingConfig())) == WeightingConfig()
         return
     default = with_options(config_class, {})
-    values: dict[str, Any] = {}
-    for name in config_class.__dataclass_fields__:
-        inner = getattr(default, name)
-        nested = hasattr(inner, "__dataclass_fields__")
-        values |= (
-            {key: getattr(inner, key) for key in inner.__dataclass_fields__}
-            if nested
-            else {name: inner}
-        )
+    values = flat_options(default)
     assert with_options(config_class, check_options(config_class, values, where="")) == default
 
 

@@ -108,7 +108,7 @@ def test_fewer_images_are_shown_larger_and_their_scores_read_back(
     assert "small images" not in said
     dataset = open_labelled(repo_id=None, root=tmp_path / "out", revision=None)
     assert dataset.key.max_images == 6
-    shards = sorted(dataset.store.folder.glob("*.parquet"))
+    shards = sorted(dataset.store.folder.glob("episode_*.parquet"))
     for path, scores in zip(shards, dataset.scores, strict=True):
         shard = pq.read_table(path)
         assert scores.prefix_length.tolist() == shard["prefix_length"].to_pylist()
