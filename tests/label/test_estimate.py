@@ -35,7 +35,7 @@ def test_a_dry_run_says_what_there_is_to_do_and_writes_nothing(
     assert found is not None
     assert run(*options) == 0
     assert "estimate" not in capfd.readouterr().out  # it is done at once
-    tables = [pq.read_table(path) for path in output.glob("topreward/*/*.parquet")]
+    tables = [pq.read_table(path) for path in output.glob("topreward/*/*_*.parquet")]
     gray = [table for table in tables if table["control"][0].as_py() == "blank"]
     assert gray
     assert int(found[1]) == 3 + len(gray)

@@ -52,7 +52,7 @@ def test_flags_are_spelled_as_in_lerobot_or_as_ours(options: list[str], detach: 
         (["--job.targt=x"], "did you mean --job.target?"),
         (["--job-target=x"], "did you mean --job.target?"),
         (["--job=x"], "is no option"),
-        (["--job.detach=perhaps"], "must be true or false"),
+        (["--job.detach=perhaps"], "is true or false"),
         (["--push-to-hub=true"], "takes no value"),
         (["--job.timeout=soon"], "like 90m, 4h or 2d; got 'soon'"),
         (["--job.timeout=0h"], "like 90m"),

@@ -15,7 +15,7 @@ import pytest
 from provenance import score_key
 from report_pages import CAMERA, embedded
 
-import lerobot_topreward.judging.findings
+import lerobot_topreward.judging.kept_inspection
 import lerobot_topreward.report.recording
 from lerobot_topreward.cli import main
 from lerobot_topreward.data.dataset import open_source, segments
@@ -202,7 +202,7 @@ def test_a_recording_that_cannot_be_inspected_costs_its_findings_only(
     def refuse(*_: object, **__: object) -> None:
         raise UserError("meta/episodes cannot be read")
 
-    monkeypatch.setattr(lerobot_topreward.judging.findings, "open_recorded", refuse)
+    monkeypatch.setattr(lerobot_topreward.judging.kept_inspection, "open_recorded", refuse)
     code, printed, text = report("--videos", "none", root=defective)
     assert code == 0
     assert "recording not checked: meta/episodes cannot be read" in printed
