@@ -11,6 +11,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeGuard
 
 from lerobot_topreward.data.dataset import Source
 from lerobot_topreward.errors import UserError
@@ -105,7 +106,7 @@ def _read_notes(found: object, option: str) -> dict[int, Note]:
     return notes
 
 
-def _is_line(text: object, most: int) -> bool:
+def _is_line(text: object, most: int) -> TypeGuard[str]:
     return isinstance(text, str) and len(text) <= most and text.isprintable()
 
 

@@ -214,14 +214,16 @@ def _read_finding(
     episode: int | None, level: Any, defect: str, text: str, frames: list[int] | None
 ) -> Finding:
     numbers = [] if episode is None else [episode]
+    run = None
     if frames is not None:
         first, last = frames
-        numbers += [first, last]
+        run = first, last
+        numbers += run
     if level not in _LEVELS or {type(number) for number in numbers} - {int}:
         raise ValueError("no finding")
     if type(defect) is not str or type(text) is not str:
         raise ValueError("no finding")
-    return Finding(episode, level, defect, text, frames and (frames[0], frames[1]))
+    return Finding(episode, level, defect, text, run)
 
 
 def _read_coverage(task: str, episodes: list[int], names: list[str], starts: list) -> Coverage:

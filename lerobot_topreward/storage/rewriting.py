@@ -90,8 +90,8 @@ def stage_rewritten(
     indices, starts = np.unique(rewards.episode_index[order], return_index=True)
     stats: dict[int, Stats] = {}
     for episode, rows in zip(indices, np.split(order, starts[1:]), strict=True):
-        values = {name: values[rows] for name, values in columns.values.items()}
-        stats[int(episode)] = compute_episode_stats(values, features)
+        values: Any = {name: values[rows] for name, values in columns.values.items()}
+        stats[int(episode)] = compute_episode_stats(values, dict(features))
     for path in episodes:
         _rewrite(source_root / path, staging / path, lambda table: _add_stats(table, stats, gone))
 

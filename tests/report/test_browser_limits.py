@@ -53,23 +53,17 @@ def kept(browser: Any) -> list[int]:
 
 @pytest.mark.parametrize("rule", LIMITS)
 def test_a_limit_in_the_page_decides_as_the_rule_does(show: Open, rule: str) -> None:
-    metrics = [
-        EpisodeMetrics(
-            i,
-            **{"task": "stack", "frames": 50, "seconds": 5.0, "max_progress": 1.0},
-            **{"seconds_to_90": 1.0, "negative_share": 0.0, "log_odds": 0.0},
-            **{name: values[i] for name, values in VALUES.items()},
-        )
-        for i in range(3)
-    ]
+    fixed = {"task": "stack", "frames": 50, "seconds": 5.0, "max_progress": 1.0}
+    fixed |= {"seconds_to_90": 1.0, "negative_share": 0.0, "log_odds": 0.0}
+    values: list[Any] = [{name: each[i] for name, each in VALUES.items()} for i in range(3)]
+    metrics = [EpisodeMetrics(i, **(fixed | values[i])) for i in range(3)]
     shown = [
         episode(i, metrics={name: getattr(metrics[i], name) for name in episode(0).metrics})
         for i in range(3)
     ]
     browser = show(shown, rules={}, rule_texts={}, at=f"#overview&limit={rule}:{LIMITS[rule]}")
-    [(name, drops)] = find_drops(
-        metrics, RulesConfig(**{rule: LIMITS[rule]}, drop_broken=False)
-    ).items()
+    limit: Any = {rule: LIMITS[rule]}
+    [(name, drops)] = find_drops(metrics, RulesConfig(**limit, drop_broken=False)).items()
     assert name == rule
     assert kept(browser) == sorted({0, 1, 2} - {*drops})
 
