@@ -83,7 +83,10 @@ def open_everything(show: Open, at: str) -> Any:
 @pytest.mark.parametrize("at", ["", "#episode=0", "#episode=0&beside=1"])
 def test_axe_finds_nothing(show: Open, axe: str, at: str, scheme: str) -> None:
     browser = open_everything(show, at)
-    wanted = [{"name": "prefers-color-scheme", "value": scheme}]
+    wanted = [
+        {"name": "prefers-color-scheme", "value": scheme},
+        {"name": "prefers-reduced-motion", "value": "reduce"},  # no color is on its way
+    ]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": wanted})
     if at:
         until(browser, "document.querySelector('.picture').dataset.frame", "0")
@@ -103,7 +106,7 @@ def test_axe_finds_nothing(show: Open, axe: str, at: str, scheme: str) -> None:
                 "({id, nodes}) => [id, nodes[0].html, nodes[0].failureSummary])), error => done(String(error)))"
             )
             assert found == [], width
-            assert browser.execute_script("return document.scrollingElement.scrollWidth") <= width
+            until(browser, f"document.scrollingElement.scrollWidth <= {width}", True)
         if not at:
             browser.execute_script("document.getElementById('help').showModal()")
             assert (

@@ -85,7 +85,7 @@ def test_notes_are_saved_as_curate_reads_them(show: Open, tmp_path: Path) -> Non
     assert len(found.notes[3].tags) == MOST_TAGS
     browser.refresh()
     press(browser, "/", "r", "e", "d", "o")
-    assert text(browser, "#count") == "1 of 5"
+    until(browser, "document.getElementById('count').textContent", "1 of 5")
 
 
 def test_notes_of_a_file_are_there_again(show: Open) -> None:
