@@ -152,6 +152,12 @@ def print_estimate(
     if config.dry_run or found.seconds >= _LONG:
         for line in found.describe():
             console.print(line)
+    if found.seconds >= _LONG and resolve_device(config.vlm.device).type == "cpu":
+        console.print(
+            "no GPU               lerobot-topreward check and curate need none; `config=laptop` takes "
+            "less; `server` and `job.target` compute elsewhere",
+            style="dim",
+        )
 
 
 def _question(shard: Shard, segment: Segment) -> str:

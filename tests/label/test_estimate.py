@@ -46,3 +46,21 @@ def test_a_dry_run_says_what_there_is_to_do_and_writes_nothing(
     assert found.group() in capfd.readouterr().out
     assert run(*options, "--dry-run") == 0
     assert "estimate" not in capfd.readouterr().out  # all is scored
+
+
+def test_a_long_run_without_a_gpu_names_other_ways(
+    record_dataset: Callable[..., Path],
+    tiny_vlm: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    options = ("--root", record_dataset(cameras=("front",)), "--vlm", tiny_vlm, "--device", "cpu")
+    options = (*options, "--output", tmp_path / "labelled", "--dry-run")
+    assert run(*options) == 0
+    assert "no GPU" not in capfd.readouterr().out
+    monkeypatch.setattr("lerobot_topreward.label.estimate._LONG", 0)
+    assert run(*options) == 0
+    printed = capfd.readouterr().out
+    for way in ("check and curate", "--config laptop", "--server", "--job.target"):
+        assert way in printed
