@@ -181,6 +181,8 @@ def chosen_episodes(source: Source, config: DatasetConfig) -> list[int] | None:
     excluded = getattr(config, "exclude_episodes", None)
     episodes = resolve(config.episodes, source.meta.total_episodes, excluded)
     if episodes == []:
+        if not excluded:
+            return config.episodes  # they do not exist, which is said where they are read
         raise UserError(
             f"`dataset.exclude_episodes` leaves no episode of {config.repo_id}, which has "
             f"{source.meta.total_episodes}; exclude fewer"
