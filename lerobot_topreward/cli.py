@@ -55,7 +55,7 @@ COMMANDS = {
     "watch": Command(
         "score a dataset while it is being recorded, and say which episodes to record again",
         {
-            "--repo-id OWNER/NAME or --root FOLDER": "what lerobot-record is writing",
+            _DATASET: "what lerobot-record is writing",
             "--vlm FOLDER": "a Qwen3-VL checkpoint, or its name on the Hub",
             "--server URL": "ask a server that runs it; started with what serve-args prints",
             "--reference FOLDER": "a labeled dataset that says where good begins",

@@ -73,7 +73,8 @@ def write_command(command: str, *, of: object = None, **options: object) -> str:
         if isinstance(value, bool):
             words.append(f"`{name}`" if value else f"`no_{name}`")
         elif value is not None:
-            words.append(f"`{name}={shlex.quote(str(value))}`")
+            values = value if isinstance(value, tuple) else (value,)
+            words.append(f"`{name}={shlex.join(map(str, values))}`")
     return " ".join(words)
 
 

@@ -128,10 +128,9 @@ def test_json_is_printed_as_it_is(capfd: pytest.CaptureFixture, text: str) -> No
 
 def test_a_command_is_written_to_be_pasted() -> None:
     config = CheckConfig(root=Path("my data"), revision=None)
-    written = write_command(
-        "label", of=config, normalize="task", skip_check=True, final_frame=False
-    )
+    servers = ("http://a", "http://b")
+    written = write_command("label", of=config, server=servers, skip_check=True, final_frame=False)
     assert (
         spell_options(written)
-        == "lerobot-topreward label --root 'my data' --normalize task --skip-check --no-final-frame"
+        == "lerobot-topreward label --root 'my data' --server http://a http://b --skip-check --no-final-frame"
     )

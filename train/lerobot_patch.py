@@ -225,7 +225,8 @@ class TrainerPatch:
         with `loss, parts = policy.forward(batch)` (or `policy(batch)`, which calls it), and for its
         duration puts the function below in the place of `policy.forward`. It returns the weighted
         loss of the batch. All the rest (mixed precision, accumulation, backward pass, clipping,
-        optimizer, schedule, metrics) is LeRobot's, and the policy's class, checkpoints and wrappers (DDP, FSDP, PEFT) are not touched.
+        optimizer, schedule, metrics) is LeRobot's, and the policy's class, checkpoints and wrappers
+        (DDP, FSDP, PEFT) are not touched.
         """
         step = self._original["update_policy"]
         arguments = (train_metrics, policy, batch, optimizer, grad_clip_norm, accelerator)

@@ -85,22 +85,12 @@ def header(time: float, *, prologue: str) -> str:
     return f"{prologue}<{time:.1f} seconds>"
 
 
-class OnePassScorer:
-    """The built-in scorer: all prefixes and all instructions of a clip in one pass."""
+class Display:
+    """At which size a checkpoint in this process is shown videos."""
 
-    def __init__(
-        self, vlm: Vlm, *, chunk_tokens: int | None = None, max_pixels: int | None = None
-    ) -> None:
-        """Wrap a checkpoint.
-
-        Args:
-            vlm: the checkpoint.
-            chunk_tokens: tokens per forward, which bounds peak memory; halved when it runs out.
-                By default 1024 on a cpu, where masked attention is paid for, and 4096 elsewhere.
-            max_pixels: per image, to trade detail for cost; the checkpoint's own budget if None.
-        """
+    def __init__(self, vlm: Vlm, *, max_pixels: int | None = None) -> None:
+        """Wrap a checkpoint; ``max_pixels`` is per image, by default its own budget for a video."""
         self.vlm = vlm
-        self.chunk_tokens = chunk_tokens or (1024 if vlm.device.type == "cpu" else 4096)
         self.max_pixels = max_pixels
 
     def shown_size(self, clip: Clip) -> tuple[int, int]:
@@ -118,6 +108,24 @@ class OnePassScorer:
             max_pixels=self.max_pixels,
             device=self.vlm.device,
         )
+
+
+class OnePassScorer(Display):
+    """The built-in scorer: all prefixes and all instructions of a clip in one pass."""
+
+    def __init__(
+        self, vlm: Vlm, *, chunk_tokens: int | None = None, max_pixels: int | None = None
+    ) -> None:
+        """Wrap a checkpoint.
+
+        Args:
+            vlm: the checkpoint.
+            chunk_tokens: tokens per forward, which bounds peak memory; halved when it runs out.
+                By default 1024 on a cpu, where masked attention is paid for, and 4096 elsewhere.
+            max_pixels: per image, to trade detail for cost; the checkpoint's own budget if None.
+        """
+        super().__init__(vlm, max_pixels=max_pixels)
+        self.chunk_tokens = chunk_tokens or (1024 if vlm.device.type == "cpu" else 4096)
 
     def score(self, clip: Clip, prefixes: Sequence[int], instructions: Sequence[str]) -> LogProbs:
         """Score prefixes of a clip; see `Scorer.score`."""

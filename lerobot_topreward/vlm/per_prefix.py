@@ -4,41 +4,18 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
 
 from lerobot_topreward.errors import EpisodeError
 from lerobot_topreward.records import Clip, LogProbs
-from lerobot_topreward.vlm.images import fit_frame, resize, resolution
-from lerobot_topreward.vlm.loading import Vlm
-from lerobot_topreward.vlm.one_pass import is_out_of_memory
+from lerobot_topreward.vlm.images import resize
+from lerobot_topreward.vlm.one_pass import Display, is_out_of_memory
 from lerobot_topreward.vlm.prompts import question
 
 VIDEO = "<|vision_start|><|video_pad|><|vision_end|>"
 
 
-class PerPrefixScorer:
+class PerPrefixScorer(Display):
     """One forward per prefix and instruction, through the checkpoint's own processor."""
-
-    def __init__(self, vlm: Vlm, *, max_pixels: int | None = None) -> None:
-        """Wrap a checkpoint; ``max_pixels`` is per image."""
-        self.vlm = vlm
-        self.max_pixels = max_pixels
-
-    def shown_size(self, clip: Clip) -> tuple[int, int]:
-        """Height and width at which a clip is shown; see `SizedScorer.shown_size`."""
-        return resolution(self.vlm.processor.video_processor, clip, max_pixels=self.max_pixels)
-
-    def fit(
-        self, frame: UInt8[np.ndarray, "height width 3"], images: int
-    ) -> UInt8[np.ndarray, "new_height new_width 3"]:
-        """What a clip of so many images needs of a frame; see `FittingScorer.fit`."""
-        return fit_frame(
-            self.vlm.processor.video_processor,
-            frame,
-            images,
-            max_pixels=self.max_pixels,
-            device=self.vlm.device,
-        )
 
     def score(self, clip: Clip, prefixes: Sequence[int], instructions: Sequence[str]) -> LogProbs:
         """Score prefixes of a clip; see `Scorer.score`."""

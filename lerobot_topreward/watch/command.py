@@ -226,5 +226,5 @@ def describe_label(config: WatchConfig) -> str:
         for item in fields(part):
             value = getattr(part, item.name)
             if value != item.default:
-                options[item.name] = value[0] if isinstance(value, tuple) else value
+                options[item.name] = value
     return write_command("label", of=config, **options)
