@@ -82,11 +82,11 @@ const ACTIONS = {
   c: () => toggleBeside(),
   e: () => $("note").focus(),
   a: () => $("advance").click(),
-  o: () => (location.hash = "#overview"),
-  Escape: () => (location.hash = "#overview"),
+  o: () => visit("overview"),
+  Escape: () => visit("overview"),
   "/": () => {
-    location.hash = "#overview";
-    requestAnimationFrame(() => $("search").focus());
+    visit("overview");
+    $("search").focus();
   },
   "?": () => $("help").showModal(),
 };

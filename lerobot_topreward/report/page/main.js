@@ -2,8 +2,15 @@
 
 let returnTo = null; // episode that had been on view, to find it again in the list
 
+// At once, unlike a new `location.hash`, which is noticed later: the next key is meant for the new view.
+function visit(view) {
+  if (location.hash.split("&")[0] === `#${view}`) return;
+  window.history.pushState(null, "", `#${view}`);
+  route();
+}
+
 function go(index) {
-  location.hash = `#episode=${index}`;
+  visit(`episode=${index}`);
 }
 
 function route() {
