@@ -84,6 +84,7 @@ def test_notes_are_saved_as_curate_reads_them(show: Open, tmp_path: Path) -> Non
     assert len(found.notes[3].text) == MOST_TEXT
     assert len(found.notes[3].tags) == MOST_TAGS
     browser.refresh()
+    until(browser, "document.getElementById('episodes').innerText.includes('#redo')", True)
     press(browser, "/", "r", "e", "d", "o")
     until(browser, "document.getElementById('count').textContent", "1 of 5")
 
