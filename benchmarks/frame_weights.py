@@ -35,16 +35,16 @@ from lerobot_topreward.train.schemes import Awr, Filter
 from lerobot_topreward.vlm.identity import BUILTIN, VlmConfig
 
 BATCH, EPOCHS, STEPS = 8, 40, 300
-STAGE = Awr(baseline="stage", horizon="episode")
+MEAN, STAGE = Awr(baseline="mean"), Awr(baseline="stage", horizon="episode")
 WEIGHED = {
-    "awr": WeightingConfig(),
+    "awr, mean": WeightingConfig(scheme=MEAN),
     "stage": WeightingConfig(scheme=Awr(baseline="stage")),
     "stage, episode": WeightingConfig(scheme=STAGE),
     "the same, still": WeightingConfig(scheme=STAGE, stationary="drop"),
 }
 COMPARED = {
     "filter, quantile .5": WeightingConfig(scheme=Filter(quantile=0.5)),
-    "awr": WeightingConfig(),
+    "awr, mean": WeightingConfig(scheme=MEAN),
     "awr, stage, horizon=episode": WeightingConfig(scheme=STAGE),
 }
 

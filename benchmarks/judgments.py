@@ -10,9 +10,10 @@ The half-trained checkpoints are trained first, the same way as the demo's, for 
 (about half an hour on two cores; kept in ``--work``).
 """
 
+import hashlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,8 @@ class Config:
     work: Path  # folder of the checkpoints and of simulated samples
     dataset: Path = DATASET  # simulated
     steps: tuple[int, ...] = (30, 60, 100, 160, 250)  # of each half-trained checkpoint; () for none
+    # Standard deviation of a mistake that grows over each video, another for each: nats at its end.
+    errors: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)
     untrained: int = 3  # checkpoints with random weights
     threads: int = 2  # of torch
 
@@ -72,9 +75,25 @@ class Changed:
         return LogProbs(true, np.log1p(-np.exp(true)).astype(np.float32))
 
 
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """A scorer that looks at no video twice."""
+
+    scorer: Scorer
+    known: dict[tuple[object, ...], LogProbs] = field(default_factory=dict)
+
+    def score(self, clip: Clip, prefixes: Sequence[int], instructions: Sequence[str]) -> LogProbs:
+        """See `Scorer.score`."""
+        shown = hashlib.sha256(clip.frames.tobytes() + clip.shown.tobytes()).digest()
+        key = (shown, tuple(prefixes), tuple(instructions))
+        if key not in self.known:
+            self.known[key] = self.scorer.score(clip, prefixes, instructions)
+        return self.known[key]
+
+
 def judges(config: Config) -> Iterator[tuple[str, Scorer]]:
     """Every judge with its name, the constructed ones first."""
-    demo = _load("builtin:so101-demo")
+    demo = Remembered(_load("builtin:so101-demo"))
     rng = np.random.default_rng(0)
 
     def changed(change: Change) -> Scorer:
@@ -82,6 +101,9 @@ def judges(config: Config) -> Iterator[tuple[str, Scorer]]:
 
     def noise(true: np.ndarray) -> np.ndarray:
         return rng.normal(0, 0.05, true.shape)
+
+    def share(shown: Sequence[int]) -> np.ndarray:
+        return np.array(shown) / shown[-1]
 
     yield "the demo's VLM", demo
     yield "it, with noise of .05 nats", changed(lambda true, _: true + noise(true))
@@ -92,6 +114,11 @@ def judges(config: Config) -> Iterator[tuple[str, Scorer]]:
         "time alone, with noise of .3 nats",
         changed(lambda true, shown: -6 + np.log(shown) + 6 * noise(true)),
     )
+    for error in config.errors:
+        yield (
+            f"the demo's VLM, off by {error:g} nats",
+            changed(lambda true, shown, s=error: true + rng.normal(0, s) * share(shown)),
+        )
     yield "the demo's VLM, turned round", changed(lambda true, _: -5 - true)
     for seed in range(config.untrained):
         folder = config.work / f"untrained-{seed}"

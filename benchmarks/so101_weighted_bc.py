@@ -9,10 +9,11 @@ reaches the arm `oracle` alone, which trains on the good demonstrations only.
     python benchmarks/so101_weighted_bc.py --work weighted-bc --quick   # does it run? (CI)
 
 Interrupt it whenever you like: every finished run is kept in ``--outcomes`` and not done again.
-Some come with the project, so far on the scenes for making choices. Their table takes a second:
+Some come with the project. The table of those that count takes a second; `--choose --seeds 1`
+prints that of the scenes for making choices:
 
     python benchmarks/so101_weighted_bc.py --outcomes benchmarks/weighted_bc/outcomes.jsonl \\
-        --only-print --choose --seeds 1
+        --only-print --seeds 3
 """
 
 import multiprocessing

@@ -239,6 +239,7 @@ def write_labels(tmp_path_factory: pytest.TempPathFactory) -> WriteLabels:
         progress: np.ndarray | None = None,
         unlabelled: Sequence[int] = (),
         scoring: dict[str, Any] | None = None,
+        normalize: Any = None,
         sidecar: bool = True,
         seed: int = 0,
     ) -> Path:
@@ -268,7 +269,11 @@ def write_labels(tmp_path_factory: pytest.TempPathFactory) -> WriteLabels:
             rewards,
             output,
             fingerprint=source.fingerprints.dataset,
-            provenance={"dataset": source.repo_id, **({"scoring": scoring} if scoring else {})},
+            provenance={
+                "dataset": source.repo_id,
+                **({"scoring": scoring} if scoring else {}),
+                **({"normalize": normalize} if normalize else {}),
+            },
             sidecar=sidecar,
         )
         return output

@@ -43,6 +43,14 @@ class Scheme:
         """
         raise NotImplementedError
 
+    def settle(self, labels: FrameLabels) -> "Scheme":
+        """Decide by the labels what nobody has decided."""
+        return self
+
+    def explain(self, labels: FrameLabels) -> str | None:
+        """Say what `settle` decides, why, and which labels would allow better; None: nothing."""
+        return None
+
     def gain_frames(self, *, chunk: int, fps: float) -> int | None:
         """The frames over which progress gained is compared; None where none is."""
         return None
@@ -57,7 +65,7 @@ class ProgressScheme(Scheme):
     """A scheme that judges a frame by the progress that is gained after it."""
 
     # Span of the advantage, seconds; by default the action chunk. episode: to the episode's end, for
-    # awr with baseline=stage.
+    # awr with baseline=stage, which is its default where labels are normalized per task.
     horizon: Literal["episode"] | float | None = None
 
     def __post_init__(self) -> None:

@@ -2,21 +2,26 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from lerobot_topreward.console import INTERRUPTED
+from lerobot_topreward.console import INTERRUPTED, spell_options
 from lerobot_topreward.errors import TrainingError, UserError
 from lerobot_topreward.train.arguments import Arguments, print_help, split_arguments
-from lerobot_topreward.train.config import WeightingConfig, as_params, from_params, show
+from lerobot_topreward.train.config import (
+    WeightingConfig,
+    as_params,
+    complete_saved,
+    from_params,
+    show,
+)
 from lerobot_topreward.train.draws import measure_batches
 from lerobot_topreward.train.frame_weights import weigh
 from lerobot_topreward.train.records import FrameWeights
-from lerobot_topreward.train.schemes import Awr
 from lerobot_topreward.train.summary import WeightSummary, summarize, summary_table
 
 if TYPE_CHECKING:
@@ -27,8 +32,6 @@ if TYPE_CHECKING:
 _INSTALL = "pip install 'lerobot-topreward[train]'"
 # Options that go with any scheme.
 _STAYS = ("source", "sidecar", "unlabelled_weight", "apply", "stationary")
-# How a checkpoint was trained that is older than these options and so does not name them.
-_BEFORE = {"apply": "loss", "stationary": "keep"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,7 @@ class Plan:
     judgment: "Judgment | str | None"  # of the reward, or why there is none
     summary: WeightSummary
     title: str  # a line that says how frames are weighted
+    reason: str | None  # why so, where the labels decided it
 
 
 def train(arguments: Sequence[str], *, console: Console) -> int:
@@ -70,6 +74,8 @@ def train(arguments: Sequence[str], *, console: Console) -> int:
         for change in plan.changed:
             console.print(f"not as in the checkpoint: {change}", style="yellow")
         console.print(plan.title)
+        if plan.reason is not None:
+            console.print(spell_options(plan.reason))
         console.print(summary_table(plan.summary))
         _print_judgment(plan, console)
     if not split.dry_run:
@@ -136,7 +142,6 @@ def make_plan(split: Arguments) -> Plan:
             per_sample_policy(policy.type)  # raises, and says which policies have one
     except ImportError as error:
         raise UserError(f"training needs more than is installed ({error}): {_INSTALL}") from error
-    chunk = chunk_frames(policy, weighting)
     source = open_dataset(config.dataset)
     if source.revision is None:  # else LeRobot fetches what it needs
         require_files(
@@ -146,6 +151,9 @@ def make_plan(split: Arguments) -> Plan:
         )
     episodes = training_episodes(source, config.dataset)
     labels = read_labels(source, episodes=episodes, config=weighting)
+    reason = weighting.scheme.explain(labels)
+    weighting = replace(weighting, scheme=weighting.scheme.settle(labels))
+    chunk = chunk_frames(policy, weighting)
     weights = weigh(labels, weighting, chunk=chunk)
     worth = measure_batches(
         labels,
@@ -160,7 +168,7 @@ def make_plan(split: Arguments) -> Plan:
     summary = summarize(labels, weights, scheme=scheme, chunk=chunk, worth=worth)
     # A run that is resumed was judged when it began.
     judgment = None if config.resume else judge_source(source, weighting)
-    return Plan(config, weighting, changed, weights, judgment, summary, title)
+    return Plan(config, weighting, changed, weights, judgment, summary, title, reason)
 
 
 def choose_weighting(
@@ -187,8 +195,7 @@ def choose_weighting(
         )
     saved = dict(given.extra_params)
     if config.resume:
-        is_awr = saved.get("scheme", Awr.name) == Awr.name
-        saved = _BEFORE | ({"baseline": "mean"} if is_awr else {}) | saved
+        saved = complete_saved(saved)
     before = as_params(from_params(saved))
     if options.get("scheme", before["scheme"]) != before["scheme"]:
         saved = {name: saved[name] for name in _STAYS if name in saved}

@@ -141,6 +141,13 @@ def from_params(params: Mapping[str, Any]) -> WeightingConfig:
     return WeightingConfig(scheme=SCHEMES[name](**own), **common)
 
 
+def complete_saved(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Name what a checkpoint leaves open that is older than some options: how it was trained."""
+    is_awr = params.get("scheme", Awr.name) == Awr.name
+    before = {"apply": "loss", "stationary": "keep"} | ({"baseline": "mean"} if is_awr else {})
+    return before | dict(params)
+
+
 def show(value: Any) -> str:
     """Write an option's value for a message."""
     return "unset" if value is None else str(value)

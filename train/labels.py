@@ -1,6 +1,7 @@
 """The labels of the frames that are trained on, from wherever a dataset keeps them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
 
 import numpy as np
 from jaxtyping import Bool
@@ -15,6 +16,7 @@ from lerobot_topreward.judging.judgment import Judgment, judge_labels
 from lerobot_topreward.judging.motion import fill_gaps, find_still
 from lerobot_topreward.judging.profile import measure_profile
 from lerobot_topreward.records import FrameRewards
+from lerobot_topreward.rewards import Normalize
 from lerobot_topreward.scoring.control_scores import read_controls
 from lerobot_topreward.storage.labels import (
     explain_columns,
@@ -25,6 +27,7 @@ from lerobot_topreward.storage.labels import (
     lay_out,
     name_frame,
     no_labels,
+    read_description,
     read_foreign_sidecar,
     read_label_columns,
 )
@@ -65,7 +68,7 @@ def read_labels(
                 and find_sidecar(source, option="dataset.repo_id") is not None
             )
         )
-    origin, labels = _read(source, config) if read else ("", no_labels(frames))
+    origin, labels, made = _read(source, config) if read else ("", no_labels(frames), {})
     by_success = isinstance(scheme, Filter) and scheme.by == "success"
     if by_success and "log_prob_true" in labels.absent:
         raise UserError(
@@ -96,6 +99,9 @@ def read_labels(
         prefix_end=None if "scored" in chosen.absent else chosen.scored,
         tasks=task_names(source.meta),
         fps=float(source.meta.fps),
+        normalize=next(
+            (each for each in get_args(Normalize) if each == made.get("normalize")), None
+        ),
         idle=_read_idle(source, np.unique(chosen.episode_index).tolist())[rows]
         if config.stationary == "drop"
         else None,
@@ -151,8 +157,11 @@ def judge_source(source: Source, config: WeightingConfig) -> Judgment | str | No
     return judge_labels(dataset, controls=read_controls(dataset), success=success)
 
 
-def _read(source: Source, config: WeightingConfig) -> tuple[str, FrameRewards]:
-    """Read the labels that the options choose, and say where they are from."""
+def _read(source: Source, config: WeightingConfig) -> tuple[str, FrameRewards, Mapping[str, Any]]:
+    """Read the labels that the options choose; say where they are from, and how they were made.
+
+    Of the labels of other programs it is not known how.
+    """
     columns = has_columns(source)
     path = None
     if config.sidecar is not None:
@@ -160,7 +169,7 @@ def _read(source: Source, config: WeightingConfig) -> tuple[str, FrameRewards]:
         if not path.is_file():
             raise UserError(f"`weighting.sidecar` must be a parquet file; there is no {path}")
         if fingerprint_of(path) is None:
-            return str(path), read_foreign_sidecar(path, source.frames)
+            return str(path), read_foreign_sidecar(path, source.frames), {}
     elif config.source != "columns":
         path = find_sidecar(source, option="dataset.repo_id")
         if path is None and config.source == "sidecar":
@@ -184,7 +193,7 @@ def _read(source: Source, config: WeightingConfig) -> tuple[str, FrameRewards]:
             f"them. {label_command(source)}"
         )
     if path is None:
-        return _COLUMNS, read_label_columns(source, needed=_NEEDED)
+        return _COLUMNS, read_label_columns(source, needed=_NEEDED), read_description(source)
 
     # From here on there is a sidecar of ours, named or found. Where nothing says which copy counts,
     # columns win over a sidecar of an earlier state of the dataset, and else both must agree.
@@ -192,15 +201,15 @@ def _read(source: Source, config: WeightingConfig) -> tuple[str, FrameRewards]:
     stale = fingerprint_of(path) != source.fingerprints.dataset
     if stale and both:
         warn(explain_columns(source, path))
-        return _COLUMNS, read_label_columns(source, needed=_NEEDED)
-    stored, _ = read_sidecar(path, fingerprint=None)
+        return _COLUMNS, read_label_columns(source, needed=_NEEDED), read_description(source)
+    stored, made = read_sidecar(path, fingerprint=None)
     if stale:
         instead = ". Or use `weighting.source=columns`" if columns else ""
         raise UserError(f"{path} is stale: {explain_edit(source, path)}{instead}")
     labels = lay_out(path, stored, source.frames)
     if both:
         _check_agreement(source, str(path), labels, read_label_columns(source, needed=_NEEDED))
-    return str(path), labels
+    return str(path), labels, made
 
 
 def _check_agreement(

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.rewards import advantage
+from lerobot_topreward.rewards import Normalize, advantage
 
 _LONGEST = 2**31  # frames: a longer span is as long, and all are longer than any episode
 NOTHING = 0.01  # of the mean weight: what weighs less is said to weigh nothing
@@ -27,6 +27,8 @@ class FrameLabels:
     prefix_end: Bool[np.ndarray, " frames"] | None  # last frames of scored prefixes, where known
     tasks: Mapping[int, str]  # task index -> instruction
     fps: float  # Hz
+    # Over what progress was scaled to 0..1; None: it is not known.
+    normalize: Normalize | None = None
     # Neither commands nor readings change; None: it was not asked.
     idle: Bool[np.ndarray, " frames"] | None = None
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lerobot_topreward.data.dataset import source_of
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.train.config import WeightingConfig, from_params
+from lerobot_topreward.train.config import WeightingConfig, complete_saved, from_params
 from lerobot_topreward.train.frame_weights import weigh
 from lerobot_topreward.train.labels import read_labels
 from lerobot_topreward.train.lerobot_patch import BatchWeighter
@@ -92,6 +92,10 @@ class TopRewardWeighter(BatchWeighter):
 def chunk_frames(policy: PreTrainedConfig, config: WeightingConfig) -> int:
     """Count the frames of the policy's action chunk: ACT's ``chunk_size``, Diffusion's ``horizon``.
 
+    Args:
+        policy: that is trained.
+        config: of its weights, the scheme settled.
+
     Raises:
         UserError: the policy predicts no chunk, and no other horizon is given.
     """
@@ -144,11 +148,14 @@ def make_weighter(
     Raises:
         UserError: the labels or the configuration do not allow it.
     """
-    config = from_params(params)
-    if config.apply is None:  # LeRobot's own trainer, which multiplies losses
+    # LeRobot's own trainer multiplies losses. It gives what the user wrote, and saves no more in
+    # checkpoints, so that what is not named must mean for good what it always has.
+    config = from_params(complete_saved(params))
+    if config.apply is None:
         config = replace(config, apply="loss")
     config = config.settle(streaming=isinstance(dataset, StreamingLeRobotDataset))
     source = source_of(dataset.meta)
     labels = read_labels(source, episodes=dataset.episodes, config=config)
+    config = replace(config, scheme=config.scheme.settle(labels))
     weights = weigh(labels, config, chunk=chunk_frames(policy, config))
     return TopRewardWeighter(weights, config)

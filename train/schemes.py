@@ -5,7 +5,7 @@
 class like these and its place in `SCHEMES`: its options, help and messages follow from it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -71,17 +71,19 @@ class Awr(ProgressScheme):
     w_max: float = 20.0  # largest weight before normalization
     per: Literal["dataset", "task"] = "dataset"  # what the advantage is standardized over
     # What a gain is compared with: the mean of all frames, or what is usual from the same progress
-    # on (stage).
-    baseline: Literal["mean", "stage"] = "mean"
+    # on (stage). auto: stage with horizon=episode where no horizon is given and the labels are
+    # normalized per task, the mean otherwise.
+    baseline: Literal["auto", "mean", "stage"] = "auto"
     # With horizon=episode: the share of its worth that final progress keeps for each second until it
     # is reached, 0..1; by default all of it.
     discount: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse options that break a rule."""
-        if self.horizon != "episode" or self.baseline != "stage":
+        if self.horizon != "episode" or self.baseline == "mean":
             super().__post_init__()
-        if self.discount is not None and self.horizon != "episode":
+        to_end = self.horizon == "episode" or (self.horizon is None and self.baseline == "auto")
+        if self.discount is not None and not to_end:
             raise UserError(
                 "`weighting.discount` discounts the final progress, so it goes with "
                 f"`weighting.horizon=episode` only; got {self.discount:g}. Leave it out, or give both"
@@ -96,17 +98,48 @@ class Awr(ProgressScheme):
 
     def weights(self, labels: FrameLabels, *, chunk: int) -> Float32[np.ndarray, " frames"]:
         """See `Scheme.weights`."""
+        settled = self.settle(labels)
         group = labels.task_index if self.per == "task" else np.zeros_like(labels.task_index)
-        if self.baseline == "stage":
-            span = self.gain_frames(chunk=chunk, fps=labels.fps)
+        if settled.baseline == "stage":
+            span = settled.gain_frames(chunk=chunk, fps=labels.fps)
             gain = gain_beyond_usual(labels, group, horizon=span, discount=self.discount)
         else:
-            gain = self.gain(labels, chunk=chunk).astype(np.float64)
-        least = LEAST_SPREAD if self.horizon == "episode" else 0.0
+            gain = settled.gain(labels, chunk=chunk).astype(np.float64)
+        least = LEAST_SPREAD if settled.horizon == "episode" else 0.0
         exponent = standardize(gain, group, least=least) / self.beta
         # exp(700) is still finite, and far beyond any sensible limit.
         weights = np.clip(np.exp(np.minimum(exponent, 700.0)), self.w_min, self.w_max)
         return weights.astype(np.float32)
+
+    def settle(self, labels: FrameLabels) -> "Awr":
+        """See `Scheme.settle`.
+
+        Where episodes compare, what won in docs/weighted_bc.md. Where progress is scaled per
+        episode nearly every episode ends at 1, and by stage those that stop halfway weigh most.
+        """
+        if self.baseline != "auto":
+            return self
+        to_end = self.horizon == "episode" or (
+            self.horizon is None and (labels.normalize == "task" or self.discount is not None)
+        )
+        if to_end:
+            return replace(self, baseline="stage", horizon="episode")
+        return replace(self, baseline="mean")
+
+    def explain(self, labels: FrameLabels) -> str | None:
+        """See `Scheme.explain`."""
+        if self.baseline != "auto" or self.horizon is not None or self.discount is not None:
+            return None
+        best = "`weighting.baseline=stage` with `weighting.horizon=episode`"
+        if labels.normalize == "task":
+            return f"default for labels that are normalized per task: {best}"
+        made = "are normalized per episode" if labels.normalize else "do not say how they were made"
+        return (
+            f"default for labels that {made}: `weighting.baseline=mean` over the action chunk. What "
+            f"closed most of the gap to perfect data where it was measured is {best}, for labels "
+            "that are normalized per task: the same lerobot-topreward label with `normalize=task`, "
+            "which asks no VLM for scores that are stored"
+        )
 
     def describe(self, *, chunk: int, fps: float) -> str:
         """See `Scheme.describe`."""

@@ -11,7 +11,7 @@ from lerobot_topreward.data.dataset import open_source
 from lerobot_topreward.judging.episode_metrics import episode_metrics
 from lerobot_topreward.judging.metrics import roc_auc
 from lerobot_topreward.judging.rules import RulesConfig, judge
-from lerobot_topreward.rewards import normalize_task
+from lerobot_topreward.rewards import normalize_episode, normalize_task
 from lerobot_topreward.simulation.truth import TRUTH_FILE
 from lerobot_topreward.storage.reader import open_labelled
 from lerobot_topreward.train.config import WeightingConfig
@@ -21,6 +21,7 @@ from lerobot_topreward.train.records import FrameLabels, success_scores
 from lerobot_topreward.train.schemes import Awr, Rabc, TopAwr
 
 CHUNK = 16  # frames, ACT's
+_OLD, _STAGE = Awr(baseline="mean"), Awr(baseline="stage", horizon="episode")
 
 
 def print_labels(truth_of: Path, *, task: Path, paper: Path | None = None) -> None:
@@ -46,6 +47,7 @@ def print_labels(truth_of: Path, *, task: Path, paper: Path | None = None) -> No
     for name, kept in (("the better half", better), ("curate's default rule", _curated(task))):
         print(f"{name} keeps {(kept & success).sum()} good and {(kept & ~success).sum()} bad ones")
     logarithm = replace(labels, progress=_from_log_prob(labels))
+    alone = replace(labels, progress=_per_episode(labels))
     tenth = truth["frame_index"] == (
         truth.groupby("episode_index").frame_index.transform("max") // 10
     )
@@ -56,9 +58,13 @@ def print_labels(truth_of: Path, *, task: Path, paper: Path | None = None) -> No
         )
     print("\naverage weight by kind, and effective sample size")
     for name, which, config in (
-        ("awr, log-prob", logarithm, WeightingConfig()),
-        ("awr", labels, WeightingConfig()),
-        ("awr-4s", labels, WeightingConfig(scheme=Awr(horizon=4))),
+        ("awr-old, log-prob", logarithm, WeightingConfig(scheme=_OLD)),
+        ("awr-old", labels, WeightingConfig(scheme=_OLD)),
+        ("awr-4s", labels, WeightingConfig(scheme=replace(_OLD, horizon=4))),
+        ("awr-stage", labels, WeightingConfig(scheme=_STAGE)),
+        ("awr-old, per episode", alone, WeightingConfig(scheme=_OLD)),
+        ("by stage, per episode", alone, WeightingConfig(scheme=replace(_STAGE, horizon=None))),
+        ("awr-stage, per episode", alone, WeightingConfig(scheme=_STAGE)),
         ("rabc", labels, WeightingConfig(scheme=Rabc(), normalize="dataset")),
     ):
         print_weights(name, which, config, kinds=kinds)
@@ -76,7 +82,7 @@ def print_weights(
         f"{kind} {weights.weight[kinds == kind].mean(dtype=np.float64):.2f}"
         for kind in dict.fromkeys(kinds)
     )
-    print(f"  {name:14} {means}  ({weights.effective / len(weights.index):.1%})")
+    print(f"  {name:22} {means}  ({weights.effective / len(weights.index):.1%})")
 
 
 def _curated(root: Path) -> Bool[np.ndarray, " episodes"]:
@@ -97,3 +103,9 @@ def _from_log_prob(labels: FrameLabels) -> np.ndarray:
         rows = labels.task_index == task
         progress[rows] = normalize_task([labels.log_prob[rows]])[0]
     return progress
+
+
+def _per_episode(labels: FrameLabels) -> np.ndarray:
+    """Progress as ``--normalize episode --scale prob`` makes it."""
+    progress = [normalize_episode(np.exp(labels.log_prob[rows])) for rows in labels.episodes()]
+    return np.concatenate(progress)

@@ -1,5 +1,6 @@
 """What frames gain beyond what is usual from the same progress on."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -126,6 +127,29 @@ def test_noise_of_how_equal_episodes_end_makes_no_weights() -> None:
     np.testing.assert_allclose(weigh(alike, WeightingConfig(scheme=TO_END), chunk=5).weight, 1)
 
 
+@pytest.mark.parametrize("normalize", ["task", "episode", None])
+def test_what_nobody_has_decided_follows_from_the_labels(
+    mixed: FrameLabels, normalize: Any
+) -> None:
+    labels = replace(mixed, normalize=normalize)
+    compares = normalize == "task"
+    chosen = TO_END if compares else Awr(baseline="mean")
+    assert Awr().settle(labels) == chosen
+    np.testing.assert_array_equal(Awr().weights(labels, chunk=10), chosen.weights(labels, chunk=10))
+    said = Awr().explain(labels)
+    assert said is not None
+    assert ("`normalize=task`" in said) is not compares
+    for given, expected in (
+        (Awr(baseline="stage"), Awr(baseline="stage")),
+        (Awr(baseline="mean"), Awr(baseline="mean")),
+        (Awr(horizon=2.0), Awr(baseline="mean", horizon=2.0)),
+        (Awr(horizon="episode"), TO_END),
+        (Awr(discount=0.9), replace(TO_END, discount=0.9)),
+    ):
+        assert given.settle(labels) == expected == expected.settle(labels)
+        assert given.explain(labels) is None
+
+
 def test_an_episode_shorter_than_the_horizon(mixed: FrameLabels) -> None:
     labels = labels_of([0, 0.5, 1], [0.2], [0, 0.1, 0.1])
     for scheme in (Awr(baseline="stage"), TO_END):
@@ -137,12 +161,16 @@ def test_an_episode_shorter_than_the_horizon(mixed: FrameLabels) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"horizon": "episode"}, r"needs `weighting.scheme=awr` and `weighting.baseline=stage`"),
+        (
+            {"baseline": "mean", "horizon": "episode"},
+            r"needs `weighting.scheme=awr` and `weighting.baseline=stage`",
+        ),
         (
             {"scheme": "rabc", "horizon": "episode"},
             r"needs `weighting.scheme=awr` and `weighting.baseline=stage`",
         ),
         ({"discount": 0.9, "baseline": "stage"}, r"with `weighting.horizon=episode` only"),
+        ({"discount": 0.9, "horizon": 2.0}, r"with `weighting.horizon=episode` only"),
         (
             {"discount": 0.0, "baseline": "stage", "horizon": "episode"},
             r"`weighting.discount` must be > 0; got 0",

@@ -4,6 +4,7 @@ import json
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,16 +106,19 @@ def test_act_is_trained_to_a_stock_checkpoint_that_resumes(
     assert run(*options) == 0
     printed = capfd.readouterr()
     assert "awr: progress over 4 frames (0.4 s)" in printed.out
+    assert "--normalize task" in " ".join(printed.out.split())  # labels that do not say how
     assert "effective sample size" in printed.out
     assert "sample_weight_mean_weight:" in printed.err
     assert json.loads((saved(output) / "config.json").read_text())["type"] == "act"
     assert type(ACTPolicy.from_pretrained(saved(output))) is ACTPolicy
-    assert weighting_of(output) == WeightingConfig(scheme=Awr(beta=0.7), apply="loss")
+    scheme = Awr(beta=0.7, baseline="mean")
+    assert weighting_of(output) == WeightingConfig(scheme=scheme, apply="loss")
     before = parameters(output)
 
     resume = ("--resume=true", f"--config_path={saved(output) / 'train_config.json'}")
     assert run(*resume, "--steps=5") == 0
-    assert weighting_of(output) == WeightingConfig(scheme=Awr(beta=0.7), apply="loss")
+    assert weighting_of(output) == WeightingConfig(scheme=scheme, apply="loss")
+    assert "--normalize task" not in " ".join(capfd.readouterr().out.split())
     assert "not as in the checkpoint" not in capfd.readouterr().out
     assert any(not torch.equal(parameters(output)[name], before[name]) for name in before)
 
@@ -122,7 +126,7 @@ def test_act_is_trained_to_a_stock_checkpoint_that_resumes(
     printed = capfd.readouterr()
     assert "not as in the checkpoint: w_max 3.0, 20.0 before" in printed.out
     assert "not as in the checkpoint: horizon 0.2, unset before" in printed.out
-    scheme = Awr(beta=0.7, w_max=3, horizon=0.2)
+    scheme = replace(scheme, w_max=3, horizon=0.2)
     assert weighting_of(output) == WeightingConfig(scheme=scheme, apply="loss")
 
 
@@ -140,7 +144,8 @@ def test_frames_are_drawn_by_their_weight_and_again_when_resumed(
 
     resume = ("--resume=true", f"--config_path={saved(output) / 'train_config.json'}")
     assert run(*resume, "--steps=5", "--weighting.scheme=awr") == 0
-    assert weighting_of(output) == WeightingConfig(apply="sampling")
+    expected = WeightingConfig(scheme=Awr(baseline="mean"), apply="sampling")
+    assert weighting_of(output) == expected
     assert "not as in the checkpoint: scheme awr, filter before" in capfd.readouterr().out
 
 
@@ -178,9 +183,9 @@ def test_weights_change_what_is_learned(
 
 @pytest.mark.slow
 def test_a_stock_checkpoint_is_fine_tuned_with_weights(
-    recorded: Path, write_labels: WriteLabels, tmp_path: Path
+    recorded: Path, write_labels: WriteLabels, tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:
-    root = write_labels(recorded)
+    root = write_labels(recorded, normalize="task")
     stock(*on(root, tmp_path / "stock", *ACT))
     path = f"--policy.path={saved(tmp_path / 'stock')}"
     # A preset for training from scratch does not get in the way.
@@ -188,7 +193,9 @@ def test_a_stock_checkpoint_is_fine_tuned_with_weights(
     assert run(*on(root, tmp_path / "tuned", *options)) == 0
     config = json.loads((saved(tmp_path / "tuned") / "config.json").read_text())
     assert (config["dim_model"], config["n_action_steps"]) == (16, 2)
-    assert weighting_of(tmp_path / "tuned").scheme == Awr()
+    # The preset leaves the baseline to the labels, and the checkpoint says what that came to.
+    assert "default for labels that are normalized per task" in capfd.readouterr().out
+    assert weighting_of(tmp_path / "tuned").scheme == Awr(baseline="stage", horizon="episode")
 
 
 @pytest.mark.slow

@@ -55,8 +55,11 @@ def replace_column(root: Path, name: str, values: np.ndarray) -> None:
 def test_columns_and_sidecar_say_the_same(
     recorded: Path, write_labels: WriteLabels, source: str
 ) -> None:
-    root = write_labels(recorded, progress=PROGRESS, unlabelled=[1], scoring=SCORING)
+    root = write_labels(
+        recorded, progress=PROGRESS, unlabelled=[1], scoring=SCORING, normalize="task"
+    )
     labels = read(root, source=source)
+    assert labels.normalize == "task"
     dataset = LeRobotDataset("local/labelled", root=root)
     for name, column in (("progress", "progress"), ("log_prob", "log_prob")):
         expected = np.array(dataset.hf_dataset[f"topreward.{column}"], dtype=np.float32)
@@ -66,6 +69,15 @@ def test_columns_and_sidecar_say_the_same(
     np.testing.assert_array_equal(labels.episode_index, np.repeat([0, 1, 2], LENGTHS))
     assert [labels.tasks[i] for i in labels.task_index[[0, 7, 12]]] == ["pick", "place", "pick"]
     assert labels.fps == 10.0
+
+
+@pytest.mark.parametrize("said", ["mean", ["task"], 10**30])
+@pytest.mark.parametrize("source", ["columns", "sidecar"])
+def test_how_labels_were_normalized_may_be_unknown(
+    recorded: Path, write_labels: WriteLabels, source: str, said: object
+) -> None:
+    root = write_labels(recorded, progress=PROGRESS, normalize=said)
+    assert read(root, source=source).normalize is None
 
 
 def test_a_subset_of_episodes_keeps_its_global_index(

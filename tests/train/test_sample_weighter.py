@@ -174,6 +174,16 @@ def test_a_loop_of_your_own_gets_the_weights_of_the_train_command(
         assert weights.weight.tolist() == expected.tolist()
         assert weights.weight.mean() == pytest.approx(1, abs=1e-6)
         assert np.ptp(weights.weight) > 0.1
+    # A run of LeRobot's own trainer saves what the user wrote alone, so that never changes.
+    dataset = LeRobotDataset("local/labelled", root=write_labels(recorded, normalize="task"))
+    index = torch.arange(sum(LENGTHS))
+    asked = ((Awr(beta=0.5), {"baseline": "auto"}), (Awr(beta=0.5, baseline="mean"), {}))
+    for scheme, options in asked:
+        expected, _ = weighter_of(dataset, scheme="awr", beta=0.5, **options).compute_batch_weights(
+            {"index": index}
+        )
+        found = weigh_dataset(dataset, scheme, chunk=CHUNK).weight
+        assert found.tolist() == expected.tolist() != weights.weight.tolist()
 
 
 def test_episodes_held_out_do_not_count(recorded: Path, write_labels: WriteLabels) -> None:
