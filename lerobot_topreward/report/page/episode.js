@@ -214,6 +214,7 @@ function openEpisode(episode) {
 }
 
 function drawTimes() {
+  if (!current) return;
   for (const { time } of benches()) time.draw();
 }
 
@@ -226,7 +227,7 @@ function fitTimeline() {
     const fixed = current.beside || window.matchMedia("(max-width: 760px)").matches;
     const top = node.getBoundingClientRect().top + window.scrollY;
     const legend = node.nextElementSibling?.offsetHeight ?? 0;
-    node.dataset.height = fixed ? 330 : window.innerHeight - top - strip - legend - 34;
+    node.dataset.height = fixed ? 330 + (data.weights ? 70 : 0) : window.innerHeight - top - strip - legend - 34;
   }
   drawTimes();
 }
