@@ -47,7 +47,7 @@ from lerobot_topreward.storage.store import read_run
 from lerobot_topreward.storage.weights import read_weights
 
 _BASE64 = 3 / 4  # bytes of pictures in a byte of text
-_EPISODE_BYTES = 800  # of text around the pictures of an episode
+_EPISODE_BYTES = 120  # of text: that an episode has no pictures
 _SIGNALS_SHARE = 0.2  # of the page, for commands and readings
 _WEIGHTS_SHARE = 0.1  # for weights in training
 
