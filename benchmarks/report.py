@@ -1,8 +1,11 @@
 """Size of the report and the time it takes to make and to open, for every way to show pictures.
 
     python benchmarks/report.py
+    python benchmarks/report.py --page scale/10000/report.html
 
-Records episodes as an arm with one camera would (640x480, 30 fps, AV1, 20 s): the demo's pictures,
+With `--page` it measures what a person does on a page that is there, such as the one of 10,000
+episodes that benchmarks/scale.py makes (`--episodes 10000 --only "label, first" report`). Otherwise it
+records episodes as an arm with one camera would (640x480, 30 fps, AV1, 20 s): the demo's pictures,
 enlarged, with the noise of a sensor. Labels them with made-up curves, makes the report in a process
 of its own and opens it in headless Chromium, which Selenium drives.
 """
@@ -10,11 +13,15 @@ of its own and opens it in headless Chromium, which Selenium drives.
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
+import psutil
 import tyro
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from PIL import Image
@@ -31,6 +38,47 @@ from lerobot_topreward.storage.key import ScoreKey
 CAMERA = "observation.images.front"
 TASKS = ("put the red block in the box", "open the drawer", "stack the cups")
 WAYS = ("none", "strip")
+# What a person does on a page; each ends when what it changed has been drawn.
+ACTS = {
+    "sort by each column": """
+        [...document.querySelectorAll('#episodes th button')].map(head => () => head.click())""",
+    "filter by verdict": """['keep', 'drop', ''].map(value => () => {
+        const box = document.getElementById('filter-verdict');
+        box.value = value; box.dispatchEvent(new Event('change'));})""",
+    "search": """['c', 'cu', 'final', '17', ''].map(value => () => {
+        const box = document.getElementById('search');
+        box.value = value; box.dispatchEvent(new Event('input'));})""",
+    "move the limit": """[0.3, 0.5, 0.7, 0.4].map(share => () => {
+        const box = document.getElementById('limit');
+        box.value = +box.min + share * (box.max - box.min);
+        box.dispatchEvent(new Event('input'));})""",
+    "choose another number": """[1, 2, 0].map(place => () => {
+        const box = document.getElementById('chart-metric');
+        box.selectedIndex = place; box.dispatchEvent(new Event('change'));})""",
+    "mark all, undo": """
+        ['bulk-drop', 'bulk-undo'].map(name => () => document.getElementById(name).click())""",
+    "open an episode": """[...document.querySelectorAll('#episodes tbody tr')].slice(0, 4)
+        .map(row => () => {location.hash = `#episode=${row.dataset.episode}`;})""",
+    "go to the next one": "[1, 2, 3].map(() => () => press('n'))",
+    "go back to the list": "[() => press('o')]",
+}
+_ACT = """
+const done = arguments[0];
+const press = key => document.body.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true}));
+const painted = () => new Promise(end => requestAnimationFrame(() => requestAnimationFrame(
+    () => setTimeout(end))));
+(async () => {
+  const times = [];
+  for (const act of ACTS) {
+    const began = performance.now();
+    act();
+    await painted();
+    times.push(performance.now() - began);
+    await new Promise(end => setTimeout(end, 300));
+  }
+  done(times);
+})();
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +91,16 @@ class BenchmarkConfig:
     size: tuple[int, int] = (480, 640)  # height and width
     noise: float = 3.0  # standard deviation, of 255
     folder: Path | None = None  # keeps the recording, and uses it again
+    page: Path | None = None  # measures what a person does on it, and makes none
     chromium: Path = Path("/usr/bin/chromium")
     chromedriver: Path = Path("/usr/bin/chromedriver")
 
 
 def main(config: BenchmarkConfig) -> None:
-    """Record, report in every way, open, print."""
+    """Record, report in every way, open, print; or measure a page that is there."""
+    if config.page is not None:
+        measure_page(config, config.page)
+        return
     with TemporaryDirectory() as temporary:
         folder = config.folder or Path(temporary)
         labeled = folder / "labelled"
@@ -143,8 +195,64 @@ def label(root: Path, output: Path) -> None:
     write_columns(root, rewards, output, fingerprint=fingerprint, provenance=provenance)
 
 
+def measure_page(config: BenchmarkConfig, page: Path) -> None:
+    """Open a page, do on it what a person does, and print seconds and memory."""
+    print(f"{page.stat().st_size / 1e6:.1f} MB")
+    opened = [open_page(config, page) for _ in range(3)]
+    shown, loaded = (sorted(times)[1] for times in zip(*opened, strict=True))
+    print(f"shown after {shown:.2f} s, loaded after {loaded:.2f} s")
+    with start_browser(config) as driver:
+        driver.set_script_timeout(600)
+        driver.get(page.absolute().as_uri())
+        print(f"{'':<24}median s  largest s  CPU s each")
+        for name, acts in ACTS.items():
+            before = measure_cpu(driver)
+            times = driver.execute_async_script(_ACT.replace("ACTS", acts))
+            cpu = (measure_cpu(driver) - before) / len(times)
+            print(
+                f"{name:<24}{np.median(times) / 1000:8.2f}{np.max(times) / 1000:11.2f}{cpu:12.2f}"
+            )
+        heap = driver.execute_script("return performance.memory.usedJSHeapSize")
+        print(f"memory of the tab: {measure_peak(driver):.2f} GB at its peak, {heap / 1e9:.2f} GB of "
+              "them the script's now")  # fmt: skip
+
+
+def measure_peak(driver: Any) -> float:
+    """The most memory that any of the browser's tabs has had, GB."""
+    peaks = [0]
+    for tab in list_tabs(driver):
+        status = Path(f"/proc/{tab.pid}/status").read_text().splitlines()
+        peaks += [int(line.split()[1]) for line in status if line.startswith("VmHWM")]
+    return max(peaks) / 1e6
+
+
+def measure_cpu(driver: Any) -> float:
+    """CPU seconds of the browser's tabs until now, which other work on the machine changes least."""
+    return sum(sum(tab.cpu_times()[:2]) for tab in list_tabs(driver))
+
+
+def list_tabs(driver: Any) -> list[psutil.Process]:
+    """The processes that run pages."""
+    browser = psutil.Process(driver.service.process.pid)
+    return [each for each in browser.children(recursive=True)
+            if each.status() != psutil.STATUS_ZOMBIE and "--type=renderer" in each.cmdline()]  # fmt: skip
+
+
 def open_page(config: BenchmarkConfig, page: Path) -> tuple[float, float]:
     """Seconds from the start of the navigation to the first paint, and to the end of loading."""
+    with start_browser(config) as driver:
+        driver.get(page.absolute().as_uri())
+        time.sleep(1)  # loadEventEnd is written after the load event
+        shown, loaded = driver.execute_script(
+            "return [performance.getEntriesByName('first-contentful-paint')[0].startTime,"
+            " performance.getEntriesByType('navigation')[0].loadEventEnd]"
+        )
+    return shown / 1000, loaded / 1000
+
+
+@contextmanager
+def start_browser(config: BenchmarkConfig) -> Iterator[Any]:
+    """Start a headless Chromium of its own, and end it."""
     options = webdriver.ChromeOptions()
     options.binary_location = str(config.chromium)
     with TemporaryDirectory() as profile:
@@ -154,15 +262,9 @@ def open_page(config: BenchmarkConfig, page: Path) -> tuple[float, float]:
             options.add_argument(f"--{argument}")
         driver = webdriver.Chrome(options=options, service=Service(str(config.chromedriver)))
         try:
-            driver.get(page.absolute().as_uri())
-            time.sleep(1)  # loadEventEnd is written after the load event
-            shown, loaded = driver.execute_script(
-                "return [performance.getEntriesByName('first-contentful-paint')[0].startTime,"
-                " performance.getEntriesByType('navigation')[0].loadEventEnd]"
-            )
+            yield driver
         finally:
             driver.quit()
-    return shown / 1000, loaded / 1000
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from lerobot_topreward.console import INTERRUPTED, spell_options
+from lerobot_topreward.console import INTERRUPTED, print_next, spell_options, write_command
 from lerobot_topreward.errors import TrainingError, UserError
 from lerobot_topreward.train.arguments import Arguments, print_help, split_arguments
 from lerobot_topreward.train.config import (
@@ -20,13 +20,14 @@ from lerobot_topreward.train.config import (
     show,
 )
 from lerobot_topreward.train.draws import measure_batches
-from lerobot_topreward.train.frame_weights import weigh
+from lerobot_topreward.train.frame_weights import scale_to_mean_one, weigh
 from lerobot_topreward.train.records import FrameWeights
 from lerobot_topreward.train.summary import WeightSummary, summarize, summary_table
 
 if TYPE_CHECKING:
     from lerobot.configs.train import TrainPipelineConfig
 
+    from lerobot_topreward.data.dataset import Source
     from lerobot_topreward.judging.judgment import Judgment
 
 _INSTALL = "pip install 'lerobot-topreward[train]'"
@@ -41,6 +42,7 @@ class Plan:
     config: "TrainPipelineConfig"  # LeRobot's, not validated, which train() does itself
     weighting: WeightingConfig
     changed: Sequence[str]  # options of a resumed run that its checkpoint has otherwise
+    source: "Source"
     weights: FrameWeights
     judgment: "Judgment | str | None"  # of the reward, or why there is none
     summary: WeightSummary
@@ -85,7 +87,15 @@ def train(arguments: Sequence[str], *, console: Console) -> int:
             return 2
         return _run(plan, split, console if is_main else Console(quiet=True))
     if is_main:
-        console.print(f"{'histogram':<27}{_draw(plan)}")
+        picture, table = _write_weights(plan)
+        console.print(f"{'histogram':<27}{picture}")
+        console.print(f"{'weights':<27}{table}")
+        if plan.judgment is not None:  # there are labels, and frames weigh what these say
+            dataset = plan.config.dataset
+            place = "root" if dataset.root is not None else "repo_id"
+            named = {place: getattr(dataset, place), "revision": dataset.revision}
+            look = write_command("report", **named, weights=table)
+            print_next(console, "see them beside the curve of every episode", look)
     return 0
 
 
@@ -168,7 +178,7 @@ def make_plan(split: Arguments) -> Plan:
     summary = summarize(labels, weights, scheme=scheme, chunk=chunk, worth=worth)
     # A run that is resumed was judged when it began.
     judgment = None if config.resume else judge_source(source, weighting)
-    return Plan(config, weighting, changed, weights, judgment, summary, title, reason)
+    return Plan(config, weighting, changed, source, weights, judgment, summary, title, reason)
 
 
 def choose_weighting(
@@ -209,7 +219,9 @@ def choose_weighting(
     return weighting, changed
 
 
-def _draw(plan: Plan) -> Path:
+def _write_weights(plan: Plan) -> tuple[Path, Path]:
+    """Write the weights as a picture and as a table, and say where."""
+    from lerobot_topreward.storage.weights import TrainingWeights, write_weights
     from lerobot_topreward.train.histogram import save_histogram  # matplotlib takes a second
 
     # Beside the run's folder, not in it: LeRobot refuses to start in a folder that exists.
@@ -218,11 +230,15 @@ def _draw(plan: Plan) -> Path:
         path = Path("weights.png")
     else:
         path = output.with_name(f"{output.name}_weights.png")
+    table = path.with_suffix(".parquet")
+    relative = scale_to_mean_one(plan.weights.weight)
+    stored = TrainingWeights(plan.weights.index, relative, plan.title)
     try:
         save_histogram(path, plan.weights, title=plan.title)
+        write_weights(table, stored, fingerprint=plan.source.fingerprints.dataset)
     except OSError as error:
         raise UserError(f"--dry-run: {path} cannot be written: {error.strerror}") from None
-    return path
+    return path, table
 
 
 def _run(plan: Plan, split: Arguments, console: Console) -> int:

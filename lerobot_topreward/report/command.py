@@ -39,14 +39,17 @@ from lerobot_topreward.report.others import read_others
 from lerobot_topreward.report.page import Page, render
 from lerobot_topreward.report.recording import check_rerun, write_recording
 from lerobot_topreward.report.signals import read_signals
+from lerobot_topreward.report.weights import WeightsContent, weights_content
 from lerobot_topreward.rewards import Formula
 from lerobot_topreward.scoring.control_scores import read_controls
 from lerobot_topreward.storage.reader import LabelledDataset, open_labelled
 from lerobot_topreward.storage.store import read_run
+from lerobot_topreward.storage.weights import read_weights
 
 _BASE64 = 3 / 4  # bytes of pictures in a byte of text
-_EPISODE_BYTES = 800  # of text around the pictures of an episode
+_EPISODE_BYTES = 120  # of text: that an episode has no pictures
 _SIGNALS_SHARE = 0.2  # of the page, for commands and readings
+_WEIGHTS_SHARE = 0.1  # for weights in training
 
 
 def report(config: ReportConfig, *, console: Console) -> int:
@@ -68,7 +71,8 @@ def report(config: ReportConfig, *, console: Console) -> int:
         if not dataset.scores:
             raise UserError(f"{dataset.labels} has no labeled episode; label some, then report")
         known = read_success(dataset.source, config.success_file)
-        page, findings = _make_page(config, dataset, known)
+        weights = None if config.weights is None else _read_weights(config, dataset)
+        page, findings = _make_page(config, dataset, known, weights)
         parts = {episode.index: episode.parts for episode in page.episodes}
         footage = Footage(dataset.source, page.camera, parts)
         if config.videos == "strip" or rerun_draft is not None:
@@ -85,8 +89,9 @@ def report(config: ReportConfig, *, console: Console) -> int:
         media: Mapping[int, EpisodeMedia] = {}
         others: dict[str, Mapping[int, EpisodeMedia]] = {}
         if config.videos == "strip":
-            text = len(render(page, {}, signals=signals)) + _EPISODE_BYTES * len(parts)
-            budget = max(0, int((config.max_mb * 1e6 - text) * _BASE64))
+            text = render(page, {}, signals=signals, weights=weights)
+            taken = len(text) + _EPISODE_BYTES * len(parts)
+            budget = max(0, int((config.max_mb * 1e6 - taken) * _BASE64))
             extra = _other_cameras(dataset.source, page.camera) if config.all_cameras else []
             order = [episode.index for episode in sorted(page.episodes, key=_concern)]
             # Half of the room for the camera that matters most, the rest for the others alike.
@@ -106,7 +111,7 @@ def report(config: ReportConfig, *, console: Console) -> int:
                 others[camera] = strips
             media = others.pop(page.camera)
         with page_draft.writing() as path:
-            text = render(page, media, others=others, signals=signals)
+            text = render(page, media, others=others, signals=signals, weights=weights)
             size = path.write_bytes(text.encode("utf-8", "replace"))
         if rerun_draft is not None:
             with rerun_draft.writing() as path:
@@ -150,8 +155,20 @@ def _concern(episode: EpisodeContent) -> tuple[bool, float]:
     return not episode.drops, episode.metrics["success_score"]
 
 
+def _read_weights(config: ReportConfig, dataset: LabelledDataset) -> WeightsContent:
+    frames, fingerprint = dataset.source.frames, dataset.source.fingerprints.dataset
+    assert config.weights is not None
+    path = config.weights.expanduser()
+    found = read_weights(path, fingerprint=fingerprint, frames=len(frames.index))
+    budget = int(_WEIGHTS_SHARE * config.max_mb * 1e6)
+    return weights_content(found, frames, episodes=dataset.episodes, budget=budget)
+
+
 def _make_page(
-    config: ReportConfig, dataset: LabelledDataset, known: Success | None
+    config: ReportConfig,
+    dataset: LabelledDataset,
+    known: Success | None,
+    weights: WeightsContent | None,
 ) -> tuple[Page, Findings]:
     """Put everything but the pictures together, controls in the store included."""
     camera = resolve_camera(dataset.source.meta, config.camera or dataset.key.camera)
@@ -170,6 +187,7 @@ def _make_page(
         horizon=dataset.horizon,
         recording=recording,
         others=others,
+        weights=None if weights is None else weights.means,
     )
     decisions: Mapping[int, bool] = {}
     notes: Mapping[int, Note] = {}

@@ -30,6 +30,7 @@ class ReportConfig:
 
     rules: RulesConfig = field(default_factory=RulesConfig)
     success_file: Path | None = None  # CSV episode_index,success; else what the dataset itself says
+    weights: Path | None = None  # what train --dry-run wrote: draw what frames weigh in training
     rerun: Path | None = None  # also write a Rerun recording (.rrd), which needs the extra viz
 
     def __post_init__(self) -> None:

@@ -29,6 +29,11 @@ STATIC_VOC = Metric(
     "static_voc", "Static VOC", "Static", "VOC of the first frame repeated: time alone", "high"
 )
 
+WEIGHT = Metric(
+    "weight", "Weight in training", "Weight", "mean of its frames; 1: the average frame", "low",
+    undefined="none",
+)  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class Curve:
@@ -92,6 +97,7 @@ class Findings:
     horizon: int  # of the advantage, frames
     recording: Inspection | UserError  # what it says of itself, or why it cannot be inspected
     others: Mapping[int, Sequence[OtherCurve]] = field(default_factory=dict)  # of other judges
+    weights: Mapping[int, float] | None = None  # in training, of each episode; 1: the average frame
 
 
 def page_metrics(findings: Findings) -> list[Metric]:
@@ -99,6 +105,8 @@ def page_metrics(findings: Findings) -> list[Metric]:
     shown = [*METRICS, LENGTH]
     if findings.controls.get("static"):
         shown.insert(1 + [metric.key for metric in METRICS].index("voc"), STATIC_VOC)
+    if findings.weights is not None:
+        shown.append(WEIGHT)
     return shown
 
 
@@ -118,6 +126,8 @@ def episode_contents(findings: Findings) -> list[EpisodeContent]:
         if static:
             static_vocs = [voc(part.log_prob_true) for part in static]
             values[STATIC_VOC.key] = round(mean_defined(static_vocs), _DECIMALS)
+        if findings.weights is not None:
+            values[WEIGHT.key] = findings.weights[episode]
         contents.append(
             EpisodeContent(
                 index=episode,

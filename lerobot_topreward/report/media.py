@@ -18,6 +18,7 @@ MAX_PICTURES = 120  # of a strip
 _FEWEST_PICTURES = 4
 _THUMBNAIL = 96  # px
 _SMALLEST_PICTURE = 1100  # bytes, roughly, at the lowest quality level
+_AROUND = 600  # bytes: what a page says of a strip takes as much room
 # Longer side in px and WebP quality, best first.
 _LEVELS = ((400, 70), (320, 70), (320, 50), (240, 50), (240, 30), (160, 30), (96, 30))
 _NO_ROOM = "there is no room within `max_mb`"
@@ -110,13 +111,13 @@ def read_strips(
         first: episodes whose pictures are wanted most, in this order.
     """
     order = list(dict.fromkeys([*first, *footage.episodes]))
-    room = budget // (_SMALLEST_PICTURE * (_FEWEST_PICTURES + 1))
+    room = budget // (_SMALLEST_PICTURE * (_FEWEST_PICTURES + 1) + _AROUND)
     media = {}
     for episode in order[room:]:
         media[episode] = EpisodeMedia(reason=_NO_ROOM)
         done(footage.frames(episode))
     lengths = {episode: footage.frames(episode) for episode in order[:room]}
-    most = budget // (_SMALLEST_PICTURE * max(1, len(lengths)))
+    most = (budget // max(1, len(lengths)) - _AROUND) // _SMALLEST_PICTURE
     most = min(MAX_PICTURES, max(_FEWEST_PICTURES, most))
 
     def read(episode: int) -> tuple[list[int], list[Image.Image]]:
@@ -140,15 +141,16 @@ def read_strips(
             share = budget * lengths[episode] // frames_left
             thumbnail = make_thumbnail(frames[1][-1])
             level = max(0, level - 1)
+            least = len(thumbnail) + _AROUND
             strip = make_strip(*frames, *_LEVELS[level])
-            while len(strip.data) + len(thumbnail) > share and level + 1 < len(_LEVELS):
+            while len(strip.data) + least > share and level + 1 < len(_LEVELS):
                 level += 1
                 strip = make_strip(*frames, *_LEVELS[level])
-            if len(strip.data) + len(thumbnail) <= share:
+            if len(strip.data) + least <= share:
                 media[episode] = EpisodeMedia(strip, thumbnail)
-                budget -= len(strip.data) + len(thumbnail)
+                budget -= len(strip.data) + least
             else:
-                kept = thumbnail if len(thumbnail) <= share else None
+                kept = thumbnail if least <= share else None
                 media[episode] = EpisodeMedia(None, kept, _NO_ROOM)
                 budget -= len(kept or b"")
         frames_left -= lengths[episode]

@@ -18,6 +18,7 @@ from lerobot_topreward.judging.rules import RULES, Comparison
 from lerobot_topreward.report.content import EpisodeContent, RecordingContent
 from lerobot_topreward.report.media import EpisodeMedia
 from lerobot_topreward.report.signals import SignalsContent
+from lerobot_topreward.report.weights import WeightsContent
 
 # One after another inside one function; what is used while loading comes first.
 SCRIPTS = (
@@ -33,6 +34,7 @@ SCRIPTS = (
     "pictures.js",
     "judges.js",
     "signals.js",
+    "weights.js",
     "timeline.js",
     "episode.js",
     "keys.js",
@@ -79,6 +81,7 @@ def render(
     *,
     others: Mapping[str, Mapping[int, EpisodeMedia]] | None = None,
     signals: SignalsContent | None = None,
+    weights: WeightsContent | None = None,
 ) -> str:
     """Write the page as one HTML document.
 
@@ -87,6 +90,7 @@ def render(
         media: pictures of those episodes that have any.
         others: those of further cameras, by feature key.
         signals: commands and readings.
+        weights: of frames in training.
     """
     script = '"use strict";\n(() => {\n' + "\n".join(map(_read, SCRIPTS)) + "\n})();\n"
     style = _read("style.css")
@@ -95,7 +99,8 @@ def render(
         f"default-src 'none'; script-src {_digest(script)}; style-src {_digest(style)}; "
         "img-src data:; base-uri 'none'; form-action 'none'"
     )
-    data = {**plain(page), "comparisons": _describe_comparisons(), "media": {}, "signals": None}
+    data = {**plain(page), "comparisons": _describe_comparisons(), "media": {}}
+    data |= {"signals": None, "weights": None}
     blocks: list[str] = []  # apart from the data, so that only what is looked at is decoded
     for episode, pictures in sorted(media.items()):
         thumbnail = pictures.thumbnail
@@ -115,6 +120,10 @@ def render(
         data["signals"] = {name: plain(getattr(signals, name)) for name in ("names", "low", "high")}
         for episode, values in sorted(signals.values.items()):
             blocks.append(_block(f"signals-{episode}", values.tobytes()))
+    if weights is not None:
+        data["weights"] = {"title": weights.title, "high": weights.high}
+        for episode, values in sorted(weights.values.items()):
+            blocks.append(_block(f"weights-{episode}", values.tobytes()))
     text = json.dumps(data, allow_nan=False, separators=(",", ":"))
     for character in "<>&":  # so that no text in it can end the element that holds it
         text = text.replace(character, f"\\u{ord(character):04x}")

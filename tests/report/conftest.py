@@ -13,6 +13,7 @@ from lerobot_topreward.report.content import EpisodeContent
 from lerobot_topreward.report.media import EpisodeMedia
 from lerobot_topreward.report.page import render
 from lerobot_topreward.report.signals import SignalsContent
+from lerobot_topreward.report.weights import WeightsContent
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 DRIVER = shutil.which("chromedriver")
@@ -78,12 +79,14 @@ def show(browser: Any, tmp_path: Path) -> Iterator[Open]:
         name: str = "page.html",
         others: dict[str, dict[int, EpisodeMedia]] | None = None,
         signals: SignalsContent | None = None,
+        weights: WeightsContent | None = None,
         **changes: Any,
     ) -> Any:
         # A fingerprint of its own, so that marks are those of this test alone.
         page = make_page(episodes, **({"fingerprint": tmp_path.name} | changes))
         path = tmp_path / name
-        path.write_bytes(render(page, media or {}, others=others, signals=signals).encode())
+        made = render(page, media or {}, others=others, signals=signals, weights=weights)
+        path.write_bytes(made.encode())
         browser.get("about:blank")
         browser.get(path.as_uri() + at)
         return browser

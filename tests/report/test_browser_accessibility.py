@@ -14,6 +14,7 @@ from lerobot_topreward.records import Finding
 from lerobot_topreward.report.content import RecordingContent, StartContent
 from lerobot_topreward.report.others import OtherCurve
 from lerobot_topreward.report.signals import SignalsContent
+from lerobot_topreward.report.weights import WeightsContent
 
 pytestmark = pytest.mark.slow
 
@@ -75,6 +76,7 @@ def open_everything(show: Open, at: str) -> Any:
             "evidence": [{"name": "voc", "grade": "care", "text": "VOC is low"}],
         },
         signals=SignalsContent(names, np.zeros(2), np.ones(2), {0: values}),
+        weights=WeightsContent("awr", 3.0, {0: np.arange(0, 65535, 6553, dtype=np.uint16)}, {}),
         others={"observation.images.wrist": {0: strip()}},
     )
 

@@ -21,11 +21,14 @@ from report_browser import (
     until,
 )
 
+from lerobot_topreward.data.frames import FrameTable
 from lerobot_topreward.records import Segment
 from lerobot_topreward.report.content import Curve
 from lerobot_topreward.report.media import EpisodeMedia
 from lerobot_topreward.report.others import OtherCurve
 from lerobot_topreward.report.signals import SignalsContent
+from lerobot_topreward.report.weights import weights_content
+from lerobot_topreward.storage.weights import TrainingWeights
 
 pytestmark = pytest.mark.slow
 
@@ -252,6 +255,34 @@ def test_commands_and_readings_are_drawn_where_they_were_recorded(show: Open) ->
     browser.execute_script("location.hash = '#episode=1'")  # of which nothing is known
     until(browser, "document.querySelector('#episode h1').textContent", "Episode 1")
     assert browser.execute_script("return document.querySelectorAll('.pane.signals').length") == 1
+
+
+def test_weights_of_training_lie_under_the_curves(show: Open) -> None:
+    # Forty frames of each of two episodes are trained on, those in the end of the first one more.
+    index = np.concatenate([np.arange(40), np.arange(50, 90)])
+    weight = np.where((index >= 20) & (index < 40), 4, 0).astype(np.float32)
+    frames = np.arange(100)
+    table = FrameTable(frames, frames // 50, frames % 50, frames / 10, 0 * frames)
+    stored = TrainingWeights(index, weight, "filter: <b>bold</b>")
+    weights = weights_content(stored, table, episodes=[0, 1], budget=10**6)
+    browser = show(FIVE, {0: strip()}, at="#episode=0", weights=weights)  # before they are loaded
+    until(browser, "document.querySelectorAll('.pane.weights .weight').length", 1)
+    readout = "document.querySelector('[data-pane=weights]').textContent"
+    until(browser, readout, "0.00")
+    steps = "document.querySelector('.weight').getAttribute('d')"
+    until(browser, f"{steps}.split('Z').length - 1", 40)
+    press(browser, "\ue014", "\ue014", "\ue014", "\ue014")
+    until(browser, readout, "4.00")  # from frame 20 on
+    slider = "document.querySelector('.timeline').getAttribute('aria-valuetext')"
+    assert "weight 4.00" in browser.execute_script(f"return {slider}")
+    press(browser, ",")
+    until(browser, readout, "0.00")
+    press(browser, "\ue010")
+    until(browser, readout, "not trained on")
+    press(browser, "p", "c")  # stand beside each other, and one of which nothing is known
+    until(browser, "document.querySelectorAll('.half .pane.weights').length", 2)
+    browser.execute_script("location.hash = '#overview'")
+    assert "Weights in training: filter: <b>bold</b>." in text(browser, ".about")
 
 
 def test_all_cameras_follow_the_cursor(show: Open) -> None:

@@ -1,10 +1,10 @@
 """The report: what its pictures show, what the command writes and what it refuses."""
 
+import base64
 import json
 import re
 import shlex
 import shutil
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,13 +22,11 @@ from lerobot_topreward.data.dataset import open_source, segments
 from lerobot_topreward.data.schedule import sample_frames
 from lerobot_topreward.data.video_prints import video_prints
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.records import FrameRewards, Segment
-from lerobot_topreward.report.media import (
-    Footage,
-)
+from lerobot_topreward.records import FrameRewards
 from lerobot_topreward.storage.columns import write_columns
 from lerobot_topreward.storage.reader import open_labelled
 from lerobot_topreward.storage.store import Shard
+from lerobot_topreward.storage.weights import TrainingWeights, write_weights
 
 RecordDataset = Callable[..., Path]
 Report = Callable[..., tuple[int, str, str]]
@@ -291,32 +289,6 @@ def test_a_missing_rerun_says_how_to_get_it(
     assert "pip install 'lerobot-topreward[viz]'" in printed
 
 
-@pytest.mark.parametrize("video", [True, False])
-def test_a_recording_holds_every_frame_of_every_episode(
-    record_dataset: RecordDataset, tmp_path: Path, video: bool
-) -> None:
-    rerun = pytest.importorskip("rerun.experimental")
-    root = record_dataset(lengths=(12, 9), cameras=("front",), video=video)
-    source = open_source(repo_id=None, root=root, revision=None)
-    parts = {episode: [Segment(episode, 0, n, "")] for episode, n in enumerate((12, 9))}
-    ramp = np.concatenate([np.linspace(0, 1, n, dtype=np.float32) for n in (12, 9)])
-    places = source.frames.index, source.frames.episode_index, source.frames.frame_index
-    rewards = FrameRewards(*places, ramp >= 0, ramp, ramp, ramp, ramp, ramp > 0)
-    path = tmp_path / "all.rrd"
-    lerobot_topreward.report.recording.write_recording(
-        path, Footage(source, CAMERA, parts), rewards, name="cups", sample_fps=2
-    )
-    chunks = rerun.RrdReader(path).store().stream()
-    rows: dict[str, int] = defaultdict(int)
-    for chunk in chunks:
-        rows[chunk.entity_path] += chunk.num_rows
-    for episode, frames in enumerate((12, 9)):
-        entity = f"/episode_{episode:06d}"
-        assert rows[f"{entity}/progress"] == rows[f"{entity}/advantage"] == frames
-        assert rows[f"{entity}/camera"] == (frames if video else 4 - episode)
-    assert rows["/videos/0"] == video
-
-
 def test_all_cameras_are_shown_where_that_is_asked_for(report: Report) -> None:
     code, _, text = report("--all-cameras")
     assert code == 0
@@ -340,6 +312,34 @@ def test_the_command_of_the_page_names_the_dataset_as_a_shell_reads_it(
     with pytest.raises(SystemExit) as stopped:
         main([*words[1:], "--min-final-progress", "0.8"])
     assert stopped.value.code == 0
+
+
+def test_weights_of_training_are_drawn_and_are_a_number_of_each_episode(
+    report: Report, labelled: Path, tmp_path: Path
+) -> None:
+    source = open_source(repo_id=None, root=labelled, revision=None)
+    index = np.arange(24, 56)  # all of episode 1 and the frame of episode 2, none of episode 3
+    weight = np.where(index < 34, 3, 0.1).astype(np.float32)
+    path = tmp_path / "weights.parquet"
+    stored = TrainingWeights(index, weight, "awr: <b>")
+    write_weights(path, stored, fingerprint=source.fingerprints.dataset)
+    code, printed, text = report("--videos", "none", "--weights", str(path))
+    assert code == 0, printed
+    found = embedded(text)
+    assert found["weights"] == {"title": "awr: <b>", "high": 3}
+    means = [episode["metrics"]["weight"] for episode in found["episodes"]]
+    assert means == [pytest.approx(weight[:31].mean()), pytest.approx(0.1), None]
+    assert found["metrics"][-1]["key"] == "weight"
+    [block] = re.findall(r'id="weights-1">([^<]*)<', text)
+    drawn = np.frombuffer(base64.b64decode(block), "<u2") / 65534 * 3
+    np.testing.assert_allclose(drawn, weight[:31], atol=1e-4)
+    assert embedded(report("--videos", "none")[2])["weights"] is None
+
+    write_weights(path, stored, fingerprint="0" * 64)
+    code, printed, _ = report("--weights", str(path))
+    assert code == 2
+    assert f"--weights {path} must belong to this dataset" in printed
+    assert "lerobot-topreward train ... --dry-run" in printed
 
 
 def test_commands_and_readings_are_in_the_page(report: Report) -> None:

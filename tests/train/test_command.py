@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 
 from lerobot_topreward.cli import main
 from lerobot_topreward.data.dataset import open_source
+from lerobot_topreward.storage.weights import read_weights
 from lerobot_topreward.train.config import WeightingConfig, from_params
 from lerobot_topreward.train.schemes import Awr
 from lerobot_topreward.train.trainer_config import trainer_arguments, training_episodes
@@ -234,6 +235,14 @@ def test_a_dry_run_starts_nothing(
     picture = tmp_path / "run_weights.png"
     assert str(picture) in printed
     assert picture.read_bytes().startswith(b"\x89PNG")
+    table = picture.with_suffix(".parquet")
+    command = f"lerobot-topreward report --root {root} --weights {table}"
+    assert command in printed
+    fingerprint = open_source(repo_id=None, root=root, revision=None).fingerprints.dataset
+    found = read_weights(table, fingerprint=fingerprint, frames=31)
+    assert found.index.tolist() == [*range(12), *range(21, 31)]  # of the episodes trained on
+    assert found.weight.mean() == pytest.approx(1)
+    assert found.title in printed
     assert not output.exists()
     output.mkdir()
     assert run(*options, "--dry_run=true") == 0

@@ -115,8 +115,15 @@ function kindOf(episode) {
   return episode.success === null ? "plain" : episode.success ? "good" : "bad";
 }
 
+// Of more points than can be told apart a part, spread over all of them.
+const MOST_POINTS = 1500;
+function thin(points) {
+  const step = Math.ceil(points.length / MOST_POINTS);
+  return points.filter((_, i) => i % step === 0);
+}
+
 function staticScatter(width) {
-  const points = episodes.filter((episode) => episode.metrics.voc !== null && (episode.metrics.static_voc ?? null) !== null);
+  const points = thin(episodes.filter((episode) => episode.metrics.voc !== null && (episode.metrics.static_voc ?? null) !== null));
   const [left, right, head, axis] = [44, 14, 18, 38];
   const height = 202;
   const low = Math.min(0, ...points.map((episode) => Math.min(episode.metrics.voc, episode.metrics.static_voc)));

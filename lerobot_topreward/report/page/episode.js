@@ -41,13 +41,24 @@ function facts(episode) {
   return h("dl", { class: "facts" }, ...cells);
 }
 
+// The values of all episodes as ticks, and the place of a value among them: the same for every episode.
+const ranks = new Map();
+function rankTicks({ key }) {
+  if (!ranks.has(key)) {
+    const values = episodes.map((episode) => episode.metrics[key] ?? null).filter((value) => value !== null);
+    const [low, high] = values.length ? extent(values) : [0, 0];
+    const x = scale([low, high], [2, 88]);
+    const all = [...new Set(values.map((value) => Math.round(x(value))))].map((place) => `M${place} 3v6`).join("");
+    ranks.set(key, low === high ? null : { x, all });
+  }
+  return ranks.get(key);
+}
+
 // Where the episode stands among all others, its own tick in front.
 function rank(metric, value) {
-  const values = episodes.map((episode) => episode.metrics[metric.key] ?? null).filter((other) => other !== null);
-  const [low, high] = values.length ? extent(values) : [0, 0];
-  if (low === high) return null;
-  const x = scale([low, high], [2, 88]);
-  const all = [...new Set(values.map((other) => `M${x(other).toFixed(0)} 3v6`))].join("");
+  const found = rankTicks(metric);
+  if (!found) return null;
+  const { x, all } = found;
   return svg("svg", { width: 90, height: 12, viewBox: "0 0 90 12", "aria-hidden": "true" },
     svg("path", { class: "rank-all", d: all }),
     value === null ? null : svg("path", { class: "rank-own", d: `M${x(value).toFixed(1)} 0v12` }));
@@ -214,6 +225,7 @@ function openEpisode(episode) {
 }
 
 function drawTimes() {
+  if (!current) return;
   for (const { time } of benches()) time.draw();
 }
 
@@ -226,7 +238,7 @@ function fitTimeline() {
     const fixed = current.beside || window.matchMedia("(max-width: 760px)").matches;
     const top = node.getBoundingClientRect().top + window.scrollY;
     const legend = node.nextElementSibling?.offsetHeight ?? 0;
-    node.dataset.height = fixed ? 330 : window.innerHeight - top - strip - legend - 34;
+    node.dataset.height = fixed ? 330 + (data.weights ? 70 : 0) : window.innerHeight - top - strip - legend - 34;
   }
   drawTimes();
 }

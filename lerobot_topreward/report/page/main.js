@@ -65,6 +65,7 @@ drawOverview();
 drawTally();
 document.addEventListener("keydown", pressKey);
 window.addEventListener("hashchange", route);
+document.addEventListener("DOMContentLoaded", drawTimes); // signals and weights stand behind the script
 window.addEventListener("resize", fitTimeline);
 window.addEventListener("beforeprint", () => drawMore(shown.length));
 window.addEventListener("beforeunload", (event) => {

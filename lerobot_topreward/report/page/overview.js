@@ -81,6 +81,7 @@ function about() {
     h("p", { id: "rules" }),
     h("p", {}, h("b", {}, "Progress "), `is ${data.made_of}, scaled over all episodes of a task so that episodes compare.${differs}`),
     h("p", {}, h("b", {}, "Scored "), `by ${data.vlm} on ${data.scored_camera}.`),
+    data.weights ? h("p", {}, h("b", {}, "Weights in training: "), `${data.weights.title}.`) : null,
     aboutRecording(),
   );
 }

@@ -82,7 +82,7 @@ function spanLane(episode, x, top) {
 function startScatter(width, { names, episodes: indices, starts, task }) {
   const [left, right, head, axis] = [44, 14, 18, 38];
   const height = 202;
-  const places = indices.map((index, i) => [index, starts[i]]).filter(([, place]) => place.every((value) => value !== null));
+  const places = thin(indices.map((index, i) => [index, starts[i]]).filter(([, place]) => place.every((value) => value !== null)));
   const range = (at) => extent([0, 1, ...places.map(([, place]) => place[at] ?? 0)]);
   const x = scale(range(0), [left, width - right - 6]);
   const y = scale(range(1), [height - axis, head + 6]);

@@ -129,13 +129,13 @@ function timeline(episode, moved, playing) {
     const width = Math.floor(place.clientWidth);
     const height = Math.max(250, Math.min(700, Number(place.dataset.height) || 420));
     const span = spanOf(episode);
-    const wanted = `${width} ${height} ${span} ${signal.chosen}`;
+    const wanted = `${width} ${height} ${span} ${signal.chosen} ${document.readyState}`;
     if (width < 80 || drawn === wanted) return;
     drawn = wanted;
     x = scale(span, [GUTTER, width - EDGE]);
     const lane = episode.parts.length > 1 ? 22 : 0;
     const spans = spanHeight(episode);
-    const plots = signal.chosen ? [...PANES, SIGNAL_PANE] : PANES;
+    const plots = [...PANES, ...(data.weights ? [WEIGHT_PANE] : []), ...(signal.chosen ? [SIGNAL_PANE] : [])];
     const room = height - lane - spans - plots.length * HEAD - 24;
     const whole = plots.reduce((sum, { share }) => sum + share, 0);
     const clip = `curves-${episode.index}`;
@@ -146,7 +146,7 @@ function timeline(episode, moved, playing) {
     let top = lane;
     panes = plots.map((description) => {
       const size = Math.round((room * description.share) / whole) - 8;
-      const make = description === SIGNAL_PANE ? signalPane : pane;
+      const make = new Map([[SIGNAL_PANE, signalPane], [WEIGHT_PANE, weightPane]]).get(description) ?? pane;
       const made = make(episode, x, top + HEAD, size, width, inside, description);
       top += HEAD + size + 8;
       return made;
@@ -165,6 +165,7 @@ function timeline(episode, moved, playing) {
     for (const made of panes) made.show(frame);
     place.setAttribute("aria-valuenow", frame);
     const values = PANES.map(({ key }) => `${key.replace("_", "-")} ${number(valueAt(episode, key, frame), 2)}`);
+    if (data.weights) values.push(`weight ${place.querySelector("[data-pane=weights]").textContent}`);
     place.setAttribute("aria-valuetext", `${number(frame / data.fps, 1)} seconds, ${values.join(", ")}`);
   };
   const choose = (event) => {
