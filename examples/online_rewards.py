@@ -6,6 +6,9 @@
 Scripted episodes, good and bad, pass LeRobot's own processors and one more step, which asks the
 demo's VLM in a thread of its own. The physics and the pictures come first: without a GPU they take
 longer than a tick. Needs the extra `sim`.
+
+Episodes are shown to their end, while training ends one at its first success: so one that is undone
+after that is said to be a success.
 """
 
 import argparse

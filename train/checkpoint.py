@@ -8,6 +8,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from jaxtyping import Bool
 from lerobot.common import train_utils
+from lerobot.utils.constants import TRAINING_STATE_DIR
 from torch import Tensor
 
 from lerobot_topreward.lerobot_features import saves_together
@@ -67,7 +68,9 @@ def save_stopped(
     accelerator.wait_for_everyone()
     saved = f"The state after step {steps} is saved in {folder}."
     averaged = getattr(config, "ema", None)
-    if averaged is not None and averaged.enable:  # LeRobot keeps it in a variable of train()
+    # LeRobot keeps it in a variable of train(), which may have saved it after the same step.
+    saved_before = (folder / TRAINING_STATE_DIR / "ema_state.pt").is_file()
+    if averaged is not None and averaged.enable and not saved_before:
         saved += " Its moving average (--ema) is not: resuming starts it again from this state."
     return saved
 

@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -106,8 +108,12 @@ def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Record:
         nonlocal now
         now += seconds
 
-    monkeypatch.setattr(lerobot_record, "time", SimpleNamespace(perf_counter=lambda: now))
-    monkeypatch.setattr(lerobot_record, "precise_sleep", sleep)
+    loop: list[Any] = [lerobot_record]
+    if find_spec("lerobot.utils.cycle_timer"):  # which keeps the loop's time from 0.6.2 on
+        loop.append(import_module("lerobot.utils.cycle_timer"))
+    for module in loop:
+        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: now))
+        monkeypatch.setattr(module, "precise_sleep", sleep, raising=False)
 
     def run(*, disconnected: tuple[int, ...] = ()) -> Path:
         robot = Follower(RobotConfig(calibration_dir=tmp_path / "calibration"))

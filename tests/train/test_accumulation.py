@@ -4,6 +4,7 @@ import pytest
 import torch
 from lerobot.configs.train import TrainPipelineConfig
 from patched_runs import DESCENT, WEIGHTED, Runs, TableWeighter, table
+from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from lerobot_topreward.errors import TrainingError
@@ -53,11 +54,35 @@ def test_what_is_not_finite_in_the_second_half_stops_before_the_update(runs: Run
         runs.resume("broken")
 
 
-def test_the_moving_average_is_said_not_to_be_saved(runs: Runs) -> None:
+def test_the_moving_average_of_a_run_that_stopped(runs: Runs) -> None:
+    averaged = (*PLAIN, "--steps=4", "--ema.enable=true", "--ema.decay=0.5")
     weighter = TableWeighter(table())
-    weighter.on_step = lambda step, batch, _: step == 2 and batch["action"].fill_(float("nan"))
+
+    def check_average(name: str, *states: tuple[str, int]) -> None:
+        """It is the first of the parameters at first, and goes half the way to each later ones."""
+        live = [runs.parameters(of, f"{step:06d}") for of, step in states]
+        expected = dict(live[0])
+        for later in live[1:]:
+            expected = {key: (expected[key] + later[key]) / 2 for key in expected}
+        folder = runs.saved(name).with_name("pretrained_model_ema")
+        assert_close(load_file(folder / "model.safetensors"), expected, atol=1e-6, rtol=0)
+
+    def spoil(step: int, batch: dict[str, torch.Tensor], _: torch.Tensor) -> None:
+        if step == 3:
+            batch["action"].fill_(float("nan"))
+
     with patch_trainer(weighter):
+        runs.train("whole", *averaged, "--save_freq=1", policy="act")
+        check_average("whole", *[("whole", step) for step in (1, 2, 3, 4)])
+        weighter.on_step = spoil
         with pytest.raises(TrainingError, match=r"moving average \(--ema\) is not: resuming"):
-            runs.train("run", *PLAIN, "--steps=4", "--ema.enable=true", policy="act")
+            runs.train("lost", *averaged, policy="act")
+        with pytest.raises(TrainingError, match=r"000002\. Look for NaN"):
+            runs.train("kept", *averaged, "--save_freq=2", policy="act")
         weighter.on_step = lambda *_: None
-        runs.resume("run")
+        for name in ("lost", "kept"):
+            stopped = runs.parameters(name)
+            assert_close(stopped, runs.parameters("whole", "000002"), atol=0, rtol=0)
+            runs.resume(name, "--save_freq=1")
+        check_average("lost", ("lost", 3), ("lost", 4))
+        check_average("kept", ("whole", 1), *[("kept", step) for step in (2, 3, 4)])

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from lerobot.configs.train import TrainPipelineConfig
 from patched_runs import DESCENT, WEIGHTED, Runs
 from programs import TWO_PROCESSES, run_python
 from torch.testing import assert_close
@@ -76,6 +77,20 @@ def test_they_train_what_lerobot_trains(runs: Runs) -> None:
     assert len(index) == 1  # in one process, but both stop, and say the same
     for process in (0, 1):
         assert re.search(rf"process {process}: step 3: the loss .* index\): {index[0]}\.", printed)
+    assert_close(runs.parameters("spoil"), runs.parameters("spoil", "000002"), atol=0, rtol=0)
+
+
+@pytest.mark.skipif(
+    "parallelism" not in TrainPipelineConfig.__dataclass_fields__,
+    reason="the installed LeRobot's own options share no parameters among processes",
+)
+def test_they_share_the_parameters(runs: Runs) -> None:
+    shared = (*WEIGHTED, "--parallelism.dp_shard=2")
+    train_by_two(runs, "copied", *WEIGHTED)
+    train_by_two(runs, "shared", *shared)
+    copied = runs.parameters("copied")
+    assert_close(runs.parameters("shared"), copied, atol=1e-6, rtol=1e-5)
+    train_by_two(runs, "spoil", *shared)
     assert_close(runs.parameters("spoil"), runs.parameters("spoil", "000002"), atol=0, rtol=0)
 
 

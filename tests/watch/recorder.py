@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from lerobot.configs.video import RGBEncoderConfig
@@ -22,15 +23,17 @@ TASK = "pick up the cube"
 class Recorder:
     """Writes a dataset as lerobot-record does."""
 
-    def __init__(self, root: Path, *, resume: bool = False, video: bool = True) -> None:
+    def __init__(
+        self, root: Path, *, resume: bool = False, video: bool = True, **writing: Any
+    ) -> None:
         image = {
             "dtype": "video" if video else "image",
             "shape": (64, 96, 3),
             "names": ["height", "width", "channels"],
         }
-        encoder = RGBEncoderConfig(vcodec="h264") if video else None
+        writing["rgb_encoder"] = RGBEncoderConfig(vcodec="h264") if video else None
         if resume:
-            self.dataset = LeRobotDataset.resume("local/recorded", root=root, rgb_encoder=encoder)
+            self.dataset = LeRobotDataset.resume("local/recorded", root=root, **writing)
         else:
             vector = {"dtype": "float32", "shape": (6,), "names": None}
             self.dataset = LeRobotDataset.create(
@@ -39,7 +42,7 @@ class Recorder:
                 features={CAMERA: image, "observation.state": vector, "action": vector},
                 root=root,
                 use_videos=video,
-                rgb_encoder=encoder,
+                **writing,
             )
 
     def add(self, frames: int, task: str = TASK, *, seed: int = 0) -> None:

@@ -26,10 +26,16 @@ def shards(output: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in found}
 
 
+@pytest.mark.parametrize("streaming", [False, True])
 def test_label_after_a_watch_scores_nothing_and_gets_the_same(
-    watching: Watching, tmp_path: Path, capsys: pytest.CaptureFixture[str], asked: list[int]
+    watching: Watching,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    asked: list[int],
+    *,
+    streaming: bool,
 ) -> None:
-    recorder = Recorder(watching.root)
+    recorder = Recorder(watching.root, streaming_encoding=streaming)
     saves = [lambda i=i, n=n: recorder.save(n, seed=i) for i, n in enumerate(LENGTHS)]
     found = watching.run(script(*saves, recorder.close))
     assert sorted(found.opinions) == [0, 1, 2]
