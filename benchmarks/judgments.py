@@ -11,6 +11,7 @@ The half-trained checkpoints are trained first, the same way as the demo's, for 
 """
 
 import hashlib
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 import tyro
 from jaxtyping import Float
+from safetensors.torch import load_file, save_file
 
 from lerobot_topreward.console import make_console
 from lerobot_topreward.data.dataset import episode_rows, open_source
@@ -44,6 +46,7 @@ from lerobot_topreward.vlm.loading import load_vlm
 from lerobot_topreward.vlm.one_pass import OnePassScorer
 
 DATASET = Path("lerobot_topreward/demo/assets/dataset")
+VLM = DATASET.with_name("vlm")
 CONTROLS = ("none", "static", "reversed")
 Change = Callable[[Float[np.ndarray, "instructions prefixes"], Sequence[int]], np.ndarray]
 
@@ -57,6 +60,8 @@ class Config:
     steps: tuple[int, ...] = (30, 60, 100, 160, 250)  # of each half-trained checkpoint; () for none
     # Standard deviation of a mistake that grows over each video, another for each: nats at its end.
     errors: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)
+    # Noise on the demo's weights, as a multiple of the spread of each of its tensors.
+    damages: tuple[float, ...] = (1.2, 1.6, 2.0)
     untrained: int = 3  # checkpoints with random weights
     threads: int = 2  # of torch
 
@@ -120,6 +125,11 @@ def judges(config: Config) -> Iterator[tuple[str, Scorer]]:
             changed(lambda true, shown, s=error: true + rng.normal(0, s) * share(shown)),
         )
     yield "the demo's VLM, turned round", changed(lambda true, _: -5 - true)
+    for damage in config.damages:
+        folder = config.work / f"damaged-{damage:g}"
+        if not folder.exists():
+            damage_demo(folder, damage)
+        yield f"the demo's VLM, damaged by {damage:g}", _load(str(folder))
     for seed in range(config.untrained):
         folder = config.work / f"untrained-{seed}"
         if not folder.exists():
@@ -136,6 +146,18 @@ def judges(config: Config) -> Iterator[tuple[str, Scorer]]:
             )
             train(options, samples, make_console(stderr=True))
         yield f"trained for {steps} of 500 steps", _load(str(folder))
+
+
+def damage_demo(folder: Path, damage: float) -> None:
+    """Save the demo's VLM with normal noise on every tensor, by its standard deviation."""
+    shutil.copytree(VLM, folder)
+    draws = torch.Generator().manual_seed(0)
+    weights = load_file(folder / "model.safetensors")
+    for name, values in weights.items():
+        noise = torch.randn(values.shape, generator=draws)
+        if values.numel() > 1:
+            weights[name] = (values + damage * values.float().std() * noise).to(values.dtype)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def _load(vlm: str) -> Scorer:
