@@ -66,9 +66,7 @@ def find_spans(
         )
     thresholds = movement_thresholds(signals, frames.episode_index)
     outcomes = [name for name in source.meta.features if name.startswith("next.")]
-    if (outcome := _read_numbers(source, outcomes)) is not None:
-        signals = np.concatenate([signals, outcome], axis=1)
-        thresholds = np.concatenate([thresholds, np.zeros(outcome.shape[1])])
+    outcome = _read_numbers(source, outcomes)
     if labels is not None:
         signals = np.column_stack([signals, labels.rewards().progress.astype(np.float64)])
         thresholds = np.append(thresholds, _DRIFT)
@@ -77,6 +75,11 @@ def find_spans(
     for episode in episodes:
         rows = frames.rows(episode)
         span = moving_span(signals[rows], thresholds, margin=margin)
+        if outcome is not None and (outcome[rows] != outcome[rows.start]).any():
+            # At least one frame stays before the first change and after the last one.
+            exact = np.zeros(outcome.shape[1])
+            said = moving_span(outcome[rows], exact, margin=max(margin, 1))
+            span = range(min(span.start, said.start), max(span.stop, said.stop))
         if labels is not None:
             span = widen(span, np.flatnonzero(labels.stored.scored[rows]))
         if len(span) < rows.stop - rows.start:

@@ -10,7 +10,8 @@ import pytest
 from cups import contents, decisions, frame, labelled
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-from lerobot_topreward.curate.trim import trim_dataset
+from lerobot_topreward.curate.trim import find_spans, trim_dataset
+from lerobot_topreward.data.dataset import open_source
 
 RecordDataset = Callable[..., Path]
 Run = Callable[..., str]
@@ -93,6 +94,9 @@ def test_an_outcome_is_never_trimmed(run: Run, holding: Path, tmp_path: Path):
     run("--root", root, *options, "--output", tmp_path / "short")
     record = json.loads((tmp_path / "short/curation.json").read_text())
     assert record["trimmed"] == {"1": [10, 40]}
+    # Neither by who leaves no margin, where there are no labels whose ends would stay.
+    source = open_source(repo_id=None, root=root, revision=None)
+    assert find_spans(source, None, [1], margin=0) == {1: range(13, 40)}
 
 
 @pytest.mark.slow

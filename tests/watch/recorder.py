@@ -92,17 +92,22 @@ def stop() -> None:
 
 
 def start(
-    root: Path, lengths: Sequence[int], *, go: Path, resume: bool = False
+    root: Path,
+    lengths: Sequence[int],
+    *,
+    go: Path,
+    resume: bool = False,
+    streaming: bool = False,
 ) -> subprocess.Popen[bytes]:
     """Record in another process, which waits for the files go/0, go/1, ... before its episodes."""
     go.mkdir()
-    words = [sys.executable, __file__, str(root), str(go), str(int(resume))]
+    words = [sys.executable, __file__, str(root), str(go), str(int(resume)), str(int(streaming))]
     return subprocess.Popen([*words, *map(str, lengths)])
 
 
 def main() -> None:
-    root, go, resume, *lengths = sys.argv[1:]
-    recorder = Recorder(Path(root), resume=resume == "1")
+    root, go, resume, streaming, *lengths = sys.argv[1:]
+    recorder = Recorder(Path(root), resume=resume == "1", streaming_encoding=streaming == "1")
     first = recorder.dataset.meta.total_episodes
     try:
         for i, length in enumerate(lengths):

@@ -59,7 +59,9 @@ def test_recorder_and_watch_are_stopped_and_go_on(
         recorder.send_signal(signal.SIGINT)  # as a person stops lerobot-record: it closes its files
         recorder.wait(LIMIT_S)
         started.append(
-            recorder := start(watching.root, (9, 15), go=tmp_path / "second", resume=True)
+            recorder := start(
+                watching.root, (9, 15), go=tmp_path / "second", resume=True, streaming=True
+            )
         )
         started.append(watch := start_watch(watching))
         said = wait_until_it_looks(watch)

@@ -89,6 +89,28 @@ def test_what_was_saved_unseen_is_judged_in_the_end(watching: Watching, asked: l
     assert (found.settled.moved, found.settled.outcome.answered) == (1, 2)
 
 
+def test_videos_that_come_in_batches_are_judged_when_they_come(
+    watching: Watching, asked: list[int]
+) -> None:
+    # By hand: LeRobot 0.6.1 fails at its first batch, https://github.com/huggingface/lerobot/issues/2404
+    recorder = Recorder(watching.root)
+    videos = watching.root / "videos"
+    late = videos.with_name("late")
+
+    def save(frames: int, seed: int) -> None:
+        if seed:
+            late.rename(videos)
+        recorder.save(frames, seed=seed)
+        videos.rename(late)
+
+    saves = [lambda i=i, n=n: save(n, i) for i, n in enumerate(LENGTHS)]
+    found = watching.run(script(*saves, lambda: None, lambda: late.rename(videos)))
+    assert "the videos hold 0 frames, and the dataset 36" in watching.said
+    assert asked == [0, 1, 2]
+    assert sorted(found.opinions) == [0, 1, 2]
+    assert found.settled is None
+
+
 def test_a_watch_that_was_stopped_goes_on_where_it_was(
     watching: Watching, asked: list[int]
 ) -> None:
