@@ -1,13 +1,18 @@
 """The examples run as they stand, on the bundled dataset, and the public names are what they use."""
 
 import ast
+import base64
 import json
+import re
 import runpy
+import shlex
 import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -15,8 +20,12 @@ from huggingface_hub import JobHardware
 from packaging.requirements import Requirement
 
 import lerobot_topreward
+from lerobot_topreward.cli import main
+from lerobot_topreward.demo.command import DATASET
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.simulation.headless import require_simulation
+from lerobot_topreward.vlm.identity import BUILTIN
+from lerobot_topreward.vlm.published import ROOM, SIZES
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -89,6 +98,49 @@ def test_the_notebook_runs_from_top_to_bottom(
     values: dict[str, object] = {}
     exec(compile(ast.parse(code), "score_a_clip.ipynb", "exec"), values)
     assert "log P(True)" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_notebook_for_colab_runs_from_top_to_bottom(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """With the demo's dataset and VLM in place of its parameters; nothing is installed or pushed."""
+    monkeypatch.chdir(tmp_path)
+    # All that it takes of IPython, which only notebooks have.
+    monkeypatch.setitem(sys.modules, "IPython.display", SimpleNamespace(HTML=str))
+    commands: list[list[str]] = []
+
+    def run(command: str) -> None:
+        program, *words = shlex.split(command)
+        commands.append(words)
+        if program == "lerobot-topreward":
+            with pytest.raises(SystemExit) as stopped:
+                main(words)
+            assert stopped.value.code == 0, capsys.readouterr()
+
+    cells = json.loads((EXAMPLES / "label_on_colab.ipynb").read_text())["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    values: dict[str, Any] = {"run": run}
+    exec(code[0], values)  # its parameters
+    # As far as its own arithmetic goes, the largest checkpoint that fits into a T4's 15 GB.
+    assert SIZES[values["VLM"]] == max(size for size in SIZES.values() if size * ROOM < 15e9)
+    assert values["DTYPE"] == "float16"
+    values |= {"DATASET": f"--root {DATASET}", "EPISODES": "0:2", "VLM": BUILTIN}
+    values |= {"DTYPE": "float32", "PUSH": False}
+    for cell in code[1:]:
+        # As a notebook reads them: braces name variables, `!` and `%` begin a command.
+        exec(re.sub(r"^( *)[!%](.*)$", r"\1run(f'\2')", cell, flags=re.MULTILINE), values)
+    installed, dry, label, evaluate, report = commands
+    assert installed == ["install", "-q", "lerobot-topreward"]
+    assert dry == [*label, "--dry-run"]
+    assert [evaluate[0], report[0]] == ["evaluate", "report"]
+    printed = capsys.readouterr().out
+    assert re.search("episodes labelled +2", printed)
+    assert "static" in printed
+    page = base64.b64encode((tmp_path / "report.html").read_bytes()).decode()
+    shown = values["SHOW"].replace("CONTENT", values["content"])
+    assert shown.count(page) == 1
+    assert code[-1].strip().endswith("lerobot-topreward label {OPTIONS} --push-to-hub")
 
 
 def test_the_script_for_jobs_names_what_it_needs() -> None:

@@ -32,7 +32,7 @@ class VlmConfig:
     vlm_revision: str | None = None  # branch, tag or commit on the Hub
     device: str = "auto"  # cuda, cuda:1, mps or cpu; auto takes the first there is
     # auto is bfloat16 on an accelerator, and for a large checkpoint on a cpu that multiplies it
-    # itself; else float32.
+    # itself; else float32. GPUs before Ampere, as a T4, multiply float16 alone fast.
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     # auto spreads a model over all GPUs, through accelerate.
     device_map: Literal["auto"] | None = None
