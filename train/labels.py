@@ -7,7 +7,6 @@ from jaxtyping import Bool
 
 from lerobot_topreward.console import warn
 from lerobot_topreward.data.dataset import Source
-from lerobot_topreward.data.frames import task_names
 from lerobot_topreward.data.recording import open_recorded
 from lerobot_topreward.data.success import read_success
 from lerobot_topreward.errors import EpisodeError, UserError
@@ -94,7 +93,7 @@ def read_labels(
         log_prob=chosen.log_prob_true,
         labelled=chosen.labelled,
         prefix_end=None if "scored" in chosen.absent else chosen.scored,
-        tasks=task_names(source.meta),
+        tasks=source.meta.tasks,
         fps=float(source.meta.fps),
         idle=_read_idle(source, np.unique(chosen.episode_index).tolist())[rows]
         if config.stationary == "drop"
