@@ -19,7 +19,7 @@ import torch
 import tyro
 
 from lerobot_topreward.console import make_console
-from lerobot_topreward.data.dataset import episode_rows, open_source
+from lerobot_topreward.data.dataset import open_source
 from lerobot_topreward.data.video import read_clip
 from lerobot_topreward.demo.evaluation import evaluate
 from lerobot_topreward.errors import UserError
@@ -91,7 +91,7 @@ def clips_and_truth(config: Config) -> tuple[list[Clip], dict[int, Truth]]:
 
 def _dataset_clips(root: Path) -> Iterator[Clip]:
     source = open_source(repo_id=None, root=root, revision=None)
-    rows = episode_rows(source.meta)
+    rows = source.meta.episodes.to_pylist()
     segments = [
         Segment(i, 0, int(rows[i]["length"]), str(rows[i]["tasks"][0])) for i in range(len(rows))
     ]

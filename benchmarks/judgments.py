@@ -24,7 +24,7 @@ from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 
 from lerobot_topreward.console import make_console
-from lerobot_topreward.data.dataset import episode_rows, open_source
+from lerobot_topreward.data.dataset import open_source
 from lerobot_topreward.data.video import read_clip
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.judging.controls import compare_controls
@@ -196,7 +196,7 @@ def main() -> int:
     except UserError as error:
         make_console(stderr=True).print(f"error: {error}", style="red")
         return 2
-    rows = episode_rows(source.meta)
+    rows = source.meta.episodes.to_pylist()
     clips = [
         read_clip(
             source,

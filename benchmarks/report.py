@@ -28,7 +28,7 @@ from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
-from lerobot_topreward.data.dataset import episode_rows, open_source
+from lerobot_topreward.data.dataset import open_source
 from lerobot_topreward.data.video import read_clip
 from lerobot_topreward.demo.command import DATASET
 from lerobot_topreward.records import FrameRewards, Segment
@@ -138,7 +138,7 @@ def record(config: BenchmarkConfig, root: Path) -> None:
     rng = np.random.default_rng(0)
     grain = rng.normal(0, config.noise, (16, height, width, 3)).astype(np.float32)
     demo = open_source(repo_id=None, root=DATASET, revision=None)
-    lengths = episode_rows(demo.meta)["length"]
+    lengths = demo.meta.episodes["length"].to_pylist()
     for episode in range(config.episodes):
         whole = Segment(episode % len(lengths), 0, lengths[episode % len(lengths)], "")
         fps = float(demo.meta.fps)

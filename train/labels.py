@@ -8,7 +8,6 @@ from jaxtyping import Bool
 
 from lerobot_topreward.console import warn
 from lerobot_topreward.data.dataset import Source
-from lerobot_topreward.data.frames import task_names
 from lerobot_topreward.data.recording import open_recorded
 from lerobot_topreward.data.success import read_success
 from lerobot_topreward.errors import EpisodeError, UserError
@@ -97,7 +96,7 @@ def read_labels(
         log_prob=chosen.log_prob_true,
         labelled=chosen.labelled,
         prefix_end=None if "scored" in chosen.absent else chosen.scored,
-        tasks=task_names(source.meta),
+        tasks=source.meta.tasks,
         fps=float(source.meta.fps),
         normalize=next(
             (each for each in get_args(Normalize) if each == made.get("normalize")), None

@@ -20,7 +20,7 @@ from lerobot.configs.train import TrainPipelineConfig
 from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot.utils.import_utils import register_third_party_plugins
 
-from lerobot_topreward.data.dataset import Source, episode_rows, source_of
+from lerobot_topreward.data.dataset import Source, source_of
 from lerobot_topreward.data.validate import load_metadata
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.hub_errors import translate_errors
@@ -202,7 +202,7 @@ def training_episodes(source: Source, config: DatasetConfig) -> list[int] | None
     chosen = chosen_episodes(source, config)
     if config.eval_split == 0:
         return chosen
-    tasks = episode_rows(source.meta)["tasks"]
+    tasks = source.meta.episodes["tasks"].to_pylist()
     by_task: dict[str, list[int]] = {}
     for episode in chosen or range(source.meta.total_episodes):
         by_task.setdefault(tasks[episode][0] if tasks[episode] else "", []).append(episode)

@@ -8,7 +8,7 @@ import numpy as np
 
 from lerobot_topreward.curate.config import CurateConfig
 from lerobot_topreward.curate.trim import find_spans
-from lerobot_topreward.data.dataset import Source, episode_rows, open_source
+from lerobot_topreward.data.dataset import Source, open_source
 from lerobot_topreward.data.success import Success, read_success
 from lerobot_topreward.errors import NotLabeledError, UserError
 from lerobot_topreward.files.jsonable import plain
@@ -85,9 +85,9 @@ class Plan:
     def tasks(self) -> list[str]:
         """The task of every episode."""
         judged = {metrics.episode_index: metrics.task for metrics in self.metrics}
-        rows = episode_rows(self.source.meta)
+        rows = self.source.meta.episodes
         # LeRobot's conversion of images to videos leaves the column out.
-        own = rows["tasks"] if "tasks" in rows.column_names else [[]] * len(rows)
+        own = rows["tasks"].to_pylist() if "tasks" in rows.column_names else [[]] * len(rows)
         return [judged.get(episode, " / ".join(texts)) for episode, texts in enumerate(own)]
 
     def seconds(self, episode: int) -> float:

@@ -23,12 +23,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int64
-from lerobot.datasets.compute_stats import aggregate_stats, compute_episode_stats
-from lerobot.datasets.io_utils import load_json, write_json
-from lerobot.datasets.language import LANGUAGE_COLUMNS
-from lerobot.datasets.utils import DATA_DIR, EPISODES_DIR, INFO_PATH, STATS_PATH, serialize_dict
 
 from lerobot_topreward.data.dataset import Source, read_columns
+from lerobot_topreward.data.info import DATA_DIR, EPISODES_DIR, INFO_PATH, STATS_PATH
 from lerobot_topreward.data.recording import NUMBERS, flatten_column
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.storage.reader import LabelledDataset
@@ -52,6 +49,8 @@ def find_spans(
     Raises:
         UserError: the dataset has neither states nor actions, or cannot be trimmed.
     """
+    from lerobot.datasets.language import LANGUAGE_COLUMNS  # takes seconds
+
     frames = source.frames
     if any(name in source.meta.features for name in LANGUAGE_COLUMNS):
         raise UserError(
@@ -159,6 +158,11 @@ def trim_dataset(root: Path, spans: Mapping[int, range]) -> None:
         root: a LeRobot v3.0 dataset whose frames are numbered without gaps.
         spans: the frames that stay, of the episodes that become shorter.
     """
+    # They take seconds to import.
+    from lerobot.datasets.compute_stats import aggregate_stats, compute_episode_stats
+    from lerobot.datasets.io_utils import load_json, write_json
+    from lerobot.datasets.utils import serialize_dict
+
     info = load_json(root / INFO_PATH)
     features = info["features"]
     numbers = {

@@ -5,23 +5,24 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import Dataset
-from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
-from lerobot.datasets.utils import DATA_DIR
 
 from lerobot_topreward.data.fingerprints import Fingerprints, compute_fingerprints
-from lerobot_topreward.data.frames import FrameTable, find_runs, read_frames, task_names
-from lerobot_topreward.data.info import find_file
+from lerobot_topreward.data.frames import FrameTable, find_runs, read_frames
+from lerobot_topreward.data.info import DATA_DIR, find_file
 from lerobot_topreward.data.locate import commit_of, fetch_files, locate_dataset
+from lerobot_topreward.data.metadata import Metadata
 from lerobot_topreward.data.validate import load_metadata
 from lerobot_topreward.errors import EpisodeError, UserError
 from lerobot_topreward.records import Segment
 from lerobot_topreward.vlm.prompts import require_text
+
+if TYPE_CHECKING:
+    from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 
 _LONGEST_S = 1e7  # of a video: more overflows libav's clock
 
@@ -30,7 +31,7 @@ _LONGEST_S = 1e7  # of a video: more overflows libav's clock
 class Source:
     """An opened dataset; its data and videos may still have to be fetched."""
 
-    meta: LeRobotDatasetMetadata
+    meta: Metadata
     root: Path  # the folder with meta/, data/ and videos/
     repo_id: str
     revision: str | None  # commit on the Hub; None for a local folder
@@ -44,7 +45,7 @@ class Source:
         """
         _fetch(self, _files(self, None))
         episodes_of: dict[Path, list[int]] = {path: [] for path in data_files(self)}
-        for episode, name in enumerate(_places(self, episode_rows(self.meta), None)):
+        for episode, name in enumerate(self.meta.name_files(None)):
             episodes_of[self.root / name].append(episode)
         return read_frames(self.meta, episodes_of)
 
@@ -56,9 +57,11 @@ class Source:
     @cached_property
     def videos(self) -> dict[str, tuple[list[str], list[Any]]]:
         """By camera, the file of every episode, and where in it the episode begins, s; unchecked."""
-        rows = episode_rows(self.meta)
         return {
-            camera: (_places(self, rows, camera), rows[f"videos/{camera}/from_timestamp"][:])
+            camera: (
+                self.meta.name_files(camera),
+                self.meta.episodes[f"videos/{camera}/from_timestamp"].to_pylist(),
+            )
             for camera in self.meta.video_keys
         }
 
@@ -73,8 +76,10 @@ def open_source(*, repo_id: str | None, root: Path | None, revision: str | None)
     return source_of(load_metadata(place.root, repo_id=place.repo_id, option=place.option))
 
 
-def source_of(meta: LeRobotDatasetMetadata) -> Source:
-    """Describe a dataset that LeRobot has already opened."""
+def source_of(meta: "Metadata | LeRobotDatasetMetadata") -> Source:
+    """Describe a dataset whose ``meta/`` is loaded already, by us or by LeRobot."""
+    if not isinstance(meta, Metadata):
+        meta = Metadata.of(meta)
     commit = commit_of(meta.root, meta.repo_id)
     return Source(meta=meta, root=meta.root, repo_id=meta.repo_id, revision=commit)
 
@@ -160,7 +165,7 @@ def segments(
         if not instruction.strip():
             raise UserError("`instruction` must say what the robot does; it is blank")
         require_text(instruction, what="`instruction`", fix="Say it without")
-    tasks = task_names(source.meta)
+    tasks = source.meta.tasks
     found: dict[int, list[Segment]] = {}
     for episode in episodes:
         task_index = source.frames.task_index[source.frames.rows(episode)]
@@ -192,7 +197,7 @@ def fetch_videos(
 def picture_files(source: Source, camera: str) -> list[str]:
     """Name the file that holds each episode's pictures of a camera: a video, or one of ``data/``."""
     kind = camera if camera in source.meta.video_keys else None
-    return _places(source, episode_rows(source.meta), kind)
+    return source.meta.name_files(kind)
 
 
 def require_files(source: Source, episodes: Collection[int] | None, *, advice: str) -> None:
@@ -212,32 +217,13 @@ def require_files(source: Source, episodes: Collection[int] | None, *, advice: s
                 )
 
 
-def episode_rows(meta: LeRobotDatasetMetadata) -> Dataset:
-    """Give the table of episodes."""
-    assert meta.episodes is not None  # LeRobot leaves it out only when there are none
-    return meta.episodes
-
-
 def _files(
     source: Source, camera: str | None, episodes: Collection[int] | None = None
 ) -> list[str]:
     """Name the files of ``data/``, or of a camera's videos, that hold these episodes or all."""
-    places = _places(source, episode_rows(source.meta), camera)
+    places = source.meta.name_files(camera)
     chosen = range(len(places)) if episodes is None else set(episodes)
     return sorted({place for i, place in enumerate(places) if i in chosen})
-
-
-def _places(source: Source, rows: Any, camera: str | None) -> list[str]:
-    """Name the file in ``data/``, or the video, of each of these rows of the table of episodes."""
-    kind = "data" if camera is None else f"videos/{camera}"
-    template = str(source.meta.data_path if camera is None else source.meta.video_path)
-    return [
-        template.format(video_key=camera, chunk_index=chunk, file_index=file)
-        # All at once: a column of the table gives its cells one by one, and slowly.
-        for chunk, file in zip(
-            rows[f"{kind}/chunk_index"][:], rows[f"{kind}/file_index"][:], strict=True
-        )
-    ]
 
 
 def _fetch(source: Source, names: list[str]) -> None:

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 
-from lerobot_topreward.data.frames import FrameTable, find_runs, task_names
+from lerobot_topreward.data.frames import FrameTable, find_runs
+from lerobot_topreward.data.metadata import Metadata
 from lerobot_topreward.data.recording import flatten_column, recorded_columns
 from lerobot_topreward.errors import UserError
 
@@ -33,9 +33,7 @@ class Fingerprints:
     dataset: str  # of `episodes` in order; ``meta/`` and ``data/`` are enough to compute it
 
 
-def compute_fingerprints(
-    meta: LeRobotDatasetMetadata, frames: FrameTable, files: Iterable[Path]
-) -> Fingerprints:
+def compute_fingerprints(meta: Metadata, frames: FrameTable, files: Iterable[Path]) -> Fingerprints:
     """Fingerprint a dataset, reading its recorded values once, file by file.
 
     Raises:
@@ -59,7 +57,7 @@ def compute_fingerprints(
                 values[episode].update(name.encode())
                 values[episode].update(np.ascontiguousarray(cells))
     recordings = tuple(digest.hexdigest() for digest in values)
-    tasks = task_names(meta)
+    tasks = meta.tasks
     episodes: list[str] = []
     for episode, recording in enumerate(recordings):
         task_index = frames.task_index[frames.rows(episode)]

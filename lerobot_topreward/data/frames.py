@@ -9,10 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float64, Int64
-from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
-from lerobot.datasets.utils import DATA_DIR, INFO_PATH
 
-from lerobot_topreward.data.info import first_line
+from lerobot_topreward.data.info import DATA_DIR, INFO_PATH, first_line
+from lerobot_topreward.data.metadata import Metadata
 from lerobot_topreward.errors import UserError
 
 _SCHEMA = pa.schema(
@@ -37,9 +36,7 @@ class FrameTable:
         return slice(int(first), int(last))
 
 
-def read_frames(
-    meta: LeRobotDatasetMetadata, episodes_of: Mapping[Path, Sequence[int]]
-) -> FrameTable:
+def read_frames(meta: Metadata, episodes_of: Mapping[Path, Sequence[int]]) -> FrameTable:
     """Read the index columns of all frames from files, each with the episodes that it should hold.
 
     Raises:
@@ -69,7 +66,7 @@ def read_frames(
     return frames
 
 
-def _read_file(meta: LeRobotDatasetMetadata, path: Path, episodes: Sequence[int]) -> pa.Table:
+def _read_file(meta: Metadata, path: Path, episodes: Sequence[int]) -> pa.Table:
     stored = {key for key, feature in meta.features.items() if feature["dtype"] != "video"}
     try:
         schema = pq.read_schema(path)
@@ -97,15 +94,10 @@ def _read_file(meta: LeRobotDatasetMetadata, path: Path, episodes: Sequence[int]
     return table
 
 
-def task_names(meta: LeRobotDatasetMetadata) -> dict[int, str]:
-    """Map the dataset's ``task_index`` to its text."""
-    if meta.tasks is None:
-        return {}
-    return {int(i): text for text, i in meta.tasks["task_index"].items() if isinstance(text, str)}
-
-
 def find_runs(values: Int64[np.ndarray, " frames"]) -> list[tuple[int, int, int]]:
     """Run-length encode: (first frame, frames, value) of each run of equal values."""
-    starts = np.flatnonzero(np.diff(values, prepend=values[:1] - 1))
-    lengths = np.diff(starts, append=len(values))
-    return list(zip(starts.tolist(), lengths.tolist(), values[starts].tolist(), strict=True))
+    if len(values) == 0:
+        return []
+    starts = [0, *(np.flatnonzero(values[1:] != values[:-1]) + 1).tolist()]
+    ends = [*starts[1:], len(values)]
+    return [(i, end - i, int(values[i])) for i, end in zip(starts, ends, strict=True)]

@@ -29,7 +29,11 @@ CODEBASE_VERSION = "v3.0"
 INFO_PATH = "meta/info.json"
 EPISODES_DIR = "meta/episodes"
 TASKS_PATH = "meta/tasks.parquet"
+STATS_PATH = "meta/stats.json"
 DATA_DIR = "data"
+# Where a dataset that does not say so has its files.
+_DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+_VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 
 _MAX_FPS = 10_000
 AGAIN = "copy or download the dataset again"
@@ -65,8 +69,8 @@ class Info(BaseModel):
     total_frames: Count = 0
     total_tasks: Count = 0
     features: dict[str, _Feature] = Field(title="an object of objects, each with dtype and shape")
-    data_path: str = Field("", title=_PATH)
-    video_path: str | None = Field(None, title=f"{_PATH} and {{video_key}}")
+    data_path: str = Field(_DATA_PATH, title=_PATH)
+    video_path: str | None = Field(_VIDEO_PATH, title=f"{_PATH} and {{video_key}}")
 
     @field_validator("data_path", "video_path")
     @classmethod

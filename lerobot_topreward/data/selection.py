@@ -3,15 +3,14 @@
 from collections.abc import Sequence
 from difflib import get_close_matches
 
-from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
-
+from lerobot_topreward.data.metadata import Metadata
 from lerobot_topreward.errors import UserError
 
 # Cameras that see the gripper more than the task; the paper scores third-person views.
 _CLOSE_UP = ("wrist", "gripper", "hand")
 
 
-def explain_camera(meta: LeRobotDatasetMetadata, camera: str, *, chosen: bool) -> str:
+def explain_camera(meta: Metadata, camera: str, *, chosen: bool) -> str:
     """Say why a camera is the one that is scored: it was chosen, or what `resolve_camera` saw."""
     others = [key for key in meta.camera_keys if key not in (camera, *meta.depth_keys)]
     names = ", ".join(key.rpartition(".")[2] for key in others)
@@ -20,7 +19,7 @@ def explain_camera(meta: LeRobotDatasetMetadata, camera: str, *, chosen: bool) -
     return f"the only one that is not on the hand; beside it: {names}" if others else "the only one"
 
 
-def resolve_camera(meta: LeRobotDatasetMetadata, camera: str | None) -> str:
+def resolve_camera(meta: Metadata, camera: str | None) -> str:
     """Find the feature key of the camera to score; see `choose_camera`.
 
     Raises:

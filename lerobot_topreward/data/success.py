@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lerobot.utils.constants import REWARD
 
-from lerobot_topreward.data.dataset import Source, episode_rows, read_columns
+from lerobot_topreward.data.dataset import Source, read_columns
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.files.jsonable import read_index
 from lerobot_topreward.records import is_own_feature
 
+REWARD = "next.reward"  # as in lerobot.utils.constants
 _WORDS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
 
 
@@ -38,10 +38,10 @@ def read_success(source: Source, success_file: Path | None) -> Success | None:
     """
     if success_file is not None:
         return _read_file(success_file, total=source.meta.total_episodes)
-    rows = episode_rows(source.meta)
+    rows = source.meta.episodes
     if "success" in rows.column_names:
         origin = "the column success of meta/episodes"
-        pairs = zip(rows["episode_index"], rows["success"], strict=True)
+        pairs = zip(rows["episode_index"].to_pylist(), rows["success"].to_pylist(), strict=True)
         return Success(origin, _read_booleans(pairs, origin=origin))
     for column in ("next.success", REWARD):
         if is_own_feature(source.meta.features.get(column, {})):

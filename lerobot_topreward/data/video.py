@@ -237,7 +237,7 @@ def _read_images(
     frames: Int64[np.ndarray, " sampled"],
     keep: Keep,
 ) -> UInt8[np.ndarray, "sampled _ _ 3"]:
-    name = source.meta.get_data_file_path(episode)
+    name = Path(source.meta.name_files(None)[episode])
     rows = (pa_ds.field("episode_index") == episode) & pa_ds.field("frame_index").isin(frames)
     try:
         cells = read_image_cells(source.root / name, camera, rows)

@@ -1,5 +1,6 @@
 """The second stage of the label command: what the store holds becomes labels, a judgment and a push."""
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -33,7 +34,7 @@ from lerobot_topreward.storage.columns import write_columns
 from lerobot_topreward.storage.kept_scores import keep_scores
 from lerobot_topreward.storage.reader import LabelledDataset
 from lerobot_topreward.storage.sidecar import ROW_BYTES, SIDECAR_NAME, write_sidecar
-from lerobot_topreward.storage.store import Shard, Store, list_shards
+from lerobot_topreward.storage.store import Shard, Store, list_shards, shard_name
 
 _WAIT_S = 60.0  # for a process that was told to end, to end
 
@@ -89,9 +90,13 @@ def finish(
     # Read everything, what earlier runs scored of other episodes included.
     read: list[Shard] = []
 
+    names = {*os.listdir(store.folder)}
+
     def read_all(control: str) -> list[PrefixScores]:
-        there = [i for i in range(total) if store.path(i, control).exists()]
-        cut = segments(source, there, instruction=plan.key.instruction)
+        there = [i for i in range(total) if shard_name(i, control) in names]
+        others = [i for i in there if i not in job.segments]
+        more = segments(source, others, instruction=plan.key.instruction)
+        cut = {i: more[i] if i in more else job.segments[i] for i in there}
         prints = source.fingerprints.episodes
         shards = list_shards(
             cut, [control], fingerprints=prints, videos=run.prints, asked=plan.others

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 
 from lerobot_topreward.data.dataset import Source
-from lerobot_topreward.data.frames import task_names
 from lerobot_topreward.judging.formulas import compare_formulas, list_formulas
 from lerobot_topreward.label.config import LabelConfig
 from lerobot_topreward.records import PrefixScores
@@ -23,7 +22,7 @@ def others_to_ask(config: LabelConfig, source: Source) -> Mapping[str, Mapping[s
     if "contrast" not in config.debias_scored and config.formula != "auto":
         return {}
     own = config.scoring.instruction
-    texts = task_names(source.meta).values() if own is None else [own]
+    texts = source.meta.tasks.values() if own is None else [own]
     return choose_contrast(texts, count=config.contrast)
 
 

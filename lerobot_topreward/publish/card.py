@@ -3,16 +3,18 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
-from lerobot.datasets.utils import DatasetInfo, create_lerobot_dataset_card
 
 from lerobot_topreward import __version__
 from lerobot_topreward.rewards import Debias, Scale
 from lerobot_topreward.storage.key import ScoreKey
 from lerobot_topreward.vlm.prompts import question
 from lerobot_topreward.vlm.published import describe_bias
+
+if TYPE_CHECKING:
+    from lerobot.datasets.utils import DatasetInfo
 
 START = "<!-- lerobot-topreward:start -->"
 END = "<!-- lerobot-topreward:end -->"
@@ -214,12 +216,14 @@ def _describe_curation(curation: Curation, *, of: str) -> str:
     )
 
 
-def merge_card(existing: str | None, section: str, *, info: DatasetInfo, repo_id: str) -> str:
+def merge_card(existing: str | None, section: str, *, info: "DatasetInfo", repo_id: str) -> str:
     """Put the section into a dataset card, leaving the rest of the card as it is.
 
     Where no card exists, LeRobot's own card is made from `info` and `repo_id`.
     """
     if existing is None:
+        from lerobot.datasets.utils import create_lerobot_dataset_card  # takes seconds
+
         card = create_lerobot_dataset_card(tags=_TAGS[1:], dataset_info=info, repo_id=repo_id)
         return _with_section(str(card), section)
     return _with_section(_with_metadata(existing), section)

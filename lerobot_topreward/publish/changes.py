@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 from huggingface_hub import (
@@ -13,10 +14,12 @@ from huggingface_hub import (
 )
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils.sha import git_hash
-from lerobot.datasets.utils import DatasetInfo
 
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.storage.sidecar import SIDECAR_NAME
+
+if TYPE_CHECKING:
+    from lerobot.datasets.utils import DatasetInfo
 
 CARD = "README.md"
 CURATION_FILE = "curation.json"  # what was left out of a curated dataset, and why
@@ -36,7 +39,7 @@ def list_files(api: HfApi, repo_id: str, revision: str) -> dict[str, RepoFile]:
 def find_changes(
     folder: Path,
     *,
-    info: DatasetInfo,
+    info: "DatasetInfo",
     card: str,
     remote: Mapping[str, RepoFile],
     origin: Mapping[str, RepoFile],
@@ -100,7 +103,7 @@ def _differs(added: CommitOperationAdd, held: RepoFile | None) -> bool:
         return held.blob_id != git_hash(stream.read())
 
 
-def _named_files(folder: Path, *, info: DatasetInfo) -> Iterator[str]:
+def _named_files(folder: Path, *, info: "DatasetInfo") -> Iterator[str]:
     """The files that ``meta/episodes`` names, one or more times each."""
     videos = [key for key, feature in info.features.items() if feature["dtype"] == "video"]
     kinds = {"data": info.data_path} | {f"videos/{key}": info.video_path for key in videos}

@@ -5,10 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from huggingface_hub import HfApi
-from lerobot.datasets.utils import INFO_PATH
 
 from lerobot_topreward.data.dataset import Source, open_source
-from lerobot_topreward.data.frames import task_names
+from lerobot_topreward.data.info import INFO_PATH
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.files.jsonable import read_json_object
 from lerobot_topreward.publish.changes import CURATION_FILE
@@ -52,7 +51,7 @@ def _describe(source: Source) -> Lineage:
             for name, feature in source.meta.features.items()
             if not name.startswith("topreward.")
         },
-        tasks=frozenset(task_names(source.meta).values()),
+        tasks=frozenset(source.meta.tasks.values()),
         made_from=made_from,
     )
 

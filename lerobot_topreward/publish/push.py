@@ -13,10 +13,9 @@ from huggingface_hub import (
     get_token,
 )
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
-from lerobot.datasets.dataset_metadata import CODEBASE_VERSION
-from lerobot.datasets.io_utils import load_info
 
 from lerobot_topreward.data.dataset import open_source
+from lerobot_topreward.data.info import CODEBASE_VERSION
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.hub_errors import translate_errors
 from lerobot_topreward.publish.card import CardFacts, card_section, merge_card
@@ -277,6 +276,8 @@ def _check_replaceable(
 def _commit(
     api: HfApi, folder: Path, to: Destination, target: _Target, *, facts: CardFacts, is_new: bool
 ) -> PushResult:
+    from lerobot.datasets.io_utils import load_info  # takes seconds
+
     head = _find_head(api, to, target)
     if not is_new:  # there is nothing to lose on a branch that was made for this
         _check_replaceable(api, to, target, head, ours=folder)

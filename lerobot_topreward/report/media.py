@@ -63,7 +63,8 @@ class Footage:
         """The episodes as they lie in the dataset's files."""
         meta = self.source.meta
         if self.camera not in meta.video_keys:
-            return sorted(self.episodes, key=lambda i: (str(meta.get_data_file_path(i)), i))
+            files = meta.name_files(None)
+            return sorted(self.episodes, key=lambda i: (files[i], i))
         files, starts = self.source.videos[self.camera]
         return sorted(self.episodes, key=lambda i: (files[i], starts[i] or 0))
 

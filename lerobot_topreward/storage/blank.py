@@ -18,7 +18,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from lerobot_topreward.data.dataset import Source
-from lerobot_topreward.data.frames import find_runs, task_names
+from lerobot_topreward.data.frames import find_runs
 from lerobot_topreward.data.schedule import images_shown
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.records import PrefixScores, Segment
@@ -35,7 +35,7 @@ def list_blanks(source: Source, key: ScoreKey, instructions: Collection[str]) ->
         UserError: see `image_size`.
     """
     height, width = image_size(source, key.camera)
-    tasks = task_names(source.meta)
+    tasks = source.meta.tasks
     longest = dict.fromkeys(sorted(instructions), 0)
     for episode in range(source.meta.total_episodes):
         task_index = source.frames.task_index[source.frames.rows(episode)]

@@ -27,9 +27,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lerobot.datasets.utils import DATA_DIR, EPISODES_DIR, INFO_PATH, STATS_PATH
 from rich.console import Console
 
+from lerobot_topreward.data.info import DATA_DIR, EPISODES_DIR, INFO_PATH, STATS_PATH
 from lerobot_topreward.files.atomic import DISK, FileOps, require_space, write_file
 from lerobot_topreward.files.copying import (
     DATASET_PARTS,

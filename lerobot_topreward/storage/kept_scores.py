@@ -44,7 +44,6 @@ def keep_scores(held: Store, shards: Iterable[Shard]) -> None:
         return  # nothing, or some shards have columns that others lack
     more = [field for field, there in zip(_MORE, *kinds, strict=True) if there]
     path, schema = held.folder / _NAME, pa.schema([*_SCHEMA, *more])
-    columns = {name: np.concatenate([getattr(p, name) for p in parts]) for name in schema.names}
     described = [
         {
             **shard.header(),
@@ -58,6 +57,7 @@ def keep_scores(held: Store, shards: Iterable[Shard]) -> None:
     about = json.dumps({"code": _digest_code(), "shards": described})
     if _read_about(path) == about:
         return
+    columns = {name: np.concatenate([getattr(p, name) for p in parts]) for name in schema.names}
     table = pa.table(columns, schema=schema.with_metadata({"topreward": about}))
     if path.is_dir():  # no run of ours put it there
         remove(path)

@@ -10,8 +10,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from lerobot.datasets.utils import INFO_PATH
-
+from lerobot_topreward.data.info import INFO_PATH
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.files.atomic import WORK_FOLDER
 from lerobot_topreward.files.copying import DATASET_PARTS, VIDEO_PARTS, dataset_files

@@ -14,11 +14,11 @@ from typing import Any, get_args
 
 import numpy as np
 from jaxtyping import Float
-from lerobot.datasets.utils import INFO_PATH
-from lerobot.utils.constants import HF_LEROBOT_HOME
 
 from lerobot_topreward.console import warn
 from lerobot_topreward.data.dataset import Source, open_source, segments
+from lerobot_topreward.data.info import INFO_PATH
+from lerobot_topreward.data.locate import HF_LEROBOT_HOME
 from lerobot_topreward.data.schedule import images_shown
 from lerobot_topreward.data.video_prints import video_prints
 from lerobot_topreward.errors import NotLabeledError, UserError

@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from lerobot.datasets.compute_stats import aggregate_stats, compute_episode_stats
-from lerobot.datasets.io_utils import load_json, write_json
-from lerobot.datasets.utils import INFO_PATH, STATS_PATH, serialize_dict
 
+from lerobot_topreward.data.info import INFO_PATH, STATS_PATH
 from lerobot_topreward.records import (
     COLUMNS,
     FEATURES,
@@ -74,6 +72,11 @@ def stage_rewritten(
     Raises:
         ValueError: the columns are not those of the dataset's frames.
     """
+    # They take seconds to import.
+    from lerobot.datasets.compute_stats import aggregate_stats, compute_episode_stats
+    from lerobot.datasets.io_utils import load_json, write_json
+    from lerobot.datasets.utils import serialize_dict
+
     rewards, features = columns.rewards, columns.features
     info = load_json(source_root / INFO_PATH)
     stale = {name for name in NEXT_FEATURES if is_own_feature(info["features"].get(name))}

@@ -168,16 +168,16 @@ class Store:
 
         A shard is believed only if it holds a log-probability for every prefix of the schedule.
         """
-        path = self.folder / shard.name
+        path = f"{self.folder}/{shard.name}"  # a Path is slow to make, for thousands of them
         try:
-            status = path.stat()
+            status = os.stat(path)
         except OSError:
-            return self._read_file(path, shard)
+            return self._read_file(Path(path), shard)
         # No two of these are alike of a file that was changed, whatever time somebody gives it.
         stamp = (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino)
         before, scores = self.known.get(shard, (None, None))
         if before != stamp:
-            scores = self._read_file(path, shard)
+            scores = self._read_file(Path(path), shard)
             if scores is not None:
                 self.known[shard] = (stamp, scores)
         return scores and list(scores)
@@ -188,7 +188,9 @@ class Store:
         try:
             if not path.is_file():  # reading a pipe would never end
                 raise ValueError(f"{path} is no file")
-            table = pq.read_table(path)
+            # In a tenth of the time of `pq.read_table`, which is made for folders.
+            with pq.ParquetFile(path) as file:
+                table = file.read(use_threads=False)
         except (OSError, pa.ArrowException, ValueError):
             self.damaged.add(shard.episode)
             return None

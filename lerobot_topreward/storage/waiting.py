@@ -82,6 +82,8 @@ def adopt(store: Store, shards: Sequence[Shard], source: Source) -> list[Shard]:
         UserError: the disk is full, or a link is in the place of the waiting ones.
     """
     waiting, moved = waiting_store(store), list[Shard]()
+    if not waiting.folder.is_dir():
+        return moved
     for shard in shards:
         path = waiting.folder / shard.name
         if shard.control != "none" or not path.is_file():
@@ -102,6 +104,6 @@ def adopt(store: Store, shards: Sequence[Shard], source: Source) -> list[Shard]:
                     store.write(shard, scores)
                     moved.append(shard)
         remove(path)
-    if waiting.folder.is_dir() and not any(waiting.folder.glob("episode_*.parquet")):
+    if not any(waiting.folder.glob("episode_*.parquet")):
         remove(waiting.folder)
     return moved

@@ -3,12 +3,14 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 
 from lerobot_topreward.data.dataset import (
     Source,
@@ -17,6 +19,8 @@ from lerobot_topreward.data.dataset import (
     segments,
 )
 from lerobot_topreward.data.frames import FrameTable, find_runs
+from lerobot_topreward.data.metadata import Metadata
+from lerobot_topreward.data.validate import load_metadata
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.records import Segment
 
@@ -63,6 +67,26 @@ def test_local_folder_is_opened(recorded):
     assert (source.root, source.repo_id, source.revision) == (recorded, "local/dataset", None)
     fetch_videos(source, FRONT, [0])
     fetch_videos(source)  # nothing to fetch, and no network to do it with
+
+
+def test_metadata_are_those_that_lerobot_loads(recorded, tmp_path):
+    older = shutil.copytree(recorded, tmp_path / "older")
+    content = json.loads((older / "meta/info.json").read_text())
+    del content["data_path"], content["video_path"]
+    depth = {"dtype": "image", "shape": [4, 4, 1], "names": None, "info": {"is_depth_map": True}}
+    content["features"]["depth"] = depth
+    (older / "meta/info.json").write_text(json.dumps({**content, "total_tasks": 0, "fps": 10.0}))
+    for root in (recorded, older):
+        theirs = LeRobotDatasetMetadata("local/x", root=root)
+        ours = load_metadata(root, repo_id="local/x", option="root")
+        assert ours == Metadata.of(theirs)
+        for name in ("camera_keys", "video_keys", "depth_keys"):
+            assert getattr(ours, name) == getattr(theirs, name)
+        for camera in (None, FRONT):
+            path = theirs.get_data_file_path
+            if camera is not None:
+                path = partial(theirs.get_video_file_path, vid_key=camera)
+            assert ours.name_files(camera) == [str(path(i)) for i in range(3)]
 
 
 def test_only_a_snapshot_of_that_name_is_the_hubs(recorded, tmp_path):

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lerobot_topreward.data import info, locate
+from lerobot_topreward.data import info, locate, success
 from lerobot_topreward.data.recording import RecordedDataset, open_recorded
 from lerobot_topreward.errors import EpisodeError, UserError
 from lerobot_topreward.judging.findings import inspect_dataset
@@ -38,6 +38,11 @@ def test_constants_are_those_of_lerobot() -> None:
     assert utils.INFO_PATH == info.INFO_PATH
     assert utils.EPISODES_DIR == info.EPISODES_DIR
     assert utils.DEFAULT_TASKS_PATH == info.TASKS_PATH
+    assert utils.STATS_PATH == info.STATS_PATH
+    assert utils.DATA_DIR == info.DATA_DIR
+    assert info.Info.model_fields["data_path"].default == utils.DEFAULT_DATA_PATH
+    assert info.Info.model_fields["video_path"].default == utils.DEFAULT_VIDEO_PATH
+    assert constants.REWARD == success.REWARD
     assert constants.HF_LEROBOT_HOME == locate.HF_LEROBOT_HOME
     assert constants.HF_LEROBOT_HUB_CACHE == locate.HF_LEROBOT_HUB_CACHE
 

@@ -1,15 +1,15 @@
 from unittest.mock import create_autospec
 
 import pytest
-from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 
 from lerobot_topreward.data.episodes import parse_episodes
+from lerobot_topreward.data.metadata import Metadata
 from lerobot_topreward.data.selection import explain_camera, resolve_camera
 from lerobot_topreward.errors import UserError
 
 
-def cameras(*names: str, depth: tuple[str, ...] = ()) -> LeRobotDatasetMetadata:
-    meta = create_autospec(LeRobotDatasetMetadata, instance=True)
+def cameras(*names: str, depth: tuple[str, ...] = ()) -> Metadata:
+    meta = create_autospec(Metadata, instance=True)
     meta.camera_keys, meta.depth_keys = [*names, *depth], list(depth)
     return meta
 

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.datasets.video_utils import decode_video_frames
 from PIL import Image
@@ -55,7 +56,7 @@ def clip_of(root: Path, segment: Segment, *, sample_fps: float = 2.0) -> Clip:
 
 
 def as_lerobot(root: Path, clip: Clip, *, backend: str = "pyav") -> np.ndarray:
-    meta = opened(root).meta
+    meta = LeRobotDatasetMetadata("local/x", root=root)
     episode = clip.segment.episode_index
     assert meta.episodes is not None
     start = meta.episodes[episode][f"videos/{CAMERA}/from_timestamp"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lerobot_topreward.data.dataset import episode_rows, open_source
+from lerobot_topreward.data.dataset import open_source
 from lerobot_topreward.data.video import read_clip
 from lerobot_topreward.judging.metrics import rise, success_score
 from lerobot_topreward.records import Segment
@@ -34,16 +34,16 @@ def test_the_bundle_is_small() -> None:
 def test_the_bundled_truth_matches_the_bundled_dataset() -> None:
     source = open_source(repo_id=None, root=ASSETS / "dataset", revision=None)
     truth = read_truth(ASSETS / "dataset")
-    episodes = episode_rows(source.meta)
+    episodes = source.meta.episodes
     assert len(truth) == len(episodes) == len(parse_seeds(BUNDLED_SEEDS)) == 40
     assert {happened.kind for happened in truth.values()} == set(KINDS)
-    assert {texts[0] for texts in episodes["tasks"]} == {instruction(c) for c in COLORS}
-    assert [len(truth[i].progress) for i in range(40)] == episodes["length"]
+    assert {texts[0] for texts in episodes["tasks"].to_pylist()} == {instruction(c) for c in COLORS}
+    assert [len(truth[i].progress) for i in range(40)] == episodes["length"].to_pylist()
 
 
 def test_the_bundled_vlm_tells_a_success_from_a_static_video_and_from_another_task() -> None:
     source = open_source(repo_id=None, root=ASSETS / "dataset", revision=None)
-    row = episode_rows(source.meta)[0]
+    row = source.meta.episodes.slice(0, 1).to_pylist()[0]
     text = row["tasks"][0]
     clip = read_clip(
         source,

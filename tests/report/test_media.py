@@ -49,7 +49,7 @@ def test_strips_show_the_frames_that_were_scored_and_fit_into_the_room(recorded:
 def test_a_damaged_video_costs_its_own_episode_only(recorded: Path, tmp_path: Path) -> None:
     root = shutil.copytree(recorded, tmp_path / "dataset")
     source = open_source(repo_id=None, root=root, revision=None)
-    (root / source.meta.get_video_file_path(0, CAMERA)).write_bytes(b"no video")
+    (root / source.meta.name_files(CAMERA)[0]).write_bytes(b"no video")
     media = read_strips(footage(root), sample_fps=2, budget=100_000, done=lambda _: None)
     assert media[0].reason is not None
     assert "cannot be decoded" in media[0].reason

@@ -223,7 +223,7 @@ def test_an_episode_without_video_is_told_and_shown(
 ) -> None:
     root = shutil.copytree(labelled, tmp_path / "damaged")
     source = open_source(repo_id=None, root=root, revision=None)
-    (root / source.meta.get_video_file_path(3, CAMERA)).unlink()
+    (root / source.meta.name_files(CAMERA)[3]).unlink()
     code, printed, text = report(root=root)
     assert code == 0
     assert "episode 3 has no pictures" in printed
