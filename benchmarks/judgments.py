@@ -61,7 +61,7 @@ class Config:
     # Standard deviation of a mistake that grows over each video, another for each: nats at its end.
     errors: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)
     # Noise on the demo's weights, as a multiple of the spread of each of its tensors.
-    damages: tuple[float, ...] = (1.2, 1.6, 2.0)
+    damages: tuple[float, ...] = (1.2, 1.6, 1.8, 2.0)
     untrained: int = 3  # checkpoints with random weights
     threads: int = 2  # of torch
 

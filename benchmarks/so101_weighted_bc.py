@@ -107,7 +107,8 @@ class Config:
     demonstrations: int = 320
     seeds: int = 5  # runs per policy and arm
     bad_share: float = 0.5  # of the demonstrations, 0..1
-    vlm: str = "builtin:so101-demo"  # that labels; a worse one: simulation.train_vlm --steps 150
+    # That labels; a worse one is the folder `damaged-1.8` that benchmarks/judgments.py makes.
+    vlm: str = "builtin:so101-demo"
     choose: bool = False  # on scenes for making choices, which are never counted
     first_scene: int | None = None  # seed of the first scene; by default a block of its own
     scenes: int = 100  # evaluation episodes per run, the same ones for every arm of a seed

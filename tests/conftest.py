@@ -238,10 +238,9 @@ def write_labels(tmp_path_factory: pytest.TempPathFactory) -> WriteLabels:
         *,
         progress: np.ndarray | None = None,
         unlabelled: Sequence[int] = (),
-        scoring: dict[str, Any] | None = None,
-        normalize: Any = None,
         sidecar: bool = True,
         seed: int = 0,
+        **made: Any,  # how the labels say that they were made
     ) -> Path:
         source = open_source(repo_id=None, root=root, revision=None)
         table = source.frames
@@ -269,11 +268,7 @@ def write_labels(tmp_path_factory: pytest.TempPathFactory) -> WriteLabels:
             rewards,
             output,
             fingerprint=source.fingerprints.dataset,
-            provenance={
-                "dataset": source.repo_id,
-                **({"scoring": scoring} if scoring else {}),
-                **({"normalize": normalize} if normalize else {}),
-            },
+            provenance={"dataset": source.repo_id, **made},
             sidecar=sidecar,
         )
         return output

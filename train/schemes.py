@@ -115,7 +115,7 @@ class Awr(ProgressScheme):
         """See `Scheme.settle`.
 
         Where episodes compare, what won in docs/weighted_bc.md. Where progress is scaled per
-        episode nearly every episode ends at 1, and by stage those that stop halfway weigh most.
+        episode, those that stop halfway end near 1 as well, and nothing was measured.
         """
         if self.baseline != "auto":
             return self

@@ -177,7 +177,7 @@ def test_a_loop_of_your_own_gets_the_weights_of_the_train_command(
     # A run of LeRobot's own trainer saves what the user wrote alone, so that never changes.
     dataset = LeRobotDataset("local/labelled", root=write_labels(recorded, normalize="task"))
     index = torch.arange(sum(LENGTHS))
-    asked = ((Awr(beta=0.5), {"baseline": "auto"}), (Awr(beta=0.5, baseline="mean"), {}))
+    asked: Any = ((Awr(beta=0.5), {"baseline": "auto"}), (Awr(beta=0.5, baseline="mean"), {}))
     for scheme, options in asked:
         expected, _ = weighter_of(dataset, scheme="awr", beta=0.5, **options).compute_batch_weights(
             {"index": index}
