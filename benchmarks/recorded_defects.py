@@ -211,7 +211,7 @@ def change_pictures(folder: Path, change: Callable[..., np.ndarray], strength: f
     }
     features[camera] = {k: features[camera][k] for k in ("dtype", "shape", "names")}
     dataset = LeRobotDataset.create(
-        "local/pictures", fps=source.meta.fps, features=features, root=folder,
+        "local/pictures", fps=int(source.meta.fps), features=features, root=folder,
         rgb_encoder=RGBEncoderConfig(vcodec="h264", crf=20),
     )  # fmt: skip
     changed = list(range(0, source.meta.total_episodes, _EVERY))
