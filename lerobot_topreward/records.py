@@ -6,7 +6,7 @@ dataset -> EpisodeRecording -> Finding                                     -> Ve
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -113,8 +113,8 @@ class FrameRewards:
 
     def take(self, rows: slice | Int64[np.ndarray, " rows"]) -> "FrameRewards":
         """Take the labels of some frames."""
-        names = [item.name for item in fields(self) if item.name != "absent"]
-        return replace(self, **{name: getattr(self, name)[rows] for name in names})
+        names = ("index", "episode_index", "frame_index", *COLUMNS.values())
+        return FrameRewards(**{n: getattr(self, n)[rows] for n in names}, absent=self.absent)
 
     def episode(self, episode: int) -> "FrameRewards":
         """Take the labels of one episode."""

@@ -121,14 +121,13 @@ def curate_dataset(
 
 def _print_flags(plan: Plan, console: Console) -> None:
     """Say how to train on what is kept without rewriting the dataset."""
-    options = {"episodes": plan.kept}
-    if excludes_episodes():
-        options["exclude_episodes"] = [verdict.episode_index for verdict in plan.dropped]
-    flags = [
-        f"`dataset.{name}={json.dumps(episodes, separators=(',', ':'))}`"
-        for name, episodes in options.items()
-    ]
-    flags = [flag for flag in flags if len(flag) <= _LONGEST_FLAG]
+    dropped = [verdict.episode_index for verdict in plan.dropped]
+    flags = []
+    for name, episodes in (("episodes", plan.kept), ("exclude_episodes", dropped)):
+        flag = f"`dataset.{name}={json.dumps(episodes, separators=(',', ':'))}`"
+        # LeRobot is asked last, as importing it takes seconds.
+        if len(flag) <= _LONGEST_FLAG and (name == "episodes" or excludes_episodes()):
+            flags.append(flag)
     advice = " or ".join(flags) or "`episodes_file` lists the episodes, which are too many to name"
     # In one piece, to be copied.
     console.print(f"to train on them as they are: {advice}", soft_wrap=True)

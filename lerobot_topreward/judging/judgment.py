@@ -203,8 +203,8 @@ def _judge_range(log_probs: Float[np.ndarray, " prefixes"], *, dtype: str) -> Ev
 def _judge_noise(curves: Sequence[Float[np.ndarray, " _"]]) -> list[Evidence]:
     """Do neighbors agree more than distant prefixes?"""
     ratios = [
-        float(np.mean(np.diff(curve.astype(np.float64)) ** 2) / 2 / np.var(curve, dtype=np.float64))
-        for curve in curves
+        float(np.mean((curve[1:] - curve[:-1]) ** 2) / 2 / np.var(curve))
+        for curve in (values.astype(np.float64) for values in curves)
         if len(curve) >= SMOOTH_FROM and np.ptp(curve) > 0
     ]
     if not ratios:

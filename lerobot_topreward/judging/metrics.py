@@ -118,6 +118,8 @@ def largest_regress(progress: Float[np.ndarray, " frames"]) -> float:
 def mean_defined(values: Sequence[float]) -> float:
     """Average the values that are not nan; nan when there is none."""
     defined = [value for value in values if not np.isnan(value)]
+    if len(defined) == 1:  # nearly always, and np.mean takes long for it
+        return float(defined[0])
     return float(np.mean(defined)) if defined else float("nan")
 
 
