@@ -119,7 +119,7 @@ def main(config: BenchmarkConfig) -> None:
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
             made = time.perf_counter() - began
             opened = [open_page(config, page) for _ in range(3)]
-            shown, loaded = (sorted(times)[1] for times in zip(*opened, strict=True))
+            shown, loaded, _ = (sorted(times)[1] for times in zip(*opened, strict=True))
             print(f"--videos {way:<7} {page.stat().st_size / 1e6:5.1f} MB, made in {made:5.1f} s, "
                   f"shown after {shown:.2f} s, loaded after {loaded:.2f} s")  # fmt: skip
 
@@ -199,8 +199,8 @@ def measure_page(config: BenchmarkConfig, page: Path) -> None:
     """Open a page, do on it what a person does, and print seconds and memory."""
     print(f"{page.stat().st_size / 1e6:.1f} MB")
     opened = [open_page(config, page) for _ in range(3)]
-    shown, loaded = (sorted(times)[1] for times in zip(*opened, strict=True))
-    print(f"shown after {shown:.2f} s, loaded after {loaded:.2f} s")
+    shown, loaded, cpu = (sorted(times)[1] for times in zip(*opened, strict=True))
+    print(f"shown after {shown:.2f} s, loaded after {loaded:.2f} s, {cpu:.2f} CPU s")
     with start_browser(config) as driver:
         driver.set_script_timeout(600)
         driver.get(page.absolute().as_uri())
@@ -212,9 +212,7 @@ def measure_page(config: BenchmarkConfig, page: Path) -> None:
             print(
                 f"{name:<24}{np.median(times) / 1000:8.2f}{np.max(times) / 1000:11.2f}{cpu:12.2f}"
             )
-        heap = driver.execute_script("return performance.memory.usedJSHeapSize")
-        print(f"memory of the tab: {measure_peak(driver):.2f} GB at its peak, {heap / 1e9:.2f} GB of "
-              "them the script's now")  # fmt: skip
+        print(f"memory of the tab: {measure_peak(driver):.2f} GB at its peak")
 
 
 def measure_peak(driver: Any) -> float:
@@ -238,8 +236,8 @@ def list_tabs(driver: Any) -> list[psutil.Process]:
             if each.status() != psutil.STATUS_ZOMBIE and "--type=renderer" in each.cmdline()]  # fmt: skip
 
 
-def open_page(config: BenchmarkConfig, page: Path) -> tuple[float, float]:
-    """Seconds from the start of the navigation to the first paint, and to the end of loading."""
+def open_page(config: BenchmarkConfig, page: Path) -> tuple[float, float, float]:
+    """Seconds from the start of the navigation to the first paint, to the end of loading; CPU s."""
     with start_browser(config) as driver:
         driver.get(page.absolute().as_uri())
         time.sleep(1)  # loadEventEnd is written after the load event
@@ -247,7 +245,8 @@ def open_page(config: BenchmarkConfig, page: Path) -> tuple[float, float]:
             "return [performance.getEntriesByName('first-contentful-paint')[0].startTime,"
             " performance.getEntriesByType('navigation')[0].loadEventEnd]"
         )
-    return shown / 1000, loaded / 1000
+        cpu = measure_cpu(driver)
+    return shown / 1000, loaded / 1000, cpu
 
 
 @contextmanager

@@ -280,6 +280,26 @@ def test_the_page_is_no_wider_than_its_window(show: Open, width: int, at: str) -
     assert browser.execute_script("return document.scrollingElement.scrollWidth") <= width
 
 
+def test_a_narrow_list_leaves_columns_out_but_not_the_one_that_sorts_it(show: Open) -> None:
+    browser = show(FIVE, {0: strip()})
+    shown = "[...document.querySelectorAll('{}')].filter(one => one.offsetWidth).length"
+    heads, cells = shown.format("#episodes th"), shown.format("#episodes tbody tr:first-child td")
+    counts = []
+    for width in (1440, 1200, 1024, 800):
+        size = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": False}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        browser.execute_script("location.hash = '#overview&sort=success_score'")
+        until(browser, "document.querySelector('th.sorted').dataset.key", "success_score")
+        until(browser, "((box) => box.scrollWidth <= box.clientWidth)"
+              "(document.querySelector('.scroll'))", True)  # fmt: skip
+        counts.append(browser.execute_script(f"return {heads}"))
+        browser.execute_script("location.hash = '#overview&sort=seconds_to_90'")
+        until(browser, "document.querySelector('th.sorted').offsetWidth > 0", True)
+        until(browser, "document.querySelector('th.sorted').dataset.key", "seconds_to_90")
+        assert browser.execute_script(f"return {heads} === {cells}")
+    assert sorted(set(counts), reverse=True) == counts
+
+
 def test_a_long_list_is_drawn_as_it_comes_into_view(show: Open) -> None:
     def value(index: int) -> float:
         return (7919 * index % 1000) / 10

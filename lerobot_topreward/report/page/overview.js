@@ -224,6 +224,7 @@ function drawList() {
   for (const head of document.querySelectorAll("#episodes th[data-key]")) {
     const { worst } = SORTS[head.dataset.key];
     const ascending = (worst === "low") === list.worstFirst;
+    head.classList.toggle("sorted", head.dataset.key === list.sort); // a narrow page shows it for that
     if (head.dataset.key === list.sort) head.setAttribute("aria-sort", ascending ? "ascending" : "descending");
     else head.removeAttribute("aria-sort");
   }
