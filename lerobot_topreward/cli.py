@@ -20,6 +20,7 @@ from lerobot_topreward.config import (
 from lerobot_topreward.console import INTERRUPTED, make_console, quiet_libraries
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.lerobot_features import require_lerobot
+from lerobot_topreward.priority import keep_normal_priority
 
 _DATASET = "--repo-id OWNER/NAME or --root FOLDER"
 # How our commands name a dataset, and how LeRobot's do; every command takes both.
@@ -140,6 +141,7 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``lerobot-topreward`` and exit: 0 done, 1 some episodes failed, 2 a user's mistake."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    keep_normal_priority()
     errors = make_console(stderr=True)
     quiet_libraries(verbose="--verbose" in arguments)
     arguments = [argument for argument in arguments if argument != "--verbose"]

@@ -7,9 +7,12 @@ import functools
 import sys
 from typing import Any
 
+from lerobot_topreward.priority import keep_normal_priority
+
 
 def take_shortcuts() -> None:
     """Shorten what has been imported: importing it for this would take seconds."""
+    keep_normal_priority()  # else tests that encode videos as root leave the others waiting
     if "datasets" in sys.modules:
         _shorten_features()
     if "draccus" in sys.modules:

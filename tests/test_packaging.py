@@ -118,7 +118,7 @@ def test_only_the_vlm_package_imports_transformers() -> None:
 ORDER = (
     "errors records",
     "rewards",
-    "files hub_errors console config lerobot_features",
+    "files hub_errors console config lerobot_features priority",
     "vlm",
     "data",
     "storage",
