@@ -107,6 +107,7 @@ def start(
 
 def main() -> None:
     root, go, resume, streaming, *lengths = sys.argv[1:]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a background job ignores
     recorder = Recorder(Path(root), resume=resume == "1", streaming_encoding=streaming == "1")
     first = recorder.dataset.meta.total_episodes
     try:
