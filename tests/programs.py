@@ -83,7 +83,7 @@ def start_python(
             stderr=err,
             text=True,
             env={**os.environ, "PYTHONFAULTHANDLER": "1", **(env or {})},
-            preexec_fn=_take_ctrl_c if takes_ctrl_c else None,
+            preexec_fn=take_ctrl_c if takes_ctrl_c else None,
         )
         program = Program(process, out, err)
         timer = threading.Timer(limit_s, program.stop)
@@ -105,5 +105,6 @@ def run_python(
         return program.read()
 
 
-def _take_ctrl_c() -> None:
+def take_ctrl_c() -> None:
+    """What a program that is started calls first, so that it can be stopped by Ctrl-C."""
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -15,6 +15,7 @@ import pytest
 from hub_jobs import Job, say
 from hub_state import Hub
 from job_plans import REMOTE, TOKEN, printed, watch
+from programs import take_ctrl_c
 
 from lerobot_topreward.cli import parse
 from lerobot_topreward.console import SafeConsole
@@ -197,6 +198,7 @@ def test_ctrl_c_detaches_and_the_job_goes_on(hub: Hub, tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=take_ctrl_c,
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
