@@ -6,7 +6,7 @@ dataset -> EpisodeRecording -> Finding                                     -> Ve
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -219,6 +219,8 @@ class EpisodeRecording:
     values: Float64[
         np.ndarray, "frames signals"
     ]  # action and observation.*, nan where not a number
+    # Camera -> s of its video, where ``meta/episodes`` gives them.
+    video_s: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from jaxtyping import Float64
 
 from lerobot_topreward.data.info import (
     AGAIN,
@@ -47,6 +48,8 @@ class RecordedDataset:
     tasks: Mapping[int, str]
     lengths: tuple[int, ...]  # frames of every episode, as ``meta/episodes`` promises them
     files: Mapping[str, tuple[int, ...]]  # file of ``data/`` -> the episodes that it should hold
+    # Camera -> s of each episode's video; nan where ``meta/episodes`` does not say.
+    video_s: Mapping[str, Float64[np.ndarray, " episodes"]]
 
     @property
     def fps(self) -> float:
@@ -124,6 +127,11 @@ class RecordedDataset:
             .clip(-1, _LAST)
             .astype(np.int64),
             values=np.concatenate([np.empty((len(table), 0)), *parts], axis=1),
+            video_s={
+                camera: float(seconds[episode])
+                for camera, seconds in self.video_s.items()
+                if np.isfinite(seconds[episode])
+            },
         )
 
 
@@ -146,7 +154,8 @@ def open_recorded(root: Path, *, repo_id: str, option: str) -> RecordedDataset:
                 f"{option}: {column} must have at most {_MOST} numbers in a row; {INFO_PATH} says "
                 f"{info.features[column].shape}"
             )
-    table = _read_tables(root, option=option)
+    cameras = [name for name, item in info.features.items() if item.dtype == "video"]
+    table = _read_tables(root, cameras, option=option)
     lengths = table["length"].to_pylist()
     files: dict[str, list[int]] = defaultdict(list)
     places = zip(*(table[name].to_pylist() for name in _EPISODE_COLUMNS[2:]), strict=True)
@@ -160,32 +169,57 @@ def open_recorded(root: Path, *, repo_id: str, option: str) -> RecordedDataset:
         tasks=_read_tasks(root, option=option),
         lengths=tuple(lengths),
         files={name: tuple(episodes) for name, episodes in files.items()},
+        video_s={
+            camera: table[last].to_numpy() - table[first].to_numpy()
+            for camera in cameras
+            for first, last in [_video_columns(camera)]
+        },
     )
 
 
-def _read_tables(root: Path, *, option: str) -> pa.Table:
-    """Read what ``meta/episodes`` says of every episode, by index."""
+def _video_columns(camera: str) -> tuple[str, str]:
+    """Name the columns that say from when to when in its file an episode's video lasts, in s."""
+    return f"videos/{camera}/from_timestamp", f"videos/{camera}/to_timestamp"
+
+
+def _read_tables(root: Path, cameras: Sequence[str], *, option: str) -> pa.Table:
+    """Read what ``meta/episodes`` says of every episode, by index; null where it lacks a time."""
     paths = sorted((root / EPISODES_DIR).glob("*/*.parquet"))
     if not paths:
         raise UserError(f"{option} is incomplete: {root / EPISODES_DIR} is missing")
     try:
         for path in paths:
             find_file(root, path)
-        parts = [pq.read_table(path, columns=[*_EPISODE_COLUMNS]) for path in paths]
-        schema = pa.schema([(name, pa.int64()) for name in _EPISODE_COLUMNS])
-        table = pa.concat_tables([part.select([*_EPISODE_COLUMNS]).cast(schema) for part in parts])
+        times = [name for camera in cameras for name in _video_columns(camera)]
+        schema = pa.schema(
+            [(name, pa.int64()) for name in _EPISODE_COLUMNS]
+            + [(name, pa.float64()) for name in times]
+        )
+        parts = [_read_present(path, schema) for path in paths]
+        table = pa.concat_tables(parts)
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise UserError(
             f"{option}: {root / EPISODES_DIR} cannot be read: {first_line(error)}"
         ) from error
     table = table.sort_by("episode_index")
-    if any(column.null_count for column in table.columns) or (
+    if any(table[name].null_count for name in _EPISODE_COLUMNS) or (
         table["episode_index"].to_pylist() != list(range(len(table)))
     ):
         raise UserError(
             f"{option}: {EPISODES_DIR} must list the episodes 0, 1, 2, ... and where they lie; {AGAIN}"
         )
     return table
+
+
+def _read_present(path: Path, schema: pa.Schema) -> pa.Table:
+    """Read the columns of a schema; null where the file lacks one."""
+    # Asked for a column that is not there, pyarrow takes the dots of its name for a path.
+    present = [name for name in schema.names if name in pq.read_schema(path).names]
+    table = pq.read_table(path, columns=present)
+    for name in schema.names:
+        if name not in present:
+            table = table.append_column(name, pa.nulls(len(table)))
+    return table.select(schema.names).cast(schema)
 
 
 def _read_tasks(root: Path, *, option: str) -> dict[int, str]:

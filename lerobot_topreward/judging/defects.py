@@ -18,6 +18,7 @@ from lerobot_topreward.records import EpisodeRecording, Finding
 DEFECTS: Mapping[str, str] = {
     "unreadable": "copy or download the dataset again, or delete the episode",
     "missing frames": "copy or download the dataset again, or delete the episode",
+    "short video": "delete the episode; record with a quicker encoder",
     "time repeats": "delete the episode, or write its timestamps again",
     "gap in time": "delete the episode, or cut it at the gap",
     "wrong frame rate": "correct fps in meta/info.json, or record again",
@@ -68,6 +69,9 @@ class ClockCheck:
     """Times that repeat, gaps, another frame rate, frames that are missing."""
 
     max_gap: float = 1.5  # frames from one timestamp to the next
+    # Frames that a video may lack: some recorders give the time of the last frame as its end.
+    max_lacking: float = 1.5
+    far_lacking: float = 0.05  # share of the episode's frames from which on it is broken
     max_drift: float = 0.1  # share by which the median step may differ from a frame
     chunk_size: int | None = None  # frames that a policy learns at once
 
@@ -92,6 +96,16 @@ class ClockCheck:
                 f"{recording.frame_index[first]}",
                 (first, first),
             )
+        for camera, seconds in recording.video_s.items():
+            lacking = frames - seconds * profile.fps
+            if lacking > self.max_lacking:
+                yield Finding(
+                    episode,
+                    "broken" if lacking > self.far_lacking * frames else "suspect",
+                    "short video",
+                    f"{camera} lacks {lacking:.0f} of its {frames} frames by the times in "
+                    "meta/episodes: later pictures do not belong to their rows",
+                )
         if self.chunk_size is not None and 0 < frames < self.chunk_size:
             yield Finding(
                 episode,

@@ -101,6 +101,57 @@ def test_reading_imports_neither_lerobot_nor_torch(small: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def change_times(root: Path, change: Callable[[pa.Table], pa.Table]) -> None:
+    (path,) = (root / "meta/episodes").rglob("*.parquet")
+    pq.write_table(change(pq.read_table(path)), path)
+
+
+FRONT = "observation.images.front"
+
+
+def test_videos_last_as_long_as_lerobot_says(record_dataset: Callable[..., Path]) -> None:
+    root = record_dataset(lengths=(7, 9, 5))
+    for episode, recording in recordings(root).items():
+        assert isinstance(recording, EpisodeRecording)
+        assert recording.video_s.keys() == {FRONT, "observation.images.wrist"}
+        lasts = len(recording.timestamp) / 10
+        np.testing.assert_allclose([*recording.video_s.values()], lasts, rtol=1e-6)
+        assert episode == recording.episode_index
+    found = inspect_dataset(read(root), range(3))
+    assert not [f for f in found.findings if f.defect == "short video"]
+
+
+@pytest.mark.parametrize(
+    ("ends", "said"),
+    [
+        ([0.7, 1.3, 2.1], "lacks 3 of its 9 frames"),
+        ([0.7, None, 2.1], None),
+        ([0.7, float("nan"), float("inf")], None),
+        (None, None),  # an older recorder's table has no such column
+    ],
+)
+def test_a_video_that_is_too_short_for_its_rows_is_found(
+    record_dataset: Callable[..., Path], ends: list | None, said: str | None
+) -> None:
+    root = record_dataset(lengths=(7, 9, 5), cameras=("front",))
+    name = f"videos/{FRONT}/to_timestamp"
+    if ends is None:
+        change_times(root, lambda table: table.drop_columns([name]))
+    else:
+        change_times(root, replace_column(name, pa.array(ends, pa.float64())))
+    found = [f for f in inspect_dataset(read(root), range(3)).findings if f.defect == "short video"]
+    assert [(f.episode_index, f.level) for f in found] == ([(1, "broken")] if said else [])
+    assert not said or said in found[0].text
+
+
+def test_times_that_are_no_numbers_are_said(record_dataset: Callable[..., Path]) -> None:
+    root = record_dataset(lengths=(7, 9), cameras=("front",))
+    name = f"videos/{FRONT}/to_timestamp"
+    change_times(root, replace_column(name, pa.array(["soon", "later"])))
+    with pytest.raises(UserError, match="meta/episodes cannot be read"):
+        read(root)
+
+
 def rewrite(root: Path, change: Callable[[pa.Table], pa.Table]) -> None:
     (path,) = (root / "data").rglob("*.parquet")
     pq.write_table(change(pq.read_table(path)), path)
