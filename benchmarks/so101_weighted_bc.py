@@ -30,6 +30,8 @@ from weighted_bc.outcomes import Outcome, Run, append_outcome, read_outcomes
 from weighted_bc.results import print_table, save_figure
 from weighted_bc.run import perform
 
+from lerobot_topreward.vlm.identity import BUILTIN
+
 # Small networks on the state, so that a run takes minutes on one core. The same optimizer for
 # both; steps and sizes were chosen with the oracle's data, on other scenes than are counted here.
 _COMMON = (
@@ -90,6 +92,7 @@ ARMS: dict[str, tuple[str, tuple[str, ...]]] = {
 # Without those that need the videos, or have lost before.
 _COUNTED = tuple(arm for arm in ARMS if arm not in ("awr-4s", "top-awr"))
 _QUICK = ("bc", "filter-sampling", "awr-stage-sampling", "curate", "oracle")
+_UNLABELED = ("bc", "oracle")  # no label decides anything: one run stands for every VLM
 # Scenes of seed s are the block from here + 1000 s. No other number of this project's is near.
 _COUNTED_SCENE = 5_400_000
 _CHOICE_SCENE = 5_300_000
@@ -126,9 +129,9 @@ def plan_first(config: Config) -> int:
     return _CHOICE_SCENE if config.choose else _COUNTED_SCENE
 
 
-def describe_data(config: Config) -> str:
-    """Say in words which demonstrations and labels an experiment uses."""
-    vlm = Path(config.vlm).name
+def describe_data(config: Config, arm: str | None = None) -> str:
+    """Say in words which demonstrations and labels an experiment, or an arm of it, uses."""
+    vlm = BUILTIN if arm in _UNLABELED else Path(config.vlm).name
     return f"{config.demonstrations} demonstrations, {config.bad_share:.0%} bad, labels of {vlm}"
 
 
@@ -139,7 +142,7 @@ def plan(config: Config, data: Data) -> list[Run]:
     episodes = {"oracle": tuple(data.good), "curate": tuple(data.curated)}
     return [
         Run(
-            data=describe_data(config),
+            data=describe_data(config, arm),
             policy=policy,
             arm=arm,
             seed=seed,
@@ -168,7 +171,7 @@ def do_runs(config: Config, work: Path, file: Path) -> None:
         vlm=config.vlm,
         labels={ARMS[arm][0] for arm in config.arms} | {"task"},
     )
-    print_labels(data.demonstrations, **data.labelled)
+    print_labels(data.demonstrations, bad_share=config.bad_share, **data.labelled)
     known = {outcome.run for outcome in read_outcomes(file)}
     runs = [run for run in plan(config, data) if run.identify() not in known]
     if {"curate", "oracle"} <= {*config.arms} and data.curated == data.good:
@@ -215,7 +218,7 @@ def main(config: Config) -> None:
     outcomes = [
         outcome
         for outcome in read_outcomes(file)
-        if outcome.data == describe_data(config)
+        if outcome.data == describe_data(config, outcome.arm)
         and outcome.arm in config.arms
         and outcome.policy in config.policies
         and outcome.seed < config.seeds

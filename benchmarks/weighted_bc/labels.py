@@ -24,11 +24,14 @@ CHUNK = 16  # frames, ACT's
 _OLD, _STAGE = Awr(baseline="mean"), Awr(baseline="stage", horizon="episode")
 
 
-def print_labels(truth_of: Path, *, task: Path, paper: Path | None = None) -> None:
+def print_labels(
+    truth_of: Path, *, bad_share: float, task: Path, paper: Path | None = None
+) -> None:
     """Print how well success scores tell good from bad, and the average weight of every kind.
 
     Args:
         truth_of: the simulated dataset, which knows what happened.
+        bad_share: of its episodes, 0..1, which the filter leaves out.
         task: the same dataset labeled with ``--normalize task --scale prob``.
         paper: labeled with ``--config paper``, where it was.
     """
@@ -43,8 +46,11 @@ def print_labels(truth_of: Path, *, task: Path, paper: Path | None = None) -> No
     for kind in dict.fromkeys(kinds):
         mine = (episodes["kind"] == kind).to_numpy()
         print(f"  {int((score[mine] > np.log(0.5)).sum()):3} of {int(mine.sum()):3} {kind}")
-    better = score >= np.quantile(score, 0.5)
-    for name, kept in (("the better half", better), ("curate's default rule", _curated(task))):
+    better = score >= np.quantile(score, bad_share)
+    for name, kept in (
+        (f"the better {1 - bad_share:.0%}", better),
+        ("curate's default rule", _curated(task)),
+    ):
         print(f"{name} keeps {(kept & success).sum()} good and {(kept & ~success).sum()} bad ones")
     logarithm = replace(labels, progress=_from_log_prob(labels))
     alone = replace(labels, progress=_per_episode(labels))
