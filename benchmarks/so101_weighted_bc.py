@@ -112,6 +112,7 @@ class Config:
     bad_share: float = 0.5  # of the demonstrations, 0..1
     # That labels; a worse one is the folder `damaged-1.8` that benchmarks/judgments.py makes.
     vlm: str = "builtin:so101-demo"
+    images: bool = False  # policies see images in place of where things lie
     choose: bool = False  # on scenes for making choices, which are never counted
     first_scene: int | None = None  # seed of the first scene; by default a block of its own
     scenes: int = 100  # evaluation episodes per run, the same ones for every arm of a seed
@@ -132,7 +133,8 @@ def plan_first(config: Config) -> int:
 def describe_data(config: Config, arm: str | None = None) -> str:
     """Say in words which demonstrations and labels an experiment, or an arm of it, uses."""
     vlm = BUILTIN if arm in _UNLABELED else Path(config.vlm).name
-    return f"{config.demonstrations} demonstrations, {config.bad_share:.0%} bad, labels of {vlm}"
+    images = ", images" if config.images else ""
+    return f"{config.demonstrations} demonstrations, {config.bad_share:.0%} bad, labels of {vlm}{images}"
 
 
 def plan(config: Config, data: Data) -> list[Run]:
@@ -170,6 +172,7 @@ def do_runs(config: Config, work: Path, file: Path) -> None:
         bad_share=config.bad_share,
         vlm=config.vlm,
         labels={ARMS[arm][0] for arm in config.arms} | {"task"},
+        images=config.images,
     )
     print_labels(data.demonstrations, bad_share=config.bad_share, **data.labelled)
     known = {outcome.run for outcome in read_outcomes(file)}
@@ -181,7 +184,7 @@ def do_runs(config: Config, work: Path, file: Path) -> None:
     # A worker is replaced after a few runs, for memory that MuJoCo's environments do not give back.
     context = multiprocessing.get_context("spawn")
     with context.Pool(config.workers, maxtasksperchild=4) as pool:
-        do = partial(_do, labelled=data.labelled, work=work)
+        do = partial(_do, labelled=data.labelled, seen=data.seen, work=work)
         for number, outcome in enumerate(pool.imap_unordered(do, runs), start=1):
             append_outcome(file, outcome)
             print(
@@ -191,8 +194,8 @@ def do_runs(config: Config, work: Path, file: Path) -> None:
             )
 
 
-def _do(run: Run, *, labelled: dict[str, Path], work: Path) -> Outcome:
-    return perform(run, dataset=labelled[run.labels], work=work)
+def _do(run: Run, *, labelled: dict[str, Path], seen: Path | None, work: Path) -> Outcome:
+    return perform(run, dataset=labelled[run.labels], seen=seen, work=work)
 
 
 def main(config: Config) -> None:

@@ -19,6 +19,7 @@ from lerobot_topreward.simulation.tasks import FAILING, KINDS
 from lerobot_topreward.simulation.truth import TRUTH_FILE
 from lerobot_topreward.storage.sidecar import SIDECAR_NAME
 from lerobot_topreward.vlm.identity import BUILTIN
+from weighted_bc.images import encode_dataset
 
 # The default demonstrations with their labels, as this script made them, without their videos: they
 # take two cores half an hour.
@@ -39,12 +40,19 @@ class Data:
 
     demonstrations: Path  # holds the truth
     labelled: dict[str, Path]  # labeling -> dataset
+    seen: Path | None  # the same with encoded images, for policies that see those
     curated: Sequence[int]  # episodes that curate's default rules keep
     good: Sequence[int]  # episodes that truly succeed; for the oracle alone
 
 
 def prepare(
-    work: Path, *, demonstrations: int, bad_share: float, vlm: str, labels: Collection[str]
+    work: Path,
+    *,
+    demonstrations: int,
+    bad_share: float,
+    vlm: str,
+    labels: Collection[str],
+    images: bool,
 ) -> Data:
     """Simulate, render, merge and label, each only if it is not there yet.
 
@@ -54,8 +62,9 @@ def prepare(
         bad_share: of them, 0..1: missed, wrong_place, undone and idle in turn; the others are good.
         vlm: the checkpoint that labels.
         labels: which labelings, of "task" and "paper".
+        images: whether policies see images.
     """
-    if (demonstrations, bad_share, vlm, {*labels}) == (320, 0.5, BUILTIN, {"task"}):
+    if not images and (demonstrations, bad_share, vlm, {*labels}) == (320, 0.5, BUILTIN, {"task"}):
         shutil.copytree(_MADE, work, dirs_exist_ok=True)
     of_each = max(1, round(demonstrations * bad_share / len(FAILING)))
     succeeding = demonstrations - of_each * len(FAILING)
@@ -70,6 +79,7 @@ def prepare(
     return Data(
         demonstrations=merged,
         labelled=labelled,
+        seen=encode_dataset(merged, work) if images else None,
         curated=_curate(labelled["task"], work / "curated.txt"),
         good=truth["episode_index"][truth["success"]].tolist(),
     )

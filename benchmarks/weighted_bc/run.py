@@ -18,11 +18,13 @@ import numpy as np
 import torch
 from filelock import FileLock
 from lerobot.datasets import factory as dataset_factory
+from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.envs import close_envs, make_env, make_env_pre_post_processors
 from lerobot.policies import make_pre_post_processors
 from lerobot.policies.factory import get_policy_class
 from lerobot.scripts.lerobot_eval import eval_policy_all
+from lerobot.utils.constants import OBS_ENV_STATE
 from lerobot.utils.random_utils import set_seed
 from lerobot_env_so101 import ik_control
 from torch import Tensor
@@ -30,27 +32,30 @@ from torch import Tensor
 from lerobot_topreward.cli import main as lerobot_topreward
 from lerobot_topreward.simulation.environment import PickPlaceEnvConfig
 from weighted_bc.data import SPREAD
+from weighted_bc.images import replace_places
 from weighted_bc.outcomes import Outcome, Run, describe
 
 
-def perform(run: Run, *, dataset: Path, work: Path) -> Outcome:
+def perform(run: Run, *, dataset: Path, seen: Path | None, work: Path) -> Outcome:
     """Train and evaluate.
 
     Args:
         run: what to do.
         dataset: folder of its labels.
+        seen: the same dataset as `encode_dataset` writes it, for a policy that sees images.
         work: folder for what is kept on disk meanwhile.
     """
     torch.set_num_threads(1)
     output = work / "runs" / run.name
     shutil.rmtree(output, ignore_errors=True)
-    _train(run, dataset, output)
-    success = _evaluate(run, output / "checkpoints/last/pretrained_model")
+    _train(run, dataset, seen, output)
+    checkpoint = output / "checkpoints/last/pretrained_model"
+    success = _evaluate(run, checkpoint, images=seen is not None)
     shutil.rmtree(output)
     return describe(run, success)
 
 
-def _train(run: Run, dataset: Path, output: Path) -> None:
+def _train(run: Run, dataset: Path, seen: Path | None, output: Path) -> None:
     chosen = [] if run.episodes is None else [f"--dataset.episodes={list(run.episodes)}"]
     arguments = [
         *("--dataset.repo_id=local/state", f"--dataset.root={dataset}", *chosen),
@@ -60,7 +65,7 @@ def _train(run: Run, dataset: Path, output: Path) -> None:
         # Labels of a VLM that cannot judge are tried, too.
         *(f"--output_dir={output}", "--force_weights", *run.options),
     ]
-    with _in_memory(output.parents[1]), _quietly(output.with_suffix(".log")):
+    with _in_memory(output.parents[1], seen), _quietly(output.with_suffix(".log")):
         try:
             lerobot_topreward(["train", *arguments])
         except SystemExit as done:
@@ -68,12 +73,14 @@ def _train(run: Run, dataset: Path, output: Path) -> None:
                 raise RuntimeError(f"{run.name} failed; see {output.with_suffix('.log')}") from done
 
 
-def _evaluate(run: Run, checkpoint: Path) -> list[bool]:
-    config = PickPlaceEnvConfig(spread=SPREAD, obs_type="agent_pos")
+def _evaluate(run: Run, checkpoint: Path, *, images: bool) -> list[bool]:
+    sight = "pixels_agent_pos" if images else "agent_pos"
+    config = PickPlaceEnvConfig(spread=SPREAD, obs_type=sight)
     policy = get_policy_class(run.policy).from_pretrained(checkpoint)
     policy.eval()
     before, after = make_pre_post_processors(policy.config, str(checkpoint))
     env_before, env_after = make_env_pre_post_processors(config, policy.config)
+    observe: Any = replace_places(env_before) if images else env_before
     set_seed(run.first_scene)  # also of the noise that Diffusion starts from
     envs = make_env(config, n_envs=min(run.scenes, 50), use_async_envs=False)
     log = checkpoint.parent / "evaluation.log"
@@ -81,7 +88,7 @@ def _evaluate(run: Run, checkpoint: Path) -> list[bool]:
         found = eval_policy_all(
             envs,
             policy,
-            env_before,
+            observe,
             env_after,
             before,
             after,
@@ -106,12 +113,16 @@ class _InMemoryDataset(LeRobotDataset):
 
 
 @contextmanager
-def _in_memory(work: Path) -> Iterator[None]:
+def _in_memory(work: Path, seen: Path | None) -> Iterator[None]:
     original: Any = dataset_factory.make_dataset
 
     def make_dataset(cfg: Any) -> LeRobotDataset:
         dataset: Any = original(cfg)
-        samples = _samples(dataset, work)
+        if seen is not None:
+            meta = LeRobotDatasetMetadata(dataset.repo_id, root=seen)
+            dataset.meta.info.features[OBS_ENV_STATE] = meta.features[OBS_ENV_STATE]
+            dataset.meta.stats[OBS_ENV_STATE] = meta.stats[OBS_ENV_STATE]
+        samples = _samples(dataset, seen or dataset.root, work)
         rows = dataset.hf_dataset.with_format("numpy")["index"][:].tolist()
         dataset.__class__ = _InMemoryDataset
         dataset.samples, dataset.rows = samples, rows
@@ -121,14 +132,14 @@ def _in_memory(work: Path) -> Iterator[None]:
         yield
 
 
-def _samples(dataset: LeRobotDataset, work: Path) -> dict[str, Tensor]:
+def _samples(dataset: LeRobotDataset, root: Path, work: Path) -> dict[str, Tensor]:
     """Every sample of the whole dataset by its global index; labellings share them."""
     spans = json.dumps(dataset.delta_timestamps, sort_keys=True)
     file = work / f"samples_{hashlib.sha256(spans.encode()).hexdigest()[:12]}.pt"
     with FileLock(f"{file}.lock"):
         if not file.is_file():
             whole: Any = LeRobotDataset(
-                dataset.repo_id, root=dataset.root, delta_timestamps=dataset.delta_timestamps
+                dataset.repo_id, root=root, delta_timestamps=dataset.delta_timestamps
             )
             items = [whole[i] for i in range(len(whole))]
             # Weights come from the sidecar; the columns of a labeling are not learned from.
