@@ -82,7 +82,8 @@ def _evaluate(run: Run, checkpoint: Path, *, images: bool) -> list[bool]:
     env_before, env_after = make_env_pre_post_processors(config, policy.config)
     observe: Any = replace_places(env_before) if images else env_before
     set_seed(run.first_scene)  # also of the noise that Diffusion starts from
-    envs = make_env(config, n_envs=min(run.scenes, 50), use_async_envs=False)
+    at_once = 10 if images else 50  # each holds some 80 MB, and its camera some 200 MB
+    envs = make_env(config, n_envs=min(run.scenes, at_once), use_async_envs=False)
     log = checkpoint.parent / "evaluation.log"
     with torch.no_grad(), quick_kinematics(), _quietly(log):
         found = eval_policy_all(
