@@ -119,6 +119,7 @@ class Config:
     act_steps: int = 4000
     diffusion_steps: int = 4000
     workers: int = 2  # runs at once, one thread each
+    against: str = "bc"  # the arm that the table compares the others with
     figure: Path | None = None  # where to draw the result
     quick: bool = False  # a few demonstrations, steps and scenes: only shows that it runs
 
@@ -228,7 +229,7 @@ def main(config: Config) -> None:
         and outcome.first_scene == first + 1000 * outcome.seed
     ]
     outcomes.sort(key=lambda outcome: list(ARMS).index(outcome.arm))  # as they come, else
-    print_table(outcomes)
+    print_table(outcomes, base=config.against)
     if config.figure is not None:
         save_figure(outcomes, config.figure)
 

@@ -18,15 +18,15 @@ _COLOR = "#0072B2"
 
 @dataclass(frozen=True, slots=True)
 class ArmResult:
-    """One arm of one policy against plain BC and the oracle; 95 % bootstrap intervals."""
+    """One arm of one policy against another and the oracle; 95 % bootstrap intervals."""
 
     arm: str
     runs: int
     scenes: int  # evaluation episodes of a run
     success: Rate
-    gain: Rate  # success less that of bc
-    closed: Rate  # gain as a share of the oracle's
-    against_bc: Comparison  # scene by scene, all seeds together
+    gain: Rate  # success less that of the other arm
+    closed: Rate | None  # gain as a share of the oracle's, where that was run
+    paired: Comparison  # with the other arm, scene by scene, all seeds together
 
 
 def _draws(
@@ -39,46 +39,50 @@ def _draws(
     return rng.binomial(scenes, rates).mean(axis=1) / scenes
 
 
-def compare(outcomes: Sequence[Outcome], policy: str) -> list[ArmResult]:
+def compare(outcomes: Sequence[Outcome], policy: str, *, base: str = "bc") -> list[ArmResult]:
     """Compare the arms of a policy on the seeds that all of them have.
 
     Args:
         outcomes: of the runs of one experiment.
         policy: which.
+        base: the arm that the others are compared with.
 
     Returns:
-        One record per arm, in the order in which they first appear; none without bc and oracle.
+        One record per arm, in the order in which they first appear; none without the base.
     """
     by_arm: dict[str, dict[int, Sequence[bool]]] = {}
     for outcome in outcomes:
         if outcome.policy == policy:
             by_arm.setdefault(outcome.arm, {})[outcome.seed] = outcome.success
     seeds = sorted(set.intersection(*(set(runs) for runs in by_arm.values()))) if by_arm else []
-    if not seeds or not {"bc", "oracle"} <= set(by_arm):
+    if not seeds or base not in by_arm:
         return []
     rng = np.random.default_rng(0)
     chosen = rng.integers(len(seeds), size=(_DRAWS, len(seeds)))
     tables = {arm: np.array([runs[seed] for seed in seeds]) for arm, runs in by_arm.items()}
     draws = {arm: _draws(table, chosen, rng) for arm, table in tables.items()}
     means = {arm: float(table.mean()) for arm, table in tables.items()}
-    gap = means["oracle"] - means["bc"]
-    gaps = draws["oracle"] - draws["bc"]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return [
-            ArmResult(
-                arm=arm,
-                runs=len(seeds),
-                scenes=tables[arm].shape[1],
-                success=_estimate(means[arm], draws[arm]),
-                gain=_estimate(means[arm] - means["bc"], draws[arm] - draws["bc"]),
-                closed=_estimate(
-                    (means[arm] - means["bc"]) / gap if gap else float("nan"),
-                    (draws[arm] - draws["bc"]) / gaps,
-                ),
-                against_bc=compare_paired(tables["bc"].ravel(), tables[arm].ravel()),
-            )
-            for arm in tables
-        ]
+
+    def close(arm: str) -> Rate | None:
+        if "oracle" not in tables:
+            return None
+        gap, gaps = means["oracle"] - means[base], draws["oracle"] - draws[base]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            closed = (means[arm] - means[base]) / gap if gap else float("nan")
+            return _estimate(closed, (draws[arm] - draws[base]) / gaps)
+
+    return [
+        ArmResult(
+            arm=arm,
+            runs=len(seeds),
+            scenes=tables[arm].shape[1],
+            success=_estimate(means[arm], draws[arm]),
+            gain=_estimate(means[arm] - means[base], draws[arm] - draws[base]),
+            closed=close(arm),
+            paired=compare_paired(tables[base].ravel(), tables[arm].ravel()),
+        )
+        for arm in tables
+    ]
 
 
 def _estimate(value: float, draws: Float64[np.ndarray, " draws"]) -> Rate:
@@ -94,21 +98,22 @@ def _show(rate: Rate) -> str:
     return f"{rate.value:4.0%} [{rate.low:4.0%}, {rate.high:4.0%}]"
 
 
-def print_table(outcomes: Sequence[Outcome]) -> None:
-    """Print what every arm of every policy achieves."""
+def print_table(outcomes: Sequence[Outcome], *, base: str = "bc") -> None:
+    """Print what every arm of every policy achieves, compared with the base."""
     for policy in sorted({outcome.policy for outcome in outcomes}):
-        arms = compare(outcomes, policy)
+        arms = compare(outcomes, policy, base=base)
         if not arms:
-            print(f"\n{policy}: no seed has every arm, bc and oracle among them")
+            print(f"\n{policy}: no seed has every arm, {base} among them")
             continue
         print(f"\n{policy}: {arms[0].runs} seeds x {arms[0].scenes} scenes; 95 % intervals\n")
-        print("| arm | success | gain over bc | McNemar's p | of the gap to the oracle |")
+        print(f"| arm | success | gain over {base} | McNemar's p | of the gap to the oracle |")
         print("|---|---|---|---|---|")
         for arm in arms:
-            own = arm.arm == "bc"
+            own = arm.arm == base
             gain = "" if own else _show(arm.gain)
-            p_value = "" if own else f"{arm.against_bc.p_value:.1g}"
-            closed = "" if own or arm.arm == "oracle" else _show(arm.closed)
+            p_value = "" if own else f"{arm.paired.p_value:.1g}"
+            known = arm.closed is not None and not own and arm.arm != "oracle"
+            closed = _show(arm.closed) if known else ""
             print(f"| {arm.arm} | {_show(arm.success)} | {gain} | {p_value} | {closed} |")
 
 
