@@ -109,7 +109,7 @@ def list_commands(root: Path, work: Path) -> Iterator[tuple[str, list[str]]]:
         yield name, [*program, "curate", "--root", str(labels), *output, *more]
     train = [f"--dataset.root={labels}", "--dataset.repo_id=local/scale", "--policy.type=act"]
     train += ["--policy.push_to_hub=false", "--weighting.scheme=filter", "--force-weights"]
-    train += ["--weighting.threshold=0.5"]
+    train += ["--weighting.quantile=0.5"]
     yield "train --dry-run", [*program, "train", *train, f"--output_dir={work}/run", "--dry-run"]
     yield "train --help", [*program, "train", "--help"]
     yield "evaluate --help", [*program, "evaluate", "--help"]

@@ -121,6 +121,7 @@ def _summarize_groups(
     order = np.lexsort((weights.weight, keys))
     found, start = np.unique(keys[order], return_index=True)
     mean_of_all = float(np.mean(weights.weight[order], dtype=np.float64))
+    nothing = weights.nothing  # of all frames, so once
     groups = []
     for key, rows in zip(found.tolist(), np.split(order, start[1:]), strict=True):
         weight, frames = weights.weight[rows].astype(np.float64), len(rows)
@@ -134,7 +135,7 @@ def _summarize_groups(
                 frames=frames,
                 effective=total**2 / squares if squares > 0 else 0.0,
                 relative=total / frames / mean_of_all,
-                zero_share=float(np.mean(weights.nothing[rows])),
+                zero_share=float(np.mean(nothing[rows])),
                 capped_share=float(np.mean(weights.capped[rows])),
                 mean=total / frames,
                 minimum=float(weight[0]),
