@@ -13,7 +13,8 @@ Some come with the project. The table of those that count takes a second; `--cho
 prints that of the scenes for making choices:
 
     python benchmarks/so101_weighted_bc.py --outcomes benchmarks/weighted_bc/outcomes.jsonl \\
-        --only-print --seeds 3
+        --only-print --arms bc filter filter-sampling awr-old awr-stage-sampling \\
+        awr-stage-still-sampling oracle
 """
 
 import multiprocessing
