@@ -112,8 +112,9 @@ def print_table(outcomes: Sequence[Outcome], *, base: str = "bc") -> None:
             own = arm.arm == base
             gain = "" if own else _show(arm.gain)
             p_value = "" if own else f"{arm.paired.p_value:.1g}"
-            known = arm.closed is not None and not own and arm.arm != "oracle"
-            closed = _show(arm.closed) if known else ""
+            closed = ""
+            if arm.closed is not None and not own and arm.arm != "oracle":
+                closed = _show(arm.closed)
             print(f"| {arm.arm} | {_show(arm.success)} | {gain} | {p_value} | {closed} |")
 
 

@@ -120,7 +120,7 @@ def _in_memory(work: Path, seen: Path | None) -> Iterator[None]:
     def make_dataset(cfg: Any) -> LeRobotDataset:
         dataset: Any = original(cfg)
         if seen is not None:
-            meta = LeRobotDatasetMetadata(dataset.repo_id, root=seen)
+            meta: Any = LeRobotDatasetMetadata(dataset.repo_id, root=seen)
             dataset.meta.info.features[OBS_ENV_STATE] = meta.features[OBS_ENV_STATE]
             dataset.meta.stats[OBS_ENV_STATE] = meta.stats[OBS_ENV_STATE]
         samples = _samples(dataset, seen or dataset.root, work)
