@@ -214,7 +214,8 @@ def _read_tables(root: Path, cameras: Sequence[str], *, option: str) -> pa.Table
 def _read_present(path: Path, schema: pa.Schema) -> pa.Table:
     """Read the columns of a schema; null where the file lacks one."""
     # Asked for a column that is not there, pyarrow takes the dots of its name for a path.
-    present = [name for name in schema.names if name in pq.read_schema(path).names]
+    there = pq.read_schema(path).names
+    present = [name for name in schema.names if name in there]
     table = pq.read_table(path, columns=present)
     for name in schema.names:
         if name not in present:
