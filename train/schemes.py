@@ -136,7 +136,7 @@ class Awr(ProgressScheme):
         made = "are normalized per episode" if labels.normalize else "do not say how they were made"
         return (
             f"default for labels that {made}: `weighting.baseline=mean` over the action chunk. What "
-            f"was far better where it was measured is {best}, for labels "
+            f"did better where it was measured is {best}, for labels "
             "that are normalized per task: the same lerobot-topreward label with `normalize=task`, "
             "which asks no VLM for scores that are stored"
         )

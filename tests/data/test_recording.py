@@ -144,6 +144,48 @@ def test_a_video_that_is_too_short_for_its_rows_is_found(
     assert not said or said in found[0].text
 
 
+def test_frames_that_lerobots_encoder_drops_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lerobot.configs.video import RGBEncoderConfig
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+    from lerobot.datasets.video_utils import StreamingVideoEncoder
+
+    vector = {"dtype": "float32", "shape": (6,), "names": None}
+    picture = {"dtype": "video", "shape": (64, 96, 3), "names": ["height", "width", "channels"]}
+    dataset = LeRobotDataset.create(
+        "local/streamed",
+        fps=10,
+        features={"action": vector, "observation.state": vector, FRONT: picture},
+        root=tmp_path / "streamed",
+        streaming_encoding=True,
+        rgb_encoder=RGBEncoderConfig(vcodec="h264"),
+    )
+    feed, rng = StreamingVideoEncoder.feed_frame, np.random.default_rng(0)
+    fed = 0
+
+    def feed_some(self: StreamingVideoEncoder, *arguments: Any) -> None:
+        """Drop every fourth frame of the first episode, as where the queue is full."""
+        nonlocal fed
+        fed += 1
+        if fed > 20 or fed % 4:
+            feed(self, *arguments)
+
+    monkeypatch.setattr(StreamingVideoEncoder, "feed_frame", feed_some)
+    for _ in range(2):
+        for _ in range(20):
+            values = rng.normal(size=6).astype(np.float32)
+            image = rng.integers(0, 255, (64, 96, 3), dtype=np.uint8)
+            frame = {"action": values, "observation.state": values, FRONT: image, "task": "pick"}
+            dataset.add_frame(frame)
+        dataset.save_episode()
+    dataset.finalize()
+    found = inspect_dataset(read(dataset.root), range(2)).findings
+    short = [(f.episode_index, f.level, f.text) for f in found if f.defect == "short video"]
+    assert [(episode, level) for episode, level, _ in short] == [(0, "broken")]
+    assert "lacks 5 of its 20 frames" in short[0][2]
+
+
 def test_times_that_are_no_numbers_are_said(record_dataset: Callable[..., Path]) -> None:
     root = record_dataset(lengths=(7, 9), cameras=("front",))
     name = f"videos/{FRONT}/to_timestamp"
