@@ -39,13 +39,13 @@ MEAN, STAGE = Awr(baseline="mean"), Awr(baseline="stage", horizon="episode")
 WEIGHED = {
     "awr, mean": WeightingConfig(scheme=MEAN),
     "stage": WeightingConfig(scheme=Awr(baseline="stage")),
-    "stage, episode": WeightingConfig(scheme=STAGE),
+    "stage, episode": WeightingConfig(scheme=STAGE, stationary="keep"),
     "the same, still": WeightingConfig(scheme=STAGE, stationary="drop"),
 }
 COMPARED = {
     "filter, quantile .5": WeightingConfig(scheme=Filter(quantile=0.5)),
     "awr, mean": WeightingConfig(scheme=MEAN),
-    "awr, stage, horizon=episode": WeightingConfig(scheme=STAGE),
+    "awr, stage, horizon=episode": WeightingConfig(scheme=STAGE, stationary="keep"),
 }
 
 

@@ -92,7 +92,7 @@ ARMS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 # Without those that need the videos, or have lost before.
 _COUNTED = tuple(arm for arm in ARMS if arm not in ("awr-4s", "top-awr"))
-_QUICK = ("bc", "filter-sampling", "awr-stage-sampling", "curate", "oracle")
+_QUICK = ("bc", "filter-sampling", "awr-stage-still-sampling", "curate", "oracle")
 _UNLABELED = ("bc", "oracle")  # no label decides anything: one run stands for every VLM
 # Scenes of seed s are the block from here + 1000 s. No other number of this project's is near.
 _COUNTED_SCENE = 5_400_000

@@ -51,6 +51,11 @@ class Scheme:
         """Say what `settle` decides, why, and which labels would allow better; None: nothing."""
         return None
 
+    @property
+    def stationary(self) -> Literal["keep", "drop"]:
+        """What becomes of frames that stand still, unless the user says otherwise."""
+        return "keep"
+
     def gain_frames(self, *, chunk: int, fps: float) -> int | None:
         """The frames over which progress gained is compared; None where none is."""
         return None

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -162,7 +162,7 @@ def make_plan(split: Arguments) -> Plan:
     episodes = training_episodes(source, config.dataset)
     labels = read_labels(source, episodes=episodes, config=weighting)
     reason = weighting.scheme.explain(labels)
-    weighting = replace(weighting, scheme=weighting.scheme.settle(labels))
+    weighting = weighting.settle_by(labels)
     chunk = chunk_frames(policy, weighting)
     weights = weigh(labels, weighting, chunk=chunk)
     worth = measure_batches(

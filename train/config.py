@@ -8,6 +8,7 @@ from typing import Any, Literal
 from lerobot_topreward.config import as_json, check_options
 from lerobot_topreward.errors import UserError
 from lerobot_topreward.train.base_scheme import require_range
+from lerobot_topreward.train.records import FrameLabels
 from lerobot_topreward.train.schemes import SCHEMES, Awr, Scheme, Uniform
 
 
@@ -21,8 +22,9 @@ class WeightingConfig:
     # normalize=batch, with a streamed dataset and where all weights are equal.
     apply: Literal["loss", "sampling"] | None = None
     # What becomes of stretches of a second or longer in which neither the robot nor progress moves:
-    # keep them, or let them weigh nothing. The end of an episode that succeeds stays.
-    stationary: Literal["keep", "drop"] = "keep"
+    # keep them, or let them weigh nothing. The end of an episode that succeeds stays. auto: drop for
+    # awr with baseline=stage and horizon=episode where what was recorded shows motion, else keep.
+    stationary: Literal["auto", "keep", "drop"] = "auto"
     # The scope in which weights average 1; by default the batch for rabc, as in LeRobot, and the
     # dataset for the others and with apply=sampling.
     normalize: Literal["dataset", "batch"] | None = None
@@ -69,9 +71,17 @@ class WeightingConfig:
             )
         if self.apply is not None:
             return self
-        equal = isinstance(self.scheme, Uniform) and self.stationary == "keep"
+        equal = isinstance(self.scheme, Uniform) and self.stationary != "drop"
         per_batch = "batch" in (self.normalize, self.scheme.normalize)
         return replace(self, apply="loss" if streaming or equal or per_batch else "sampling")
+
+    def settle_by(self, labels: FrameLabels) -> "WeightingConfig":
+        """Decide by the labels what nobody has decided: `Scheme.settle`, and `stationary`."""
+        scheme = self.scheme.settle(labels)
+        stationary = self.stationary
+        if stationary == "auto":
+            stationary = "keep" if labels.idle is None else scheme.stationary
+        return replace(self, scheme=scheme, stationary=stationary)
 
 
 _COMMON = {f.name: f for f in fields(WeightingConfig) if f.name != "scheme"}

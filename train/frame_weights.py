@@ -14,7 +14,8 @@ def weigh(labels: FrameLabels, config: WeightingConfig, *, chunk: int) -> FrameW
     """Weigh the frames that are trained on by their labeled rewards.
 
     All statistics are taken over the labeled frames of `labels`, and only those. A frame without
-    a label weighs `config.unlabelled_weight` times as much as the mean labeled one. The weights
+    a label weighs `config.unlabelled_weight` times as much as the mean labeled one. What `config`
+    leaves open is settled by `WeightingConfig.settle_by`. The weights
     have mean 1 over all frames, or are raw where they are normalized per batch. With
     ``stationary=drop`` frames that stand still weigh nothing; the others weigh what they would,
     before that mean is taken. `chunk` is the policy's action chunk, frames, >= 1.
@@ -25,6 +26,7 @@ def weigh(labels: FrameLabels, config: WeightingConfig, *, chunk: int) -> FrameW
         ValueError: a label or a weight is not finite, the frames are not in order, or chunk < 1.
     """
     _check_labels(labels)
+    config = config.settle_by(labels)
     known = labels.labelled
     if isinstance(config.scheme, Uniform) and config.unlabelled_weight is None:
         known = np.ones_like(known)  # plain behavior cloning needs no labels

@@ -1,6 +1,7 @@
 """The labels of the frames that are trained on, from wherever a dataset keeps them."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, get_args
 
 import numpy as np
@@ -48,7 +49,8 @@ def read_labels(
 
     They are the frames of these episodes, or of all, in the order of their global index. Uniform
     weights need no labels. With ``stationary=drop`` labels are read all the same, where there are
-    some, because they tell which episodes end in success.
+    some, because they tell which episodes end in success. Which frames are idle is read where
+    `stationary` needs it.
 
     Raises:
         UserError: the dataset is not labeled, its labels are another dataset's, columns and
@@ -57,9 +59,9 @@ def read_labels(
     frames = source.frames
     scheme = config.scheme
     needed = not isinstance(scheme, Uniform) or config.unlabelled_weight is not None
-    read = needed
+    wanted = needed
     if config.stationary == "drop" and not needed:
-        read = (
+        wanted = (
             config.sidecar is not None
             or has_columns(source)
             or (
@@ -67,7 +69,7 @@ def read_labels(
                 and find_sidecar(source, option="dataset.repo_id") is not None
             )
         )
-    origin, labels, made = _read(source, config) if read else ("", no_labels(frames), {})
+    origin, labels, made = _read(source, config) if wanted else ("", no_labels(frames), {})
     by_success = isinstance(scheme, Filter) and scheme.by == "success"
     if by_success and "log_prob_true" in labels.absent:
         raise UserError(
@@ -88,7 +90,7 @@ def read_labels(
             f"{origin} of {source.root} label none of the {len(rows)} frames that are trained on. "
             f"{label_command(source)}"
         )
-    return FrameLabels(
+    read = FrameLabels(
         index=chosen.index,
         episode_index=chosen.episode_index,
         task_index=frames.task_index[rows],
@@ -101,10 +103,20 @@ def read_labels(
         normalize=next(
             (each for each in get_args(Normalize) if each == made.get("normalize")), None
         ),
-        idle=_read_idle(source, np.unique(chosen.episode_index).tolist())[rows]
-        if config.stationary == "drop"
-        else None,
     )
+    drops = config.scheme.settle(read).stationary == "drop"
+    if config.stationary == "keep" or (config.stationary == "auto" and not drops):
+        return read
+    try:
+        idle = _read_idle(source, np.unique(read.episode_index).tolist())
+    except UserError as error:
+        if config.stationary == "auto":
+            warn(f"frames that stand still are kept: {error}")
+            return read
+        raise UserError(
+            f"`weighting.stationary=drop` looks for frames that stand still: {error}. Leave it out"
+        ) from error
+    return replace(read, idle=idle[rows])
 
 
 def _read_idle(source: Source, episodes: list[int]) -> Bool[np.ndarray, " frames"]:
@@ -117,10 +129,7 @@ def _read_idle(source: Source, episodes: list[int]) -> Bool[np.ndarray, " frames
     """
     recorded = open_recorded(source.root, repo_id=source.repo_id, option=str(source.root))
     if not (recorded.signals.commands or recorded.signals.readings):
-        raise UserError(
-            "`weighting.stationary=drop` looks for motion in action and observation.state; "
-            f"{source.repo_id} has neither. Leave it out"
-        )
+        raise UserError(f"{source.repo_id} has neither action nor observation.state")
     every = range(len(recorded.lengths))
     # Values of strangers overflow: what comes of it is inf or nan, which is never still.
     with np.errstate(all="ignore"):
@@ -132,9 +141,7 @@ def _read_idle(source: Source, episodes: list[int]) -> Bool[np.ndarray, " frames
         for episode, found in recorded.episodes(episodes):
             rows = source.frames.rows(episode)
             if isinstance(found, EpisodeError):
-                raise UserError(
-                    f"`weighting.stationary=drop` needs what episode {episode} recorded: {found}"
-                )
+                raise UserError(f"what episode {episode} recorded cannot be read: {found}")
             order = np.argsort(found.frame_index, kind="stable")
             idle[rows] = find_still(fill_gaps(found.values[order]), profile)
     return idle

@@ -116,7 +116,7 @@ def weigh_dataset(
     scheme: Scheme,
     *,
     chunk: int,
-    stationary: Literal["keep", "drop"] = "keep",
+    stationary: Literal["auto", "keep", "drop"] = "auto",
 ) -> FrameWeights:
     """Weigh the frames of a labeled dataset, for a training loop of your own.
 
@@ -124,7 +124,7 @@ def weigh_dataset(
         dataset: as LeRobot opened it, with all its episodes or some.
         scheme: the formula and its options, as `Awr(beta=1.0)`.
         chunk: how many actions the policy predicts at a time, frames, >= 1.
-        stationary: "drop": frames that stand still weigh nothing.
+        stationary: "drop": frames that stand still weigh nothing; see `WeightingConfig`.
 
     Returns:
         One weight per frame of the dataset, in its order, with mean 1; raw for `Rabc`.
@@ -156,6 +156,6 @@ def make_weighter(
     config = config.settle(streaming=isinstance(dataset, StreamingLeRobotDataset))
     source = source_of(dataset.meta)
     labels = read_labels(source, episodes=dataset.episodes, config=config)
-    config = replace(config, scheme=config.scheme.settle(labels))
+    config = config.settle_by(labels)
     weights = weigh(labels, config, chunk=chunk_frames(policy, config))
     return TopRewardWeighter(weights, config)

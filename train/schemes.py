@@ -126,13 +126,23 @@ class Awr(ProgressScheme):
             return replace(self, baseline="stage", horizon="episode")
         return replace(self, baseline="mean")
 
+    @property
+    def stationary(self) -> Literal["keep", "drop"]:
+        """See `Scheme.stationary`.
+
+        Dropping them by stage is what docs/weighted_bc.md measured: better with ACT, as good with
+        Diffusion.
+        """
+        return "drop" if self.baseline == "stage" and self.horizon == "episode" else "keep"
+
     def explain(self, labels: FrameLabels) -> str | None:
         """See `Scheme.explain`."""
         if self.baseline != "auto" or self.horizon is not None or self.discount is not None:
             return None
         best = "`weighting.baseline=stage` with `weighting.horizon=episode`"
         if labels.normalize == "task":
-            return f"default for labels that are normalized per task: {best}"
+            still = "" if labels.idle is None else ", without frames that stand still"
+            return f"default for labels that are normalized per task: {best}{still}"
         made = "are normalized per episode" if labels.normalize else "do not say how they were made"
         return (
             f"default for labels that {made}: `weighting.baseline=mean` over the action chunk. What "

@@ -99,7 +99,7 @@ def _curated(root: Path) -> Bool[np.ndarray, " episodes"]:
 
 def _read(root: Path) -> FrameLabels:
     source = open_source(repo_id=None, root=root, revision=None)
-    return read_labels(source, episodes=None, config=WeightingConfig())
+    return read_labels(source, episodes=None, config=WeightingConfig(stationary="keep"))
 
 
 def _from_log_prob(labels: FrameLabels) -> np.ndarray:

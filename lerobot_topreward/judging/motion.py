@@ -3,6 +3,7 @@
 `judging.inspection` says which of these numbers are wrong, or far from those of the same task.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -13,7 +14,9 @@ from jaxtyping import Bool, Float64, Int64
 from lerobot_topreward.judging.profile import STILL_NOISE, Profile
 from lerobot_topreward.records import EpisodeRecording
 
+_SPEED = re.compile(r"(^|[._ ])vel(ocity)?($|[._ ])", re.IGNORECASE)
 STILL_S = 0.3  # s: what stays within the tolerance for so long is still
+_STOPPED = 0.02  # of the range of a speed: what is less is no movement
 _SMOOTH_S = 0.2  # s over which a signal is averaged before it is differentiated
 _REVERSAL_SHARE = 0.03  # of a signal's range that a movement back has to cover to count
 LONGEST_LAG_S = 1.0  # s by which a reading may follow its command, or come before it
@@ -115,7 +118,9 @@ def find_still(
 
     A window is still when every signal stays within its tolerance, peak to peak; a frame is still
     when a still window holds it. Noise does not end a still run, and a slow movement leaves the
-    window: a joint of 100 degrees that needs a minute for them is seen to move.
+    window: a joint of 100 degrees that needs a minute for them is seen to move. What is named a
+    speed, as ``x.vel`` of LeRobot's mobile bases, is still near zero alone: driving on at one speed
+    changes nothing in it.
     """
     frames = len(values)
     chosen = [i for i in profile.signals.commands + profile.signals.readings if profile.moves[i]]
@@ -124,6 +129,10 @@ def find_still(
         return np.zeros(frames, dtype=bool)
     windows = np.lib.stride_tricks.sliding_window_view(values[:, chosen], span, axis=0)
     still = (np.ptp(windows, axis=-1) <= profile.tolerance[chosen]).all(axis=1)
+    speeds = [n for n, i in enumerate(chosen) if _SPEED.search(profile.signals.names[i])]
+    if speeds:
+        stopped = np.maximum(profile.tolerance, _STOPPED * profile.range)[chosen][speeds]
+        still &= (np.abs(windows[:, speeds]) <= stopped[:, None]).all(axis=(1, 2))
     return np.convolve(still, np.ones(span)) > 0.5
 
 

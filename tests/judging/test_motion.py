@@ -1,5 +1,7 @@
 """The numbers of a movement against movements whose numbers are known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from recordings import FPS, SIGNALS, make_recording, make_recordings
@@ -16,6 +18,7 @@ from lerobot_topreward.judging.motion import (
     task_z,
 )
 from lerobot_topreward.judging.profile import measure_profile
+from lerobot_topreward.records import Signals
 
 
 def test_z_is_that_of_the_issue() -> None:
@@ -74,6 +77,22 @@ def test_still_frames_are_found_through_noise(noise: float) -> None:
         still = find_still(recording.values, profile)
         assert still[62:98].all()
         assert still.mean() < 0.6
+
+
+@pytest.mark.parametrize("name", ["x.vel", "joint_velocity_0", "theta.VEL", "shoulder.pos"])
+def test_driving_on_at_one_speed_is_not_standing_still(name: str) -> None:
+    """A mobile base may have no other signal; its speed is 0 for a second and 1 for the others."""
+    names = (f"action.{name}", f"observation.state.{name}")
+    signals = Signals(names, commands=(0,), readings=(1,), pairs=((0, 1),), grippers=())
+    speed = np.repeat([0.0, 0.1, -0.1], 30)[:, None]
+    recordings = [
+        replace(make_recording(episode, frames=90), values=np.hstack([speed, speed + 0.0004]))
+        for episode in range(10)
+    ]
+    profile = measure_profile(recordings, signals, fps=FPS)
+    still = find_still(recordings[0].values, profile)
+    assert still[5:25].all()
+    assert still[40:].any() == (name == "shoulder.pos")
 
 
 def test_agreement_is_the_mean_correlation_of_what_overlaps() -> None:

@@ -113,12 +113,12 @@ def test_act_is_trained_to_a_stock_checkpoint_that_resumes(
     assert json.loads((saved(output) / "config.json").read_text())["type"] == "act"
     assert type(ACTPolicy.from_pretrained(saved(output))) is ACTPolicy
     scheme = Awr(beta=0.7, baseline="mean")
-    assert weighting_of(output) == WeightingConfig(scheme=scheme, apply="loss")
+    assert weighting_of(output) == WeightingConfig(scheme=scheme, apply="loss", stationary="keep")
     before = parameters(output)
 
     resume = ("--resume=true", f"--config_path={saved(output) / 'train_config.json'}")
     assert run(*resume, "--steps=5") == 0
-    assert weighting_of(output) == WeightingConfig(scheme=scheme, apply="loss")
+    assert weighting_of(output) == WeightingConfig(scheme=scheme, apply="loss", stationary="keep")
     assert "--normalize task" not in " ".join(capfd.readouterr().out.split())
     assert "not as in the checkpoint" not in capfd.readouterr().out
     assert any(not torch.equal(parameters(output)[name], before[name]) for name in before)
@@ -128,7 +128,7 @@ def test_act_is_trained_to_a_stock_checkpoint_that_resumes(
     assert "not as in the checkpoint: w_max 3.0, 20.0 before" in printed.out
     assert "not as in the checkpoint: horizon 0.2, unset before" in printed.out
     scheme = replace(scheme, w_max=3, horizon=0.2)
-    assert weighting_of(output) == WeightingConfig(scheme=scheme, apply="loss")
+    assert weighting_of(output) == WeightingConfig(scheme=scheme, apply="loss", stationary="keep")
 
 
 def test_frames_are_drawn_by_their_weight_and_again_when_resumed(
@@ -145,7 +145,7 @@ def test_frames_are_drawn_by_their_weight_and_again_when_resumed(
 
     resume = ("--resume=true", f"--config_path={saved(output) / 'train_config.json'}")
     assert run(*resume, "--steps=5", "--weighting.scheme=awr") == 0
-    expected = WeightingConfig(scheme=Awr(baseline="mean"), apply="sampling")
+    expected = WeightingConfig(scheme=Awr(baseline="mean"), apply="sampling", stationary="keep")
     assert weighting_of(output) == expected
     assert "not as in the checkpoint: scheme awr, filter before" in capfd.readouterr().out
 

@@ -88,7 +88,7 @@ def test_a_damaged_checkpoint(
     saved = json.loads(path.read_text())["sample_weighting"]["extra_params"]
     for damage, said in (
         ({"apply": 5}, "weighting.apply must be loss or sampling; got 5"),
-        ({"stationary": None}, "weighting.stationary must be keep or drop; got nothing"),
+        ({"stationary": None}, "weighting.stationary must be auto, keep or drop; got nothing"),
         ({"baseline": ["stage"]}, "weighting.baseline must be auto, mean or stage; got ['stage']"),
         ({"horizon": {"a": 1}}, "weighting.horizon must be episode or a finite number; got"),
         ({"horizon": 1e308}, "weighting.horizon must be 0..1e+15; got 1e+308"),

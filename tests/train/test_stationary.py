@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from recordings import make_recordings, record_arm
 from lerobot_topreward.cli import main
 from lerobot_topreward.data.dataset import open_source
 from lerobot_topreward.errors import UserError
-from lerobot_topreward.train.config import WeightingConfig
+from lerobot_topreward.train.config import WeightingConfig, from_params
 from lerobot_topreward.train.frame_weights import weigh
 from lerobot_topreward.train.labels import read_labels
 from lerobot_topreward.train.records import FrameLabels
@@ -139,6 +140,43 @@ def test_an_unlabeled_dataset_loses_its_rests_but_not_its_ends(
     np.testing.assert_array_equal(own.weight, weights.weight)
 
 
+def read(root: Path, **options: Any) -> tuple[FrameLabels, WeightingConfig]:
+    source, config = open_source(repo_id=None, root=root, revision=None), from_params(options)
+    labels = read_labels(source, episodes=None, config=config)
+    return labels, config.settle_by(labels)
+
+
+def test_awr_by_stage_drops_them_unless_told_otherwise(
+    arm: Path, write_labels: WriteLabels
+) -> None:
+    frames = open_source(repo_id=None, root=arm, revision=None).frames
+    progress = np.full(len(frames.index), 0.5) + 0.3 * (frames.episode_index % 2)
+    compare, each_its_own = (
+        write_labels(arm, progress=progress, normalize=normalize)
+        for normalize in ("task", "episode")
+    )
+    chosen, config = read(compare)
+    assert config.stationary == "drop"
+    asked, explicit = read(compare, stationary="drop")
+    assert config == explicit
+    weights = weigh(chosen, WeightingConfig(), chunk=4)
+    np.testing.assert_array_equal(weights.weight, weigh(asked, explicit, chunk=4).weight)
+    assert weights.stationary is not None
+    assert weights.stationary.any()
+    dataset = LeRobotDataset("local/arm", root=compare)
+    np.testing.assert_array_equal(weigh_dataset(dataset, Awr(), chunk=4).weight, weights.weight)
+    assert read(each_its_own, baseline="stage", horizon="episode")[1].stationary == "drop"
+    for root, options in (
+        (compare, {"stationary": "keep"}),
+        (compare, {"scheme": "uniform"}),
+        (compare, {"baseline": "mean"}),
+        (compare, {"scheme": "filter", "quantile": 0.5}),
+        (each_its_own, {}),
+    ):
+        labels, config = read(root, **options)
+        assert (labels.idle, config.stationary) == (None, "keep"), options
+
+
 def test_dropping_is_not_said_to_follow_from_rewards() -> None:
     """Long episodes that stand still for a part of it weigh less, which no reward is to blame for."""
     lengths = np.arange(30, 50)
@@ -153,23 +191,39 @@ def test_dropping_is_not_said_to_follow_from_rewards() -> None:
     assert "nearly equal (effective sample size 100% of the frames that move)" in warning
 
 
+@pytest.mark.parametrize(
+    ("normalize", "given"), [("episode", ["--weighting.stationary=drop"]), ("task", [])]
+)
 def test_the_summary_says_how_many(
-    arm: Path, write_labels: WriteLabels, capfd: pytest.CaptureFixture, tmp_path: Path
+    arm: Path,
+    write_labels: WriteLabels,
+    capfd: pytest.CaptureFixture,
+    tmp_path: Path,
+    normalize: str,
+    given: list[str],
 ) -> None:
     frames = open_source(repo_id=None, root=arm, revision=None).frames
-    root = write_labels(arm, progress=np.full(len(frames.index), 0.5))
+    progress = np.full(len(frames.index), 0.5) + 0.3 * (frames.episode_index % 2)
+    root = write_labels(arm, progress=progress, normalize=normalize)
     options = ["--policy.type=act", "--policy.device=cpu", "--policy.push_to_hub=false"]
     options += ["--dataset.repo_id=local/arm", f"--dataset.root={root}"]
-    options += [f"--output_dir={tmp_path / 'run'}", "--dry-run", "--weighting.stationary=drop"]
+    options += [f"--output_dir={tmp_path / 'run'}", "--dry-run", *given]
     with pytest.raises(SystemExit) as stopped:
         main(["train", *options])
     assert stopped.value.code == 0
-    (line,) = [x for x in capfd.readouterr().out.splitlines() if "stationary, so dropped" in x]
+    printed = capfd.readouterr().out
+    assert ("without frames that stand still" in " ".join(printed.split())) == (not given)
+    (line,) = [x for x in printed.splitlines() if "stationary, so dropped" in x]
     assert int(line.split()[3]) > 0
     assert "%" in line
 
 
-def test_a_dataset_whose_motion_cannot_be_read(arm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dataset_whose_motion_cannot_be_read(
+    arm: Path,
+    write_labels: WriteLabels,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture,
+) -> None:
     from lerobot_topreward.data.recording import RecordedDataset
     from lerobot_topreward.errors import EpisodeError
 
@@ -177,5 +231,9 @@ def test_a_dataset_whose_motion_cannot_be_read(arm: Path, monkeypatch: pytest.Mo
         return [(episode, EpisodeError("it is gone")) for episode in chosen]
 
     monkeypatch.setattr(RecordedDataset, "episodes", fail)
-    with pytest.raises(UserError, match=r"what episode 0 recorded: it is gone"):
+    reason = "what episode 0 recorded cannot be read: it is gone"
+    with pytest.raises(UserError, match=rf"`weighting.stationary=drop` .*: {reason}. Leave it out"):
         idle_of(arm)
+    labels, config = read(write_labels(arm, normalize="task"))
+    assert (labels.idle, config.stationary) == (None, "keep")
+    assert f"stand still are kept: {reason}" in " ".join(capfd.readouterr().err.split())
