@@ -14,11 +14,11 @@ def weigh(labels: FrameLabels, config: WeightingConfig, *, chunk: int) -> FrameW
     """Weigh the frames that are trained on by their labeled rewards.
 
     All statistics are taken over the labeled frames of `labels`, and only those. A frame without
-    a label weighs `config.unlabelled_weight` times as much as the mean labeled one. What `config`
-    leaves open is settled by `WeightingConfig.settle_by`. The weights
+    a label weighs `config.unlabelled_weight` times as much as the mean labeled one. The weights
     have mean 1 over all frames, or are raw where they are normalized per batch. With
     ``stationary=drop`` frames that stand still weigh nothing; the others weigh what they would,
-    before that mean is taken. `chunk` is the policy's action chunk, frames, >= 1.
+    before that mean is taken. `WeightingConfig.settle_by` decides what `config` leaves open.
+    `chunk` is the policy's action chunk, frames, >= 1.
 
     Raises:
         UserError: frames have no label and no weight is given for them, all weights are zero, or
