@@ -25,6 +25,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import tyro
+from lerobot.datasets.dataset_tools import remove_feature
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from lerobot_topreward.data.dataset import segments
@@ -63,6 +64,7 @@ class BenchmarkConfig:
     work: Path = Path("scale")  # folder for the datasets, which are used again
     episodes: tuple[int, ...] = (1_000, 10_000)  # of each dataset
     only: tuple[str, ...] = ()  # names of commands; all if not given
+    videos: bool = True  # in what `curate --output` copies; LeRobot encodes them again
     timeout: float = 900  # seconds after which a command is given up
 
 
@@ -72,7 +74,7 @@ def main(config: BenchmarkConfig) -> None:
     before: dict[str, float] = {}
     for episodes in config.episodes:
         root = make_dataset(config.work / f"{episodes}", episodes)
-        for name, command in list_commands(root, config.work):
+        for name, command in list_commands(root, config.work, videos=config.videos):
             if config.only and name not in config.only:
                 continue
             measured = measure(command, config.timeout)
@@ -88,7 +90,7 @@ def main(config: BenchmarkConfig) -> None:
                   flush=True)  # fmt: skip
 
 
-def list_commands(root: Path, work: Path) -> Iterator[tuple[str, list[str]]]:
+def list_commands(root: Path, work: Path, *, videos: bool) -> Iterator[tuple[str, list[str]]]:
     """List what is measured: a name, and the command. Each is yielded after the last one ran."""
     program = [sys.executable, "-m", "lerobot_topreward"]
     at = ["--root", str(root)]
@@ -103,10 +105,11 @@ def list_commands(root: Path, work: Path) -> Iterator[tuple[str, list[str]]]:
     yield "report", [*program, "report", "--root", str(labels), "--output", str(page)]
     yield "curate", [*program, "curate", "--root", str(labels), "--force-rules"]
     kept = root.with_name("curated")
+    source = labels if videos else strip_videos(labels, root.with_name("no-videos"))
     for name, more in (("curate --output", []), ("curate --trim", ["--trim"])):
         shutil.rmtree(kept, ignore_errors=True)
         output = ["--output", str(kept), "--force-rules"]
-        yield name, [*program, "curate", "--root", str(labels), *output, *more]
+        yield name, [*program, "curate", "--root", str(source), *output, *more]
     train = [f"--dataset.root={labels}", "--dataset.repo_id=local/scale", "--policy.type=act"]
     train += ["--policy.push_to_hub=false", "--weighting.scheme=filter", "--force-weights"]
     train += ["--weighting.quantile=0.5"]
@@ -219,6 +222,14 @@ def write_dataset(root: Path, example: Path, lengths: np.ndarray, rng: np.random
         )
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(first, copy)
+
+
+def strip_videos(labels: Path, output: Path) -> Path:
+    """Copy a labeled dataset without its camera; it is used again when it is there."""
+    if not output.exists():
+        dataset = LeRobotDataset("local/scale", root=labels)
+        remove_feature(dataset, CAMERA, output_dir=output, repo_id="local/scale")
+    return output
 
 
 def record_example(root: Path) -> None:

@@ -1,6 +1,6 @@
 """LeRobot's own deletion of episodes, made to cost no more per episode than it must."""
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -35,7 +35,7 @@ def delete_dropped(plan: Plan, folder: Path, *, name: str) -> None:
     whole.meta.episodes = _plain_rows(whole.meta)  # pyright: ignore[reportAttributeAccessIssue]
     dropped = [verdict.episode_index for verdict in plan.dropped]
     try:
-        with _read_statistics_once():
+        with _read_statistics_once(whole.meta.features):
             delete_episodes(whole, dropped, output_dir=folder, repo_id=name)
     except AssertionError as error:  # LeRobot's own check of the videos
         raise UserError(
@@ -64,13 +64,19 @@ def _plain_rows(meta: LeRobotDatasetMetadata) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def _read_statistics_once() -> Iterator[None]:
-    """Keep LeRobot from reading a whole file of ``meta/episodes`` for every episode that it keeps."""
+def _read_statistics_once(features: Container[str]) -> Iterator[None]:
+    """Keep LeRobot from reading a whole file of ``meta/episodes`` for every episode that it keeps.
+
+    Its `remove_feature` leaves the statistics of what it removed behind, at whose shape its deletion
+    stops where that was a camera: only those of `features` are read.
+    """
     original = getattr(dataset_tools, _READS_STATISTICS, None)
 
     @cache
     def read(path: Path) -> pd.DataFrame:
-        return pd.read_parquet(path).set_index("episode_index", drop=False)
+        table = pd.read_parquet(path).set_index("episode_index", drop=False)
+        statistics = [name for name in table.columns if name.startswith("stats/")]
+        return table.drop(columns=[x for x in statistics if x.split("/")[1] not in features])
 
     def load(dataset: LeRobotDataset, episode: int) -> dict[str, Any]:
         assert dataset.meta.episodes is not None

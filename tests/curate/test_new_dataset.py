@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from cups import GOOD, contents, frame, labelled, write_labels
-from lerobot.datasets.dataset_tools import delete_episodes
+from lerobot.datasets.dataset_tools import delete_episodes, remove_feature
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 import lerobot_topreward.curate.write
@@ -99,6 +99,20 @@ def test_a_recording_that_ends_with_the_time_of_its_last_frame(
     run("--root", other, "--output", tmp_path / "same")
     for part in ("videos", "data"):
         assert hashes(tmp_path / "same" / part) == hashes(tmp_path / "good" / part)
+
+
+@pytest.mark.parametrize("more", [(), ("--trim",)])
+def test_a_camera_that_lerobot_removed(run: Run, dataset: Path, tmp_path: Path, more: tuple):
+    """Its statistics of episodes stay behind, at which LeRobot's own deletion stops."""
+    camera, removed = "observation.images.front", tmp_path / "removed"
+    remove_feature(LeRobotDataset("local/cups", root=dataset), camera, removed, "local/removed")
+    run("--root", removed, "--output", tmp_path / "good", *more)
+    made = LeRobotDataset("local/good", root=tmp_path / "good")
+    assert made.num_episodes == 3
+    assert made.meta.stats is not None
+    assert camera not in made.meta.features
+    assert "action" in made.meta.stats
+    assert labelled(tmp_path / "good").scores
 
 
 @pytest.mark.slow
