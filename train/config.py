@@ -23,7 +23,7 @@ class WeightingConfig:
     apply: Literal["loss", "sampling"] | None = None
     # What becomes of stretches of a second or longer in which neither the robot nor progress moves:
     # keep them, or let them weigh nothing. The end of an episode that succeeds stays. auto: drop for
-    # awr with baseline=stage and horizon=episode where what was recorded shows motion, else keep.
+    # awr with baseline=stage and horizon=episode, if commands or readings can be read; else keep.
     stationary: Literal["auto", "keep", "drop"] = "auto"
     # The scope in which weights average 1; by default the batch for rabc, as in LeRobot, and the
     # dataset for the others and with apply=sampling.

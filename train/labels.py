@@ -90,7 +90,7 @@ def read_labels(
             f"{origin} of {source.root} label none of the {len(rows)} frames that are trained on. "
             f"{label_command(source)}"
         )
-    read = FrameLabels(
+    found = FrameLabels(
         index=chosen.index,
         episode_index=chosen.episode_index,
         task_index=frames.task_index[rows],
@@ -104,19 +104,21 @@ def read_labels(
             (each for each in get_args(Normalize) if each == made.get("normalize")), None
         ),
     )
-    drops = config.scheme.settle(read).stationary == "drop"
-    if config.stationary == "keep" or (config.stationary == "auto" and not drops):
-        return read
+    stationary = config.stationary
+    if stationary == "auto":
+        stationary = config.scheme.settle(found).stationary
+    if stationary == "keep":
+        return found
     try:
-        idle = _read_idle(source, np.unique(read.episode_index).tolist())
+        idle = _read_idle(source, np.unique(found.episode_index).tolist())
     except UserError as error:
         if config.stationary == "auto":
             warn(f"frames that stand still are kept: {error}")
-            return read
+            return found
         raise UserError(
             f"`weighting.stationary=drop` looks for frames that stand still: {error}. Leave it out"
         ) from error
-    return replace(read, idle=idle[rows])
+    return replace(found, idle=idle[rows])
 
 
 def _read_idle(source: Source, episodes: list[int]) -> Bool[np.ndarray, " frames"]:

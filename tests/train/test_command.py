@@ -196,7 +196,9 @@ def test_a_stock_checkpoint_is_fine_tuned_with_weights(
     assert (config["dim_model"], config["n_action_steps"]) == (16, 2)
     # The preset leaves the baseline to the labels, and the checkpoint says what that came to.
     assert "default for labels that are normalized per task" in capfd.readouterr().out
-    assert weighting_of(tmp_path / "tuned").scheme == Awr(baseline="stage", horizon="episode")
+    weighting = weighting_of(tmp_path / "tuned")
+    assert weighting.scheme == Awr(baseline="stage", horizon="episode")
+    assert weighting.stationary == "drop"
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from frame_labels import labels_of
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.policies.act.configuration_act import ACTConfig
 from recordings import make_recordings, record_arm
 
 from lerobot_topreward.cli import main
@@ -18,7 +19,7 @@ from lerobot_topreward.train.config import WeightingConfig, from_params
 from lerobot_topreward.train.frame_weights import weigh
 from lerobot_topreward.train.labels import read_labels
 from lerobot_topreward.train.records import FrameLabels
-from lerobot_topreward.train.sample_weighter import weigh_dataset
+from lerobot_topreward.train.sample_weighter import make_weighter, weigh_dataset
 from lerobot_topreward.train.schemes import SCHEMES, Awr, Filter, Uniform
 from lerobot_topreward.train.stationary import find_stationary
 from lerobot_topreward.train.summary import summarize
@@ -175,6 +176,25 @@ def test_awr_by_stage_drops_them_unless_told_otherwise(
     ):
         labels, config = read(root, **options)
         assert (labels.idle, config.stationary) == (None, "keep"), options
+
+
+def test_lerobots_own_trainer_drops_them_only_if_asked(
+    arm: Path, write_labels: WriteLabels
+) -> None:
+    """As does a checkpoint that is older than the option: neither names it."""
+    frames = open_source(repo_id=None, root=arm, revision=None).frames
+    progress = np.full(len(frames.index), 0.5) + 0.3 * (frames.episode_index % 2)
+    root = write_labels(arm, progress=progress, normalize="task")
+    dataset, policy = LeRobotDataset("local/arm", root=root), ACTConfig(device="cpu")
+    zero = {
+        stationary: make_weighter(
+            {"baseline": "auto"} | ({"stationary": stationary} if stationary else {}),
+            policy=policy,
+            dataset=dataset,
+        ).get_stats()["share_zero"]
+        for stationary in (None, "keep", "auto", "drop")
+    }
+    assert zero[None] == zero["keep"] < zero["auto"] == zero["drop"]
 
 
 def test_dropping_is_not_said_to_follow_from_rewards() -> None:
