@@ -108,7 +108,12 @@ def find_file(root: Path, name: str | Path) -> Path | None:
     path = root / name
     if not os.path.lexists(path):
         return None
-    check_file(path, root.resolve())
+    try:
+        check_file(path, root.resolve())
+    except UserError:
+        if os.path.lexists(path):
+            raise
+        return None  # removed between the two looks
     return path
 
 

@@ -194,6 +194,15 @@ def test_a_missing_video(dataset):
         clip_of(dataset, whole(0, 23))
 
 
+def test_a_video_that_goes_away_while_it_is_looked_for_is_missing(dataset, monkeypatch):
+    source = opened(dataset)
+    (dataset / VIDEO).unlink()
+    looks = iter([True, False])
+    monkeypatch.setattr("lerobot_topreward.data.info.os.path.lexists", lambda path: next(looks))
+    with pytest.raises(EpisodeError, match=rf"^{VIDEO} is missing"):
+        read_clip(source, camera=CAMERA, segment=whole(1, 9), sample_fps=2, final_frame=True)
+
+
 @pytest.mark.parametrize("kept", [0.0, 0.01, 0.5])
 def test_a_truncated_video(dataset, kept):
     content = (dataset / VIDEO).read_bytes()
