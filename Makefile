@@ -11,7 +11,7 @@ parallel := -n 2 --dist loadfile
 help:
 	@echo "make demo         label the SO-101 dataset that comes with the project; see demo-output/"
 	@echo "make test         the quick tests"
-	@echo "make test-slow    the others: simulation, training, the built wheel"
+	@echo "make test-slow    the others: simulation, training, a Hub, the built wheel"
 	@echo "make test-all     both"
 	@echo "make attack       every attack that docs/reliability.md counts, with its count"
 	@echo "make lint         ruff, pyright and, where npx is, ESLint; as in CI"

@@ -25,6 +25,9 @@ os.environ.pop("HF_LEROBOT_HOME", None)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # For the modules beside this one: there is no package of tests.
 sys.path.append(str(Path(__file__).parent))
+from shortcuts import import_libraries, take_shortcuts  # noqa: E402
+
+import_libraries()
 # Annotations of these packages are checked while the tests run: shapes, dtypes and plain types.
 CHECKED = (
     *("check", "compare", "curate", "data", "demo", "evaluate", "files", "judging", "label"),
@@ -32,8 +35,6 @@ CHECKED = (
     *("simulation", "storage", "train", "vlm", "watch"),
 )
 install_import_hook([f"lerobot_topreward.{name}" for name in CHECKED], "typecheck.check")
-
-from shortcuts import take_shortcuts  # noqa: E402
 
 RecordDataset = Callable[..., Path]
 WriteLabels = Callable[..., Path]

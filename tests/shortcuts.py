@@ -4,10 +4,21 @@ Without it, a third of the suite's time goes there.
 """
 
 import functools
+import os
 import sys
 from typing import Any
 
 from lerobot_topreward.priority import keep_normal_priority
+
+
+def import_libraries() -> None:
+    """Import what all but a few tests need, where all of them run.
+
+    What is first imported by a module whose annotations are checked would be compiled from source.
+    """
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        import lerobot.datasets.lerobot_dataset  # noqa: F401
+        import transformers  # noqa: F401
 
 
 def take_shortcuts() -> None:
@@ -17,6 +28,8 @@ def take_shortcuts() -> None:
         _shorten_features()
     if "draccus" in sys.modules:
         _remember_docstrings()
+    if "transformers" in sys.modules:
+        _shorten_configs()
     trainer_config: Any = sys.modules.get("lerobot_topreward.train.trainer_config")
     if trainer_config is not None:
         # It reads the metadata of all that is installed; what was imported stays so.
@@ -38,6 +51,14 @@ def _shorten_features() -> None:
         self._column_requires_decoding[name] = require_decoding(feature)
 
     features.__setitem__ = set_column
+
+
+def _shorten_configs() -> None:
+    # Every configuration that is read is written out for a log that nobody reads: `from_dict` in
+    # https://github.com/huggingface/transformers/blob/v5.5.4/src/transformers/configuration_utils.py
+    from transformers.configuration_utils import PreTrainedConfig
+
+    PreTrainedConfig.__repr__ = object.__repr__
 
 
 def _remember_docstrings() -> None:

@@ -24,6 +24,8 @@ from lerobot_topreward.storage.store import list_stores
 from lerobot_topreward.vlm.identity import VlmConfig
 from lerobot_topreward.vlm.loading import load_vlm
 
+pytestmark = pytest.mark.slow
+
 RecordDataset = Callable[..., Path]
 LENGTHS = (14, 9, 21, 12, 17, 11)
 
@@ -225,7 +227,6 @@ def test_one_model_is_in_memory_at_a_time(
     assert loaded[1]() is None
 
 
-@pytest.mark.slow
 def test_a_server_is_a_judge_like_the_model_that_it_serves(
     recorded: Path, tiny_vlm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,6 +18,8 @@ from lerobot_topreward.storage.sidecar import SIDECAR_NAME, read_sidecar
 from lerobot_topreward.train.config import WeightingConfig
 from lerobot_topreward.train.labels import read_labels
 
+pytestmark = pytest.mark.slow
+
 RecordDataset = Callable[..., Path]
 Run = Callable[..., str]
 
@@ -115,7 +117,6 @@ def test_a_camera_that_lerobot_removed(run: Run, dataset: Path, tmp_path: Path, 
     assert labelled(tmp_path / "good").scores
 
 
-@pytest.mark.slow
 def test_the_same_again_changes_nothing_and_other_rules_replace(
     run: Run, dataset: Path, tmp_path: Path
 ):
@@ -172,7 +173,6 @@ def test_videos_are_copied_where_nothing_is_dropped(run: Run, dataset: Path, tmp
     assert LeRobotDataset("local/all", root=tmp_path / "all").num_episodes == 5
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("video", [False, True])
 def test_files_of_an_episode_each_and_images_in_the_data(
     run: Run, record_dataset: RecordDataset, tmp_path: Path, video: bool

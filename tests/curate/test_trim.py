@@ -17,6 +17,7 @@ RecordDataset = Callable[..., Path]
 Run = Callable[..., str]
 
 
+@pytest.mark.slow
 def test_what_stands_still_is_trimmed_without_touching_a_video(
     run: Run, holding: Path, tmp_path: Path
 ):

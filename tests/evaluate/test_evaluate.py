@@ -195,6 +195,7 @@ def test_no_success_is_known(demo_dataset: Path, run: Run) -> None:
     assert "no labels, so no AUC" in out
 
 
+@pytest.mark.slow
 def test_controls_are_scored_once_and_then_reported(
     demo_dataset: Path, run: Run, tmp_path: Path
 ) -> None:

@@ -185,6 +185,7 @@ def summarize(found: GvlResult, dataset: LabelledDataset) -> GvlSummary:
     return summarize_gvl(found, dataset.scores)
 
 
+@pytest.mark.slow
 def test_answers_are_scored_and_kept(dataset: LabelledDataset, tiny_vlm: Path) -> None:
     scripted = Scripted()
     found = run(dataset, tiny_vlm, generator=scripted)
@@ -231,6 +232,7 @@ def test_unusable_answers_are_counted_by_rule(dataset: LabelledDataset, tiny_vlm
     assert (summary.usable, summary.voc.undefined) == (3, 3)
 
 
+@pytest.mark.slow
 def test_a_tiny_vlm_is_counted_not_believed(dataset: LabelledDataset, tiny_vlm: Path) -> None:
     found = run(dataset, tiny_vlm, frames=3)
     assert (found.asked, summarize(found, dataset).usable) == (3, 0)

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from hub_state import Hub
 
+pytestmark = pytest.mark.slow
+
 RecordDataset = Callable[..., Path]
 Client = Callable[..., Any]
 
 
-@pytest.mark.slow
 def test_a_curated_dataset_goes_to_the_hub(
     hub: Hub, client: Client, record_dataset: RecordDataset, tiny_vlm: Path, tmp_path: Path
 ) -> None:

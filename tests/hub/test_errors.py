@@ -10,10 +10,11 @@ from hub_state import Hub
 
 from lerobot_topreward.hub_errors import translate_errors
 
+pytestmark = pytest.mark.slow
+
 Client = Callable[..., Any]
 
 
-@pytest.mark.slow
 def test_unknown_dataset_has_two_causes(hub: Hub, client: Client):
     for token in (None, "hf_writer"):
         said = client("load", repo_id="alice/nowhere", token=token)
@@ -130,7 +131,6 @@ def test_other_errors_pass_through():
         _ = 1 / 0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("home", ["a file", "/dev/full/home", "/proc/home"])
 def test_home_that_cannot_be_used_is_named(
     hub: Hub, record_dataset: Callable[..., Path], tmp_path: Path, home: str

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from hub_state import Hub
 
+pytestmark = pytest.mark.slow
+
 RecordDataset = Callable[..., Path]
 
 
-@pytest.mark.slow
 def test_labels_of_the_hub_are_evaluated_without_their_store(
     hub: Hub,
     client: Callable[..., Any],

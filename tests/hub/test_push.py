@@ -20,6 +20,8 @@ from pushes import (
 
 from lerobot_topreward.publish.card import START
 
+pytestmark = pytest.mark.slow
+
 
 def test_labels_go_to_a_branch_of_the_source(
     hub: Hub, push: Client, client: Client, source: Path, labelled: Path

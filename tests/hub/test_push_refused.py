@@ -9,6 +9,8 @@ import pytest
 from hub_state import Hub
 from pushes import Client, write_labels
 
+pytestmark = pytest.mark.slow
+
 
 def test_broken_card_is_the_users_to_mend(hub: Hub, push: Client, source: Path, tmp_path: Path):
     folder = tmp_path / "source"

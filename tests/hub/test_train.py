@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from hub_state import Hub
 
+pytestmark = pytest.mark.slow
+
 RecordDataset = Callable[..., Path]
 WriteLabels = Callable[..., Path]
 

@@ -237,6 +237,7 @@ def test_a_judge_that_reads_only_the_instruction_shows_nothing() -> None:
     assert "the evidence favors none" in found.sentence
 
 
+@pytest.mark.slow
 def test_without_outcomes_the_static_control_decides() -> None:
     ticks = clock(10)
     real, controls = judged(plus(rises, ticks), plus(falls, ticks), other=ticks)

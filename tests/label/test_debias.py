@@ -101,6 +101,7 @@ def recorded(record_dataset: RecordDataset) -> Path:
     return record_dataset(lengths=(31, 18, 25), cameras=("front",))
 
 
+@pytest.mark.slow
 def test_labels_are_debiased_and_made_again_without_the_vlm(
     recorded: Path,
     tiny_vlm: Path,
@@ -138,6 +139,7 @@ def test_labels_are_debiased_and_made_again_without_the_vlm(
     assert reopen(output).baselines == ()
 
 
+@pytest.mark.slow
 def test_episodes_without_a_static_control_are_left_out(
     recorded: Path, tiny_vlm: Path, tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:

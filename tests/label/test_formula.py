@@ -170,6 +170,7 @@ def test_a_longer_episode_asks_for_a_gray_video_of_its_own(
     assert [episode for episode, _ in passes.made] == [1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["values", "positive", "rows", "pipe", "text", "another"])
 def test_a_strangers_gray_video_is_not_believed(
     damage: str,

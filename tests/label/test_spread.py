@@ -138,6 +138,7 @@ def test_slurm_is_looked_for_at_once(
     assert "cannot run in a job array itself" in refused(capfd, *launch)
 
 
+@pytest.mark.slow
 def test_shares_scored_apart_make_the_labels_of_one_run(
     dataset: Path, tiny_vlm: Path, tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:

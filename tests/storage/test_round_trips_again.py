@@ -32,10 +32,11 @@ from lerobot_topreward.storage.sidecar import SIDECAR_NAME
 from lerobot_topreward.train.config import WeightingConfig
 from lerobot_topreward.train.labels import read_labels
 
+pytestmark = pytest.mark.slow
+
 # Curated, then edited
 
 
-@pytest.mark.slow
 def test_curated_then_deleted(labelled: Path, tmp_path: Path, run: Run) -> None:
     rules = ("--keep-top", "0.6", "--force-rules", "--output", tmp_path / "good")
     assert run("curate", "--root", labelled, *rules)[0] == 0
@@ -49,7 +50,6 @@ def test_curated_then_deleted(labelled: Path, tmp_path: Path, run: Run) -> None:
     assert evaluated(run, made.root) == [judged[old] for old in kept[1:]]
 
 
-@pytest.mark.slow
 def test_what_was_edited_is_curated(labelled: Path, tmp_path: Path, run: Run) -> None:
     made = delete(labelled, [1], tmp_path / "fewer")
     rules = ("--min-voc", "-1", "--output", tmp_path / "again")
@@ -62,7 +62,6 @@ def test_what_was_edited_is_curated(labelled: Path, tmp_path: Path, run: Run) ->
     assert page.is_file()
 
 
-@pytest.mark.slow
 def test_curated_parts_are_merged(labelled: Path, tmp_path: Path, run: Run) -> None:
     judged = evaluated(run, labelled)
     roots = []
@@ -94,7 +93,7 @@ def held(record_dataset: RecordDataset, tmp_path_factory: pytest.TempPathFactory
     return root
 
 
-@pytest.mark.parametrize("prefixes", ["every", pytest.param("15", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("prefixes", ["every", "15"])
 def test_trimmed_episodes_have_the_scores_that_were_given(
     held: Path, tiny_vlm: Path, tmp_path: Path, run: Run, label: Label, prefixes: str
 ) -> None:
@@ -139,7 +138,6 @@ def shards(output: Path) -> set[str]:
     return {path.name for path in output.glob("topreward/*/episode_*.parquet")}
 
 
-@pytest.mark.slow
 def test_labelled_again_after_episodes_were_deleted(
     source: Path, tmp_path: Path, label: Label, labelled: Path
 ) -> None:
@@ -159,7 +157,6 @@ def test_labelled_again_after_episodes_were_deleted(
     assert frame_episodes(output) == [0, 1]
 
 
-@pytest.mark.slow
 def test_labelled_again_in_another_order(
     source: Path, tmp_path: Path, label: Label, labelled: Path
 ) -> None:
@@ -174,7 +171,6 @@ def test_labelled_again_in_another_order(
     assert shards(output) == {f"episode_{number:06d}.parquet" for number in range(5)}
 
 
-@pytest.mark.slow
 def test_labelled_again_after_pictures_were_encoded_anew(
     record_dataset: RecordDataset, tmp_path: Path, label: Label
 ) -> None:
@@ -202,7 +198,6 @@ def record_one(root: Path, **values: np.ndarray) -> None:
     dataset.finalize()
 
 
-@pytest.mark.slow
 def test_recorded_into_the_source(
     source: Path, tmp_path: Path, label: Label, labelled: Path
 ) -> None:

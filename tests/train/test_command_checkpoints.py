@@ -14,7 +14,7 @@ from lerobot_topreward.train.schemes import Awr, Filter
 RecordDataset = Callable[..., Path]
 WriteLabels = Callable[..., Path]
 
-pytestmark = pytest.mark.usefixtures("kept_process")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("kept_process")]
 
 
 def run(*options: str) -> int:
@@ -62,7 +62,6 @@ def change_params(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
             ("--weighting.scheme=filter", "--weighting.quantile=0.5"),
             Filter(quantile=0.5),
             id="filter",
-            marks=pytest.mark.slow,
         ),
     ],
 )

@@ -59,6 +59,7 @@ def judged(record_dataset: RecordDataset, tmp_path_factory: pytest.TempPathFacto
     return output
 
 
+@pytest.mark.slow
 def test_a_reward_of_noise_weights_nothing_unless_forced(
     judged: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

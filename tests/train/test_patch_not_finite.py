@@ -12,6 +12,8 @@ from torch.testing import assert_close
 from lerobot_topreward.errors import TrainingError
 from lerobot_topreward.train.lerobot_patch import patch_trainer
 
+pytestmark = pytest.mark.slow
+
 
 def spoil_loss(step: int, batch: dict[str, Tensor], _: Tensor) -> None:
     if step == 3:
@@ -27,9 +29,7 @@ def spoil_weight(step: int, batch: dict[str, Tensor], weights: Tensor) -> None:
     ("policy", "spoil", "what"),
     [
         pytest.param("act", spoil_loss, "loss", id="act-loss"),
-        pytest.param(
-            "diffusion", spoil_weight, "weight", id="diffusion-weight", marks=pytest.mark.slow
-        ),
+        pytest.param("diffusion", spoil_weight, "weight", id="diffusion-weight"),
     ],
 )
 def test_what_is_not_finite_stops_training_after_saving(

@@ -7,8 +7,10 @@ from torch.testing import assert_close
 
 from lerobot_topreward.train.lerobot_patch import patch_trainer
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.parametrize("policy", ["act", pytest.param("diffusion", marks=pytest.mark.slow)])
+
+@pytest.mark.parametrize("policy", ["act", "diffusion"])
 def test_resuming_goes_on_as_lerobot_does(runs: Runs, policy: str) -> None:
     weighter = TableWeighter(torch.ones(FRAMES))
     with patch_trainer(weighter):

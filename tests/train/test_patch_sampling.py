@@ -12,6 +12,8 @@ from lerobot_topreward.train.lerobot_patch import patch_trainer
 from lerobot_topreward.train.records import FrameWeights
 from lerobot_topreward.train.sample_weighter import make_weighter
 
+pytestmark = pytest.mark.slow
+
 SAMPLED = (WEIGHTED[0], "--sample_weighting.extra_params={apply: sampling}")
 
 

@@ -14,6 +14,8 @@ from torch.testing import assert_close
 
 from lerobot_topreward.train.lerobot_patch import patch_trainer
 
+pytestmark = pytest.mark.slow
+
 LENGTHS = (9, 12, 10)
 
 
@@ -54,7 +56,6 @@ def run_program(*arguments: str | Path) -> str:
     return ran.stdout + ran.stderr
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_stock_lerobot_train_with_the_plugin(runs: Runs) -> None:
     sidecar = write_progress(runs.folder / "progress.parquet")

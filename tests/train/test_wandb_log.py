@@ -13,7 +13,7 @@ from lerobot_topreward.cli import main
 RecordDataset = Callable[..., Path]
 WriteLabels = Callable[..., Path]
 
-pytestmark = pytest.mark.usefixtures("kept_process")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("kept_process")]
 
 
 def test_the_table_and_the_picture_are_logged_once(

@@ -52,6 +52,7 @@ def test_tokens_and_operations_are_those_of_a_pass(
     assert cost.operations > products
 
 
+@pytest.mark.slow
 def test_one_forward_per_prefix_costs_more(checkpoint: tuple[Vlm, CostModel], clip: Clip) -> None:
     vlm, model = checkpoint
     with FlopCounterMode(display=False) as counter:

@@ -223,6 +223,7 @@ def test_censored_scores_are_stored_counted_and_said(
     assert "asks for fewer" not in said
 
 
+@pytest.mark.slow
 def test_a_reward_of_bounds_is_refused(
     record_dataset: RecordDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -26,6 +26,7 @@ def shards(output: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in found}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("streaming", [False, True])
 def test_label_after_a_watch_scores_nothing_and_gets_the_same(
     watching: Watching,
@@ -213,6 +214,7 @@ def test_without_a_line_nothing_is_judged(watching: Watching) -> None:
     assert "give --min-success or a --reference" in watching.said
 
 
+@pytest.mark.slow
 def test_a_reference_draws_the_line(
     watching: Watching, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
